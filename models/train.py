@@ -1,0 +1,70 @@
+"""Train the iris classifier that this repository ships and export it to ONNX.
+
+Writes `iris_svc.onnx` and `label.json` beside this file: scikit-learn's `StandardScaler` and `SVC` on the iris
+data set (Fisher, 1936, as shipped by scikit-learn). Training is seeded, so running it again gives the same
+predictions.
+"""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, helper
+from skl2onnx import to_onnx
+from skl2onnx.common.data_types import FloatTensorType
+from sklearn.datasets import load_iris
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+SEED = 42
+TEST_SIZE = 0.25
+
+
+def train() -> Pipeline:
+    """Return the pipeline fitted on three quarters of the 150 rows; the other quarter is held out."""
+    rows, classes = load_iris(return_X_y=True)
+    training_rows, _, training_classes, _ = train_test_split(
+        rows.astype(np.float32), classes, test_size=TEST_SIZE, random_state=SEED
+    )
+    pipeline = make_pipeline(StandardScaler(), SVC(probability=True, random_state=SEED))
+    with warnings.catch_warnings():
+        # scikit-learn 1.9 deprecates `probability=True`; skl2onnx exports no replacement as one SVMClassifier.
+        warnings.simplefilter("ignore", FutureWarning)
+        return pipeline.fit(training_rows, training_classes)
+
+
+def export(pipeline: Pipeline) -> ModelProto:
+    """Return the pipeline as ONNX: float32 (N, 4) in, int64 (N,) labels and float32 (N, 3) probabilities out."""
+    iris = load_iris()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model: ModelProto = to_onnx(
+            pipeline,
+            name="iris_svc",
+            initial_types=[("data", FloatTensorType([None, iris.data.shape[1]]))],
+            options={id(pipeline): {"zipmap": False}},
+        )
+    model.opset_import.sort(key=lambda opset: opset.domain)  # the exporter's order varies with the hash seed
+    helper.set_model_props(
+        model,
+        {
+            "class_names": json.dumps(iris.target_names.tolist()),
+            "data_sample": json.dumps(iris.data[:1].tolist()),
+        },
+    )
+    return model
+
+
+def main() -> None:
+    """Train, export and write both files."""
+    directory = Path(__file__).parent
+    (directory / "iris_svc.onnx").write_bytes(export(train()).SerializeToString())
+    labels = {str(index): name for index, name in enumerate(load_iris().target_names.tolist())}
+    (directory / "label.json").write_text(json.dumps(labels) + "\n")
+
+
+if __name__ == "__main__":
+    main()
