@@ -1,0 +1,98 @@
+"""A receipt is what was loaded, and tells when the files are not."""
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from volume.receipt import RECEIPT, FileRecord, Receipt, ReceiptError
+
+
+def record(name: str, content: bytes) -> FileRecord:
+    digest = hashlib.sha256(content).hexdigest()
+    return FileRecord(
+        name=name, uri=f"gs://b/{name}", generation=1, size=len(content), sha256=digest, crc32c="AAAAAA=="
+    )
+
+
+@pytest.fixture
+def receipt(tmp_path: Path) -> Receipt:
+    """A receipt of three files that are there."""
+    contents = {"model.onnx": b"model", "label.json": b"labels", "parts/w": b"weights"}
+    for name, content in contents.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    model, labels, weights = (record(name, content) for name, content in contents.items())
+    return Receipt(
+        model=model,
+        labels=labels,
+        external_data=(weights,),
+        started=datetime(2026, 1, 1, tzinfo=UTC),
+        seconds=1.5,
+        attempts=2,
+        loader_version="1",
+    )
+
+
+def test_reads_what_was_written(tmp_path: Path, receipt: Receipt) -> None:
+    (tmp_path / RECEIPT).write_bytes(receipt.encode())
+    assert Receipt.read(tmp_path) == receipt
+
+
+def test_identity_is_that_of_all_files(receipt: Receipt) -> None:
+    alone = msgspec.structs.replace(receipt, external_data=())
+    assert alone.identity == alone.model.sha256
+    weights = msgspec.structs.replace(receipt.external_data[0], sha256="0" * 64)
+    other = msgspec.structs.replace(receipt, external_data=(weights,))
+    assert len({alone.identity, receipt.identity, other.identity}) == 3
+
+
+def test_there_may_be_none(tmp_path: Path) -> None:
+    assert Receipt.read(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"<html>", b'{"model": {"size": "many"}}', b"\xff", b"[" * 100_000])
+def test_what_is_no_receipt_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / RECEIPT).write_bytes(content)
+    with pytest.raises(ReceiptError, match=r"receipt\.json is not a receipt"):
+        Receipt.read(tmp_path)
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / RECEIPT).mkdir()
+    with pytest.raises(ReceiptError, match=r"cannot read the receipt .*receipt\.json"):
+        Receipt.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "a\\u0000b"])
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, receipt: Receipt, name: str) -> None:
+    (tmp_path / RECEIPT).write_bytes(receipt.encode().replace(b"parts/w", name.encode()))
+    with pytest.raises(ReceiptError, match="leads out"):
+        Receipt.read(tmp_path)
+
+
+def test_whole_files_pass(tmp_path: Path, receipt: Receipt) -> None:
+    for file in (receipt.model, receipt.labels, *receipt.external_data):
+        file.check(tmp_path / file.name)
+        file.check_content(tmp_path / file.name, (tmp_path / file.name).read_bytes())
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "label.json", "parts/w"])
+@pytest.mark.parametrize(
+    ("change", "finding"), [("same size", "sha256"), ("other size", "[678] bytes"), ("gone", "cannot read")]
+)
+def test_other_files_do_not(tmp_path: Path, receipt: Receipt, name: str, change: str, finding: str) -> None:
+    path = tmp_path / name
+    if change == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"?" * (path.stat().st_size + (change == "other size")))
+    [listed] = [file for file in (receipt.model, receipt.labels, *receipt.external_data) if file.name == name]
+    with pytest.raises(ReceiptError, match=finding) as refused:
+        listed.check(path)
+    assert str(path) in str(refused.value)
+    if change != "gone":
+        with pytest.raises(ReceiptError, match=finding):
+            listed.check_content(path, path.read_bytes())

@@ -1,0 +1,53 @@
+"""Settings come from the environment, and a wrong one is a sentence."""
+
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from msgspec import Meta
+
+from volume.settings import SettingsError, VolumeSettings
+
+
+class Settings(VolumeSettings, frozen=True, kw_only=True):
+    """Settings of each type that there is."""
+
+    flag: bool = False
+    number: Annotated[int, Meta(ge=1)] | None = None
+    seconds: Annotated[float, Meta(gt=0, le=10)] = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what does not go together."""
+        if self.flag and self.number is None:
+            raise ValueError("FLAG needs NUMBER")
+
+
+def test_defaults_stand_for_what_is_unset_or_empty() -> None:
+    assert Settings.read({"NUMBER": "", "OTHER": "x"}) == Settings()
+    assert Settings().model_filepath == Path("/workdir/model.onnx")
+
+
+def test_values_have_their_types() -> None:
+    settings = Settings.read({"FLAG": "true", "NUMBER": "5", "SECONDS": "2.5", "MODEL_FILEPATH": "a/b"})
+    assert settings == Settings(flag=True, number=5, seconds=2.5, model_filepath=Path("a/b"))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("FLAG", "perhaps"),
+        ("NUMBER", "0"),
+        ("NUMBER", "many"),
+        ("SECONDS", "nan"),
+        ("SECONDS", "inf"),
+        ("SECONDS", "-1"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_was_expected(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"{variable} is '{value}': expected"):
+        Settings.read({variable: value})
+
+
+def test_values_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(SettingsError, match="FLAG needs NUMBER"):
+        Settings.read({"FLAG": "true"})

@@ -1,0 +1,121 @@
+"""The receipt that a load leaves beside the model: what stands in the volume, and where it came from."""
+
+import hashlib
+from datetime import datetime
+from pathlib import Path, PurePath
+
+import msgspec
+from msgspec import Struct
+
+RECEIPT = "receipt.json"
+_BLOCK = 1 << 20
+
+
+class ReceiptError(ValueError):
+    """A receipt that cannot be read, or that the files are not those of; the message says which and why."""
+
+
+class FileRecord(Struct, frozen=True, kw_only=True):
+    """One loaded file.
+
+    Attributes:
+        name: its path relative to the model's directory; for the label file, its file name.
+        uri: where it came from, `gs://` or `file://`.
+        generation: the object's generation; of a local file, its modification time in nanoseconds.
+        size: in bytes.
+        sha256: in hexadecimal.
+        crc32c: in base64, big-endian, as Google Cloud Storage writes it.
+    """
+
+    name: str
+    uri: str
+    generation: int
+    size: int
+    sha256: str
+    crc32c: str
+
+    def __post_init__(self) -> None:
+        """Refuse a name that leads out of the model's directory: a receipt may be tampered with."""
+        if not self.name.isprintable() or PurePath(self.name).is_absolute() or ".." in PurePath(self.name).parts:
+            raise ValueError(f"the name {self.name!r} leads out of the model's directory")
+
+    def check(self, path: Path) -> None:
+        """Read the file at `path` and raise `ReceiptError` unless it is the one that was loaded."""
+        try:
+            self._check_size(path, path.stat().st_size)
+            self._check_sha256(path, sha256_of(path))
+        except OSError as error:
+            raise ReceiptError(f"cannot read {path}, which its receipt lists: {error.strerror}") from error
+
+    def check_content(self, path: Path, content: bytes) -> None:
+        """Raise `ReceiptError` unless the content, which was read at `path`, is that of the loaded file."""
+        self._check_size(path, len(content))
+        self._check_sha256(path, hashlib.sha256(content).hexdigest())
+
+    def _check_size(self, path: Path, found: int) -> None:
+        if found != self.size:
+            raise ReceiptError(f"{path} has {found} bytes, its receipt says {self.size}: load it again")
+
+    def _check_sha256(self, path: Path, found: str) -> None:
+        if found != self.sha256:
+            raise ReceiptError(f"{path} has the sha256 {found}, its receipt says {self.sha256}: load it again")
+
+
+class Receipt(Struct, frozen=True, kw_only=True):
+    """What one load brought.
+
+    Attributes:
+        model: the ONNX file.
+        labels: its label file.
+        external_data: the files beside the model that hold weights of it.
+        started: when the load began, in UTC.
+        seconds: how long it took.
+        attempts: 1, and 1 for every retry.
+        loader_version: the version of the loader that wrote this.
+    """
+
+    model: FileRecord
+    labels: FileRecord
+    external_data: tuple[FileRecord, ...] = ()
+    started: datetime
+    seconds: float
+    attempts: int
+    loader_version: str
+
+    @classmethod
+    def read(cls, directory: Path) -> "Receipt | None":
+        """Return the receipt in the model's directory, or None when there is none.
+
+        Raises:
+            ReceiptError: it is there but cannot be read, or is no receipt.
+        """
+        path = directory / RECEIPT
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ReceiptError(f"cannot read the receipt {path}: {error.strerror}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ReceiptError(f"{path} is not a receipt of the loader: {error}") from error
+
+    @property
+    def identity(self) -> str:
+        """The sha256 of the model, or of the digests of all its files when some hold weights of it."""
+        if not self.external_data:
+            return self.model.sha256
+        files = (self.model, *self.external_data)
+        return hashlib.sha256("\n".join(f"{file.sha256}  {file.name}" for file in files).encode()).hexdigest()
+
+    def encode(self) -> bytes:
+        """Return the receipt as indented JSON."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of the file in hexadecimal, having read it in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
