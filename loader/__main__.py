@@ -1,0 +1,124 @@
+"""`python -m loader`: flags and environment in, exit code out."""
+
+import os
+import signal
+
+if __name__ == "__main__":
+    # As PID 1, a process without a handler ignores SIGTERM; the imports below take a while, then comes the watchdog.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(9))
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import NoReturn, get_args
+
+import msgspec
+
+from loader.errors import LoadError, UsageError
+from loader.load import load
+from loader.progress import Progress
+from loader.settings import TERMINATION_LOG, Settings
+from loader.watchdog import watchdog
+from volume.settings import SettingsError
+
+_DESCRIPTION = """\
+Bring an ONNX model and its label file into the directory that the service reads.
+
+Both appear at their final paths in the same instant, or nothing changes there.
+Every flag is an environment variable too, in capitals; a flag wins."""
+
+_EXAMPLES = """\
+examples:
+  USE_LOCAL_MODEL=true MODEL_FILEPATH=workdir/model.onnx LABEL_FILEPATH=workdir/label.json python -m loader
+  python -m loader --gcs_bucket models --gcs_model_blob iris/1/model.onnx"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one load and return the process's exit code; a failure is one line on stderr."""
+    environment = dict(os.environ)
+    progress = Progress(sys.stdout)
+    try:
+        flags = vars(_parser().parse_args(arguments))
+        environment |= {name.upper(): value for name, value in flags.items() if value is not None}
+        settings = Settings.read(environment)
+        with watchdog(settings.load_timeout_seconds, progress.activity, partial(_report, environment)) as deadline:
+            load(settings, deadline, progress)
+    except SettingsError as error:
+        _report(environment, UsageError(f"{error} (--help lists all settings)"))
+        return UsageError.exit_code
+    except LoadError as error:
+        _report(environment, error)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 (whatever it is, the operator gets one line and a documented exit code)
+        _report(environment, LoadError(f"{type(error).__name__}: {error}"))
+        return LoadError.exit_code
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line, like that of every other failure."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message)
+
+
+def _report(environment: Mapping[str, str], error: LoadError) -> None:
+    """Print the error as one line, also to where the kubelet looks for the reason of a failure."""
+    termination_log = Path(environment.get("TERMINATION_LOG") or TERMINATION_LOG)
+    line = " ".join(f"loader: {error}".split())
+    with suppress(OSError, ValueError):
+        if sys.stderr:  # None when the descriptor is closed
+            print(line, file=sys.stderr, flush=True)
+    with suppress(OSError):
+        if termination_log.exists():
+            termination_log.write_text(line + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m loader",
+        description=_DESCRIPTION,
+        epilog=f"{_EXAMPLES}\n\n{_exit_codes()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for field in msgspec.structs.fields(Settings):
+        kind, meta = get_args(field.type)
+        switch = kind is bool
+        default = f" (default: {field.default})" if field.default else ""
+        parser.add_argument(
+            f"--{field.name}",
+            metavar="true" if switch else "VALUE",
+            nargs="?" if switch else None,
+            const="true" if switch else None,
+            help=f"{meta.description}{default}",
+        )
+    return parser
+
+
+def _exit_codes() -> str:
+    kinds: list[type[LoadError]] = [LoadError, *LoadError.__subclasses__()]
+    kinds.sort(key=lambda kind: kind.exit_code)
+    lines = [f"{kind.exit_code:3}  {(kind.__doc__ or '').splitlines()[0]}" for kind in kinds]
+    return "\n".join(["exit codes:", "  0  The model and its label file are at their final paths.", *lines])
+
+
+def _let_go_of_streams() -> None:
+    """Drop what a stream does not take, for Python tries again on its way out, and exits with 120 if that fails."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream:
+                stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    finally:
+        _let_go_of_streams()

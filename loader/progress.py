@@ -1,0 +1,126 @@
+"""What a load says while it runs: a bar on a terminal, lines of JSON elsewhere."""
+
+import math
+import threading
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TextIO
+
+import msgspec
+
+from volume.receipt import Receipt
+
+_LINE_SECONDS = 5.0
+_BAR_SECONDS = 0.1
+_BAR_WIDTH = 30
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+class Progress:
+    """The story of one load, told to a stream; any thread may add to it.
+
+    A stream that is closed or full, or whose reader has gone, misses some of the story; the load goes on.
+
+    Attributes:
+        doing: what the load is at, as the end of a sentence that begins with "while".
+        retries: how many there were.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.doing = "starting"
+        self.retries = 0
+        self._stream = stream
+        self._terminal = stream is not None and stream.isatty()
+        self._every = _BAR_SECONDS if self._terminal else _LINE_SECONDS
+        self._lock = threading.Lock()
+        self._start = self._shown = time.monotonic()
+        self._uri = ""
+        self._size = self._here = self._found = 0
+        self._setback = ""
+
+    def activity(self) -> str:
+        """Return what is being done, how far it is, and what has gone wrong since the last byte came."""
+        here = f" ({self._here} of {self._size} bytes are here)" if self._here else ""
+        tried = f", again after: {self._setback}" if self._setback else ""
+        return f"{self.doing}{here}{tried}"
+
+    def start(self, uri: str, size: int, generation: int) -> None:
+        """Say that a file of `size` bytes is being fetched."""
+        with self._lock:
+            self._uri, self._size, self._here, self._found, self._setback = uri, size, 0, 0, ""
+            self._start = self._shown = time.monotonic()
+            self.doing = f"fetching {uri}"
+            self._say(f"loading {uri} ({_bytes(size)})", "start", uri=uri, size=size, generation=generation)
+
+    def resume(self, count: int) -> None:
+        """Count bytes that an earlier run had fetched."""
+        with self._lock:
+            self._here += count
+            self._found += count
+            self._say(f"going on from {_bytes(count)}", "resume", uri=self._uri, bytes=count)
+
+    def advance(self, count: int) -> None:
+        """Count bytes that have come, or with a negative count, that were thrown away; say so now and then."""
+        with self._lock:
+            self._here += count
+            self._setback = ""
+            now = time.monotonic()
+            if now - self._shown < self._every:
+                return
+            self._shown = now
+            rate = max(self._here - self._found, 0) / max(now - self._start, 1e-9)
+            left = (self._size - self._here) / rate if rate else None
+            if self._terminal:
+                self._draw(rate, left)
+            else:
+                self._write_line(
+                    "progress", uri=self._uri, bytes=self._here, size=self._size,
+                    bytes_per_second=round(rate), seconds_left=None if left is None else round(left, 1),
+                )  # fmt: skip
+
+    def retry(self, reason: str, seconds: float) -> None:
+        """Say that something failed and is tried again in `seconds`."""
+        with self._lock:
+            self.retries += 1
+            self._setback = reason
+            self._say(f"{reason}; trying again in {seconds:.1f} s", "retry", reason=reason, seconds=round(seconds, 3))
+
+    def done(self, receipt: Receipt, *, in_place: bool) -> None:
+        """Say what stands in the volume now; `in_place` when it stood there before."""
+        files = [receipt.model, receipt.labels, *receipt.external_data]
+        size = sum(file.size for file in files)
+        verb = "already in place" if in_place else "loaded"
+        with self._lock:
+            self._say(
+                f"{verb}: {receipt.model.uri} ({_bytes(size)} in {len(files)} files, sha256 {receipt.model.sha256})",
+                "done", uri=receipt.model.uri, generation=receipt.model.generation, sha256=receipt.model.sha256,
+                files=len(files), bytes=size, seconds=receipt.seconds, attempts=receipt.attempts, in_place=in_place,
+            )  # fmt: skip
+
+    def _say(self, sentence: str, event: str, **fields: object) -> None:
+        if self._terminal:
+            self._write(f"\r\x1b[Kloader: {sentence}\n")
+        else:
+            self._write_line(event, **fields)
+
+    def _write_line(self, event: str, **fields: object) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._write(msgspec.json.encode({"time": now, "event": event, **fields}).decode() + "\n")
+
+    def _draw(self, rate: float, left: float | None) -> None:
+        share = self._here / self._size if self._size else 1.0
+        bar = ("#" * round(share * _BAR_WIDTH)).ljust(_BAR_WIDTH, ".")
+        eta = "?" if left is None else f"{left:.0f} s"
+        self._write(f"\r\x1b[K[{bar}] {share:4.0%} of {_bytes(self._size)}, {_bytes(rate)}/s, {eta} left")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # a ValueError: the stream is closed, or its encoding lacks a letter
+            if self._stream is not None:
+                self._stream.write(text)
+                self._stream.flush()
+
+
+def _bytes(count: float) -> str:
+    power = min(int(math.log10(max(count, 1))) // 3, len(_UNITS) - 1)
+    return f"{count / 1000**power:.3g} {_UNITS[power]}"

@@ -1,0 +1,254 @@
+"""Putting the files of a load at their final paths in one instant.
+
+Two renames are not one: killed between them, a loader would leave a new model with old labels. So the files of a
+load stand together in a release directory beside the model, the final paths are symbolic links through `.current`,
+and the rename of that one link is the moment of publishing. Kubernetes updates the files of a ConfigMap the same way
+(pkg/volume/util/atomic_writer.go).
+
+Until then they are staged in `.model-partial-<key>`. A run that was killed leaves that directory to the next one, which
+takes it up if its key is the same and clears it if not.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from loader.errors import LoadError, NoSpaceError, during
+from loader.sources import Artifact
+from volume.receipt import RECEIPT, FileRecord, Receipt, ReceiptError
+
+_CURRENT = ".current"
+_RELEASE = ".model-release-"
+_PARTIAL = ".model-partial-"
+_LINK = ".model-link-"
+
+
+class Staging:
+    """The files of one load before they are published, and what is published already."""
+
+    def __init__(self, final_model: Path, final_labels: Path, key: str) -> None:
+        self._model = final_model
+        self._labels = final_labels
+        self._parent = final_model.parent
+        self._current = self._parent / _CURRENT
+        self._partial = self._parent / f"{_PARTIAL}{key}"
+        self._files = self._partial / "files"
+        self._journals = self._partial / "journals"
+        self._published: Receipt | None = None
+        with suppress(ReceiptError):
+            self._published = Receipt.read(self._current)
+
+    def path(self, name: str) -> Path:
+        """Return where to stage the file of that name; a `LoadError` says why its directory cannot be made."""
+        return self._under(self._files, name)
+
+    def journal(self, name: str) -> Path:
+        """Return where to keep the journal of that file's download."""
+        return self._under(self._journals, name)
+
+    def require_space(self, artifacts: dict[str, Artifact]) -> None:
+        """Raise `NoSpaceError` unless the file system can take what is not yet here of the named artifacts."""
+        with during(f"cannot ask for the free space of {self._parent}"):
+            status = os.statvfs(self._parent)
+        free = status.f_bavail * status.f_frsize
+        needed = sum(artifact.size - self._allocated(name) for name, artifact in artifacts.items())
+        if needed > free:
+            raise NoSpaceError(
+                f"{self._parent} has {free} bytes free, {', '.join(a.uri for a in artifacts.values())} needs {needed}: "
+                "give the volume more room"
+            )
+
+    def reuse(self, name: str, artifact: Artifact) -> FileRecord | None:
+        """Stage the published file of that name, if it is the artifact and its bytes are whole; else return None."""
+        for record in _records(self._published) if self._published else ():
+            if record.name != name or not artifact.is_in(record):
+                continue
+            with suppress(OSError, ReceiptError):
+                record.check(self._current / name)
+                target = self.path(name)
+                target.unlink(missing_ok=True)
+                self.journal(name).unlink(missing_ok=True)  # lest a download be resumed into the published file
+                target.hardlink_to(self._current / name)
+                return record
+        return None
+
+    def standing(self, records: list[FileRecord]) -> Receipt | None:
+        """Return the receipt of what is published, if that is exactly these files and all of them whole; else None."""
+        published = self._published
+        if published is None or tuple(records) != _records(published):
+            return None
+        reused = all((self._files / record.name).samefile(self._current / record.name) for record in records)
+        linked = all(self._is_linked(name, final) for name, final in self._finals(published).items())
+        return published if reused and linked else None
+
+    def publish(self, receipt: Receipt) -> None:
+        """Make the staged files durable and read-only, and have them appear at the final paths with the receipt.
+
+        Raises:
+            LoadError: the file system refused; the final paths read as they did before.
+        """
+        finals = self._finals(receipt)
+        stale = self._stale(finals)
+        with during(f"cannot publish to {self._parent}"):
+            receipt_path = self.path(RECEIPT)
+            receipt_path.unlink(missing_ok=True)
+            receipt_path.write_bytes(receipt.encode())
+            release = _make_release(self._parent)
+            _seal(self._files, {self._files / name for name in finals})
+            self._files.replace(release)
+            if any(final.is_file() and not self._is_linked(name, final) for name, final in finals.items()):
+                self._adopt({**stale, **finals})
+            for name, final in finals.items():
+                if not self._is_linked(name, final):
+                    final.parent.mkdir(parents=True, exist_ok=True)
+                    _replace_by_link(final, self._target(name, final))
+                    _sync(final.parent)
+            self._switch_to(release)
+            for link in stale.values():
+                link.unlink()
+
+    def _adopt(self, finals: dict[str, Path]) -> None:
+        """Make a release of what stands at the final paths, so that linking them changes nothing that is read."""
+        directory = _make_release(self._parent)
+        for name, final in finals.items():
+            if final.is_file():
+                (directory / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(final, directory / name)
+        _seal(directory, {directory / name for name in finals})
+        self._switch_to(directory)
+
+    def _switch_to(self, directory: Path) -> None:
+        _replace_by_link(self._current, directory.name)
+        _sync(self._parent)
+
+    def _finals(self, receipt: Receipt) -> dict[str, Path]:
+        finals = {record.name: self._parent / record.name for record in _records(receipt)}
+        return finals | {RECEIPT: self._parent / RECEIPT, receipt.labels.name: self._labels}
+
+    def _stale(self, finals: dict[str, Path]) -> dict[str, Path]:
+        """Return the links to files of the published model that are none of the final paths."""
+        records = _records(self._published) if self._published else ()
+        links = {record.name: self._parent / record.name for record in records}
+        return {
+            name: link for name, link in links.items() if link not in finals.values() and self._is_linked(name, link)
+        }
+
+    def _is_linked(self, name: str, final: Path) -> bool:
+        return final.is_symlink() and str(final.readlink()) == self._target(name, final)
+
+    def _target(self, name: str, final: Path) -> str:
+        return os.path.relpath(self._current / name, final.parent)
+
+    def _under(self, directory: Path, name: str) -> Path:
+        path = directory / name
+        with during(f"cannot make the directory {path.parent}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _allocated(self, name: str) -> int:
+        with suppress(OSError):
+            return (self._files / name).stat().st_blocks * 512
+        return 0
+
+
+@contextmanager
+def staging(final_model: Path, final_labels: Path, key: str) -> Iterator[Staging]:
+    """Hold the target directory for one load; what it leaves is published, or can be resumed, or is cleared.
+
+    Directories that do not exist are made, and what earlier loaders left behind is cleared first, unless they staged
+    under the same key.
+
+    Args:
+        final_model: final path of the model; releases stand beside it.
+        final_labels: final path of the label file.
+        key: of what is loaded; letters and digits.
+
+    Raises:
+        LoadError: a directory cannot be written, or another loader is at work in it.
+    """
+    for final in (final_model, final_labels):
+        with during(f"cannot make the directory {final.parent}"):
+            final.parent.mkdir(parents=True, exist_ok=True)
+    # A link that goes up, as from the labels' directory to the model's, goes up from where the directory really is.
+    finals = (final_model.parent.resolve() / final_model.name, final_labels.parent.resolve() / final_labels.name)
+    parent = finals[0].parent
+    with during(f"cannot write to {parent}"), _lock(parent):
+        keep = key
+        _clear(finals, keep)
+        try:
+            yield Staging(*finals, key)
+            keep = ""
+        except LoadError as error:
+            keep = key if error.resumable else ""
+            raise
+        finally:
+            _clear(finals, keep)
+
+
+@contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise LoadError(f"another loader is at work in {directory}: let it end first") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _records(receipt: Receipt) -> tuple[FileRecord, ...]:
+    return receipt.model, receipt.labels, *receipt.external_data
+
+
+def _clear(finals: tuple[Path, Path], keep: str) -> None:
+    parent = finals[0].parent
+    kept = {(parent / _CURRENT).resolve(), parent.resolve() / f"{_PARTIAL}{keep}"}
+    for path in [*parent.glob(f"{_RELEASE}*"), *parent.glob(f"{_PARTIAL}*")]:
+        if path.is_dir() and not path.is_symlink() and path.resolve() not in kept:
+            shutil.rmtree(path, ignore_errors=True)  # of a run as another user, say: no reason to fail this one
+    for directory in {final.parent for final in finals}:
+        for link in directory.glob(f"{_LINK}*"):
+            link.unlink()
+
+
+def _make_release(parent: Path) -> Path:
+    directory = Path(tempfile.mkdtemp(prefix=_RELEASE, dir=parent))
+    directory.chmod(0o755)  # the service reads it as another user
+    return directory
+
+
+def _seal(directory: Path, files: set[Path]) -> None:
+    """Make the files of the directory read-only and durable, having removed all others."""
+    for path in directory.rglob("*"):
+        if path.is_dir():
+            path.chmod(0o755)
+            _sync(path)
+        elif path in files:
+            path.chmod(0o444)
+            _sync(path)
+        else:
+            path.unlink()
+    directory.chmod(0o755)
+    _sync(directory)
+
+
+def _replace_by_link(path: Path, target: str) -> None:
+    link = path.with_name(f"{_LINK}{path.name}")
+    link.unlink(missing_ok=True)  # from a loader that was killed right here
+    link.symlink_to(target)
+    link.replace(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,66 @@
+"""When to try again, and when to stop trying."""
+
+import random
+import time
+
+from loader.errors import IntegrityError, LoadError, UnreachableError
+from loader.progress import Progress
+from loader.watchdog import Deadline
+
+_FIRST_SECONDS = 0.25
+_LONGEST_SECONDS = 8.0
+_INTEGRITY_TRIES = 3
+
+
+class Setback(Exception):  # noqa: N818 (most of them are no error in the end)
+    """A failure that may pass.
+
+    Args:
+        reason: what happened.
+        wait: seconds that the server asked to wait.
+        kind: the error that it is in the end, if it does not pass.
+    """
+
+    def __init__(self, reason: str, *, wait: float = 0.0, kind: type[LoadError] = UnreachableError) -> None:
+        super().__init__(reason)
+        self.wait = wait
+        self.kind = kind
+
+
+class Backoff:
+    """The pauses between the tries of one action: exponential, with jitter, within the deadline."""
+
+    def __init__(self, action: str, deadline: Deadline, progress: Progress) -> None:
+        self._action = action
+        self._deadline = deadline
+        self._progress = progress
+        self._failures = 0
+
+    def reset(self) -> None:
+        """Forget the failures so far: there was progress since."""
+        self._failures = 0
+
+    def pause(self, setback: Setback) -> None:
+        """Sleep until the next try.
+
+        Raises:
+            LoadError: of the setback's kind, when another try makes no sense or would come after the deadline.
+        """
+        self._failures += 1
+        remaining = self._deadline.remaining()
+        longest = max(_FIRST_SECONDS, min(_FIRST_SECONDS * 2 ** (self._failures - 1), _LONGEST_SECONDS, remaining / 2))
+        seconds = max(setback.wait, random.uniform(longest / 2, longest))  # noqa: S311 (jitter is no secret)
+        if setback.kind is IntegrityError and self._failures >= _INTEGRITY_TRIES:
+            raise setback.kind(
+                f"{self._action}: {setback}, {self._failures} times in a row; "
+                "check the object, and what stands between it and here"
+            ) from setback
+        if seconds >= remaining:
+            asked = f", which asked to wait {setback.wait:g} s" if setback.wait else ""
+            raise setback.kind(
+                f"{self._action}: {setback}{asked} ({self._failures} tries, {self._deadline.elapsed():.1f} s of "
+                f"LOAD_TIMEOUT_SECONDS={self._deadline.seconds:g} gone): check that the source works and can be "
+                "reached from here"
+            ) from setback
+        self._progress.retry(f"{self._action}: {setback}", seconds)
+        time.sleep(seconds)

@@ -1,0 +1,97 @@
+"""What to load, where to put it, and how long that may take."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+from volume.receipt import RECEIPT
+from volume.settings import VolumeSettings
+
+SHIPPED_MODEL = Path(__file__).parent.parent / "models" / "iris_svc.onnx"
+TERMINATION_LOG = Path("/dev/termination-log")
+
+_DAY = 86_400
+_ENDPOINT = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?/*")
+_MAX_PORT = 65_535
+
+
+class Settings(VolumeSettings, frozen=True, kw_only=True):
+    """The loader's settings: each is an environment variable in capitals and a flag in small letters."""
+
+    gcs_bucket: Annotated[str, Meta(description="the Google Cloud Storage bucket to load from")] = ""
+    gcs_model_blob: Annotated[str, Meta(description="the name of the model's object in the bucket")] = ""
+    gcs_label_blob: Annotated[
+        str, Meta(description="the name of the label file's object (default: label.json beside the model's)")
+    ] = ""
+    gcs_model_generation: Annotated[
+        Annotated[int, Meta(ge=1)] | None, Meta(description="load this generation of the model and no other")
+    ] = None
+    gcs_label_generation: Annotated[
+        Annotated[int, Meta(ge=1)] | None, Meta(description="load this generation of the label file and no other")
+    ] = None
+    gcs_anonymous: Annotated[bool, Meta(description="send no credentials, for a public bucket")] = False
+    gcs_endpoint: Annotated[str, Meta(description="the Cloud Storage endpoint, e.g. of Private Service Connect")] = (
+        "https://storage.googleapis.com"
+    )
+    storage_emulator_host: Annotated[
+        str, Meta(description="an emulator to load from instead of Google, without credentials")
+    ] = ""
+    use_local_model: Annotated[bool, Meta(description="copy a local model instead of one from a bucket")] = False
+    local_model_filepath: Annotated[Path, Meta(description="the local model to copy")] = SHIPPED_MODEL
+    local_label_filepath: Annotated[
+        Path | None, Meta(description="its label file (default: label.json beside the local model)")
+    ] = None
+    model_sha256: Annotated[
+        str, Meta(pattern="^([0-9a-fA-F]{64})?$", description="publish only a model with this sha256")
+    ] = ""
+    label_sha256: Annotated[
+        str, Meta(pattern="^([0-9a-fA-F]{64})?$", description="publish only a label file with this sha256")
+    ] = ""
+    load_timeout_seconds: Annotated[
+        float, Meta(gt=0, le=_DAY, description="the whole run ends within this time, whatever the source does")
+    ] = 30
+    stall_timeout_seconds: Annotated[
+        float, Meta(gt=0, le=_DAY, description="a connection that brings nothing for this long is dropped and retried")
+    ] = 10
+    download_workers: Annotated[
+        Annotated[int, Meta(ge=1, le=64)] | None,
+        Meta(description="ranges of an object to fetch at once (default: 1 for each 64 MiB, at most 4 or the cores)"),
+    ] = None
+    termination_log: Annotated[
+        Path, Meta(description="the file, if it exists, that gets the reason of a failure (terminationMessagePath)")
+    ] = TERMINATION_LOG
+
+    def __post_init__(self) -> None:
+        """Check that the settings name a source and go together."""
+        missing = [name.upper() for name in ("gcs_bucket", "gcs_model_blob") if not getattr(self, name)]
+        if missing and not self.use_local_model:
+            raise ValueError(
+                f"{' and '.join(missing)} not set: name the bucket and the model's object in it with GCS_BUCKET "
+                "and GCS_MODEL_BLOB (or --gcs_bucket and --gcs_model_blob), or copy a local model with "
+                "USE_LOCAL_MODEL=true"
+            )
+        if "/" in self.gcs_bucket:
+            raise ValueError(f"GCS_BUCKET is {self.gcs_bucket!r}: expected the bucket's bare name, without gs:// or /")
+        _check_endpoint("GCS_ENDPOINT", self.gcs_endpoint)
+        if emulator := self.storage_emulator_host:
+            _check_endpoint("STORAGE_EMULATOR_HOST", emulator if "://" in emulator else f"http://{emulator}")
+        if self.model_filepath.name == self.label_filepath.name:
+            raise ValueError(
+                "MODEL_FILEPATH and LABEL_FILEPATH must end in different names: "
+                f"both end in {self.model_filepath.name!r}"
+            )
+        for path in (self.model_filepath, self.label_filepath):
+            if path.name == RECEIPT or path.name.startswith(".") or not path.name:
+                raise ValueError(f"{path} cannot be a target: {RECEIPT} and names that begin with a dot are reserved")
+
+
+def _check_endpoint(variable: str, url: str) -> None:
+    """Raise `ValueError` unless the URL is a scheme, a host and maybe a port; errors quote it, so it has no secrets."""
+    expected = "expected a URL like https://host or http://host:8080"
+    if "@" in url:
+        raise ValueError(f"{variable} is a URL with an @: {expected}, without user name and password")
+    match = _ENDPOINT.fullmatch(url)
+    if not match or not 1 <= int(match["port"] or 1) <= _MAX_PORT:
+        raise ValueError(f"{variable} is {url!r}: {expected}")

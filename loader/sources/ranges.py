@@ -1,0 +1,161 @@
+"""A download in ranges: several at once, each verified, each resumed where it was cut, the whole verified again.
+
+Workers fetch spans of pieces while the main thread follows them through the file and computes its digest from what
+is on disk. The main thread does not touch the network, so whatever a server does, it can be told to stop.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from crc32c import crc32c
+
+from loader.digest import BLOCK, Digest, Hasher
+from loader.errors import IntegrityError, during
+from loader.progress import Progress
+from loader.retry import Backoff, Setback
+from loader.sources.journal import PIECE, Journal
+from loader.watchdog import Deadline
+
+_PIECES_PER_REQUEST = 8
+
+Read = Callable[[int], bytes]
+OpenRange = Callable[[int, int], AbstractContextManager[Read]]
+
+
+class RangeDownload:
+    """The download of a journal's artifact into its file.
+
+    Args:
+        open_range: requests the bytes from a start up to, not including, an end; raises `Setback` for what may pass.
+        journal: of what is on disk.
+        workers: how many ranges to fetch at once.
+        deadline: when to stop trying.
+        progress: whom to tell.
+    """
+
+    def __init__(
+        self, open_range: OpenRange, journal: Journal, workers: int, deadline: Deadline, progress: Progress
+    ) -> None:
+        self._open_range = open_range
+        self._journal = journal
+        self._workers = workers
+        self._deadline = deadline
+        self._progress = progress
+        self._spans: deque[range] = deque()
+        self._changed = threading.Condition()
+        self._failure: Exception | None = None
+        self._ended = False
+
+    def run(self) -> Digest:
+        """Fetch what is missing, and return the digest of the file.
+
+        Raises:
+            LoadError: the object could not be fetched, or its bytes are wrong time and again.
+        """
+        backoff = Backoff(f"cannot verify {self._journal.artifact.uri}", self._deadline, self._progress)
+        with during(f"cannot write to {self._journal.target}"):
+            self._journal.open()
+            if found := sum(len(self._journal.span(piece)) for piece in self._journal.pieces):
+                self._progress.resume(found)
+            try:
+                while (digest := self._pass()).crc32c != (expected := self._journal.artifact.crc32c):
+                    self._progress.advance(-digest.size)
+                    self._journal.pieces.clear()
+                    self._journal.rewrite()
+                    reason = f"the bytes have the CRC32C {digest.crc32c}, the object's metadata says {expected}"
+                    backoff.pause(Setback(reason, kind=IntegrityError))
+            finally:
+                self._ended = True
+            return digest
+
+    def _pass(self) -> Digest:
+        self._spans = deque(_spans(self._journal.missing()))
+        for number in range(min(self._workers, len(self._spans))):
+            threading.Thread(target=self._work, name=f"download-{number}", daemon=True).start()
+        hasher = Hasher()
+        with self._journal.target.open("rb", buffering=0) as file:
+            for piece in range(self._journal.count):
+                self._wait_for(piece)
+                crc = 0
+                span = self._journal.span(piece)
+                while file.tell() < span.stop and (block := file.read(min(BLOCK, span.stop - file.tell()))):
+                    hasher.update(block)
+                    crc = crc32c(block, crc)
+                # Starts writing the piece to the disk, so that the fsync at the end finds little left to do.
+                os.posix_fadvise(file.fileno(), span.start, len(span), os.POSIX_FADV_DONTNEED)
+                if crc != self._journal.pieces[piece]:
+                    raise IntegrityError(f"{self._journal.target} does not hold what was written to it: check the disk")
+        return hasher.digest()
+
+    def _wait_for(self, piece: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._failure or piece in self._journal.pieces)
+            if self._failure:
+                raise self._failure
+
+    def _work(self) -> None:
+        try:
+            # Each worker has its own descriptor, so that none is closed, and used anew, under a worker that is late.
+            with (
+                during(f"cannot write to {self._journal.target}"),
+                self._journal.target.open("r+b", buffering=0) as file,
+            ):
+                while not self._ended:
+                    try:
+                        span = self._spans.popleft()
+                    except IndexError:
+                        return
+                    self._fetch(span, file.fileno())
+        except Exception as error:  # noqa: BLE001 (the main thread raises it)
+            with self._changed:
+                self._failure = self._failure or error
+                self._changed.notify()
+
+    def _fetch(self, span: range, descriptor: int) -> None:
+        position, end = self._journal.span(span[0]).start, self._journal.span(span[-1]).stop
+        backoff = Backoff(f"cannot read {self._journal.artifact.uri}", self._deadline, self._progress)
+        crc = 0
+        while position < end and not self._ended:
+            try:
+                with self._open_range(position, end) as read:
+                    while position < end and not self._ended:
+                        piece = position // PIECE
+                        data = read(min(BLOCK, self._journal.span(piece).stop - position))
+                        if not data:
+                            raise Setback(f"the stream ended at byte {position} of {end}")  # noqa: TRY301
+                        _write(descriptor, data, position)
+                        crc = crc32c(data, crc)
+                        position += len(data)
+                        backoff.reset()
+                        self._progress.advance(len(data))
+                        if position == self._journal.span(piece).stop:
+                            self._note(piece, crc)
+                            crc = 0
+            except Setback as setback:
+                backoff.pause(setback)
+
+    def _note(self, piece: int, crc: int) -> None:
+        with self._changed:
+            self._journal.add(piece, crc)
+            self._changed.notify()
+
+
+def _write(descriptor: int, data: bytes, position: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, position)
+        view, position = view[written:], position + written
+
+
+def _spans(pieces: list[int]) -> list[range]:
+    """Return the pieces as ranges without gaps, each small enough for one request."""
+    spans: list[range] = []
+    for piece in pieces:
+        if spans and spans[-1].stop == piece and len(spans[-1]) < _PIECES_PER_REQUEST:
+            spans[-1] = range(spans[-1].start, piece + 1)
+        else:
+            spans.append(range(piece, piece + 1))
+    return spans

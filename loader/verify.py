@@ -1,0 +1,86 @@
+"""What is checked of a file before it is published, beyond the checksums of its source."""
+
+import json
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from loader.errors import IntegrityError, during
+from loader.onnx_file import external_data_locations
+from volume.receipt import RECEIPT, FileRecord
+
+MAX_LABELS_SIZE = 4 << 20
+
+
+def check_sha256(record: FileRecord, expected: str, setting: str) -> None:
+    """Raise `IntegrityError` unless the record has the sha256 that the setting expects; empty expects nothing."""
+    if expected and record.sha256 != expected.lower():
+        raise IntegrityError(
+            f"{record.uri} has the sha256 {record.sha256}, {setting} expects {expected.lower()}: "
+            "correct the setting or the file"
+        )
+
+
+def check_labels_size(uri: str, size: int) -> None:
+    """Raise `IntegrityError` when a file of `size` bytes is too large to be a label file."""
+    if size > MAX_LABELS_SIZE:
+        raise IntegrityError(f"{uri} is no label file: it has {size} bytes, a label file at most {MAX_LABELS_SIZE}")
+
+
+def check_labels(path: Path, uri: str) -> None:
+    """Raise `IntegrityError` unless the file is a JSON object that maps every index from "0" on to a class name."""
+    with during(f"cannot read {path}"):
+        content = path.read_bytes()
+    try:
+        _check_class_names(json.loads(content, object_pairs_hook=_unique))
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(
+            f'{uri} is no label file: expected a JSON object like {{"0": "setosa"}} ({error})'
+        ) from error
+
+
+def _check_class_names(names: object) -> None:
+    """Raise `ValueError` for what the service would refuse to start with."""
+    if not isinstance(names, dict) or not names:
+        raise ValueError("it has no entries")
+    for index in map(str, range(len(names))):
+        if index not in names:
+            raise ValueError(f'it has {len(names)} entries, but "{index}" is missing')
+        if not isinstance(names[index], str) or not names[index]:
+            raise ValueError(f'"{index}" stands for no text')
+        names[index].encode()  # half of a surrogate pair is a ValueError
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        raise ValueError("a key stands in it twice")
+    return names
+
+
+def external_data(path: Path, uri: str) -> list[str]:
+    """Return the names, relative to the model's directory, of the files that hold weights of the ONNX model.
+
+    Raises:
+        IntegrityError: the file is not an ONNX model, or one of its names leaves the model's directory.
+    """
+    with during(f"cannot read {path}"):
+        try:
+            return external_data_locations(path)
+        except ValueError as error:
+            raise IntegrityError(f"{uri} is not an ONNX model that can be served: {error}") from error
+
+
+def check_names(model: str, labels: str, locations: Iterable[str]) -> None:
+    """Raise `IntegrityError` when an external data file would take the place of another file of the load."""
+    external, others = set(locations), {model, labels, RECEIPT}
+    for taken in others & external:
+        raise IntegrityError(f"the model keeps weights in {taken!r}, which is the name of another file of the load")
+    # Sorted by their parts, a directory stands right before what is in it.
+    for name, following in pairwise(sorted(external | others, key=lambda name: name.split("/"))):
+        if following.startswith(f"{name}/"):
+            raise IntegrityError(
+                f"the model keeps weights in {following!r}, but {name!r} is another file of the load, and cannot be "
+                "a directory too: export the model with other names"
+            )

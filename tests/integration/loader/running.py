@@ -1,0 +1,119 @@
+"""Running the loader as its users do, as a process, and looking at what it leaves."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from volume.receipt import Receipt
+
+_FROM_OUTSIDE = ("PATH", "HOME", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
+
+
+@dataclass
+class Run:
+    """What came of a load."""
+
+    exit_code: int
+    output: str
+    error: str
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The lines of JSON that the load said."""
+        return [json.loads(line) for line in self.output.splitlines()]
+
+    def named(self, event: str) -> list[dict[str, Any]]:
+        """The lines of one kind."""
+        return [line for line in self.events if line["event"] == event]
+
+
+@dataclass
+class Target:
+    """A directory to load into, and the settings of every load into it."""
+
+    directory: Path
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def model(self) -> Path:
+        """The model's final path."""
+        return self.directory / "model.onnx"
+
+    @property
+    def labels(self) -> Path:
+        """The label file's final path."""
+        return self.directory / "label.json"
+
+    @property
+    def termination_log(self) -> Path:
+        """Where the loader writes the reason of a failure."""
+        return self.directory.parent / "termination-log"
+
+    def start(self, **settings: object) -> subprocess.Popen[str]:
+        """Start a load with these settings on top of the target's."""
+        environment = {name: os.environ[name] for name in _FROM_OUTSIDE if name in os.environ}
+        environment |= {
+            "MODEL_FILEPATH": str(self.model),
+            "LABEL_FILEPATH": str(self.labels),
+            "TERMINATION_LOG": str(self.termination_log),
+            "LOAD_TIMEOUT_SECONDS": "20",
+            **self.settings,
+            **{name.upper(): str(value) for name, value in settings.items()},
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "loader"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def load(self, **settings: object) -> Run:
+        """Run such a load to its end."""
+        with self.start(**settings) as process:
+            output, error = process.communicate(timeout=60)
+        return Run(process.returncode, output, error)
+
+    def receipt(self) -> Receipt | None:
+        """The receipt of what stands here."""
+        return Receipt.read(self.directory)
+
+    def assert_holds(self, model: bytes, labels: bytes) -> Receipt:
+        """Check that the final paths hold this pair, with a receipt that says so."""
+        assert self.model.read_bytes() == model
+        assert self.labels.read_bytes() == labels
+        receipt = self.receipt()
+        assert receipt is not None
+        receipt.model.check(self.model)
+        receipt.labels.check(self.labels)
+        for weights in receipt.external_data:
+            weights.check(self.model.parent / weights.name)
+        return receipt
+
+    def assert_empty(self) -> None:
+        """Check that nothing was published."""
+        assert not self.model.exists()
+        assert not self.labels.exists()
+        assert self.receipt() is None
+
+    def temporaries(self) -> list[Path]:
+        """Return what is in the directory besides what is published."""
+        published = (self.directory / ".current").resolve()
+        hidden = [path for path in self.directory.glob(".*") if path.name != ".current" and path.resolve() != published]
+        return [*hidden, *self.directory.rglob("*~")]
+
+
+# A failure that stays ends the load between two tries, or the deadline ends it within the last one.
+UNREACHABLE = (6, 8)
+
+
+def assert_failed(run: Run, exit_code: int | tuple[int, ...], *words: str) -> None:
+    """Check that a load ended with a documented exit code and one line that names the cause."""
+    assert run.exit_code in (exit_code if isinstance(exit_code, tuple) else (exit_code,)), run
+    assert run.error.count("\n") == 1, run
+    for word in words:
+        assert word in run.error

@@ -1,0 +1,151 @@
+"""What a load may take: time, memory, disk."""
+
+import itertools
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.loader.conftest import LABELS, MODEL, Pair, make_model
+from tests.integration.loader.fault_server import Exchange, FaultServer, StoredObject
+from tests.integration.loader.running import Run, Target, assert_failed
+
+_MIB = 1 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", path], check=True, capture_output=True)  # noqa: S607
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("file systems cannot be mounted here")
+    yield path
+    subprocess.run(["umount", path], check=True)  # noqa: S607
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_a_load_at_once(target: Target, server: FaultServer, number: signal.Signals) -> None:
+    asked = threading.Event()
+
+    def wait(exchange: Exchange) -> None:
+        asked.set()
+        exchange.wait_for_the_end()
+
+    server.on("media", iter([wait]))
+    with target.start() as process:
+        assert asked.wait(10)
+        process.send_signal(number)
+        output, error = process.communicate(timeout=1)
+    assert_failed(Run(process.returncode, output, error), 9, number.name, MODEL)
+    target.assert_empty()
+
+
+@pytest.mark.parametrize(("cause", "exit_code"), [("signal", 9), ("deadline", 6)])
+def test_a_main_thread_that_is_stuck_does_not_outlive_it(cause: str, exit_code: int) -> None:
+    """A thread that has the signals blocked stands for one that is stuck in a call which they do not interrupt."""
+    program = """
+        import signal, sys, threading, time
+        from loader.watchdog import watchdog
+
+        with watchdog(float(sys.argv[1]), lambda: "stuck", lambda error: print(error, flush=True)):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGALRM})
+            threading.Timer(0.5, print, ("ready",), {"flush": True}).start()  # once the main thread sleeps
+            while True:
+                time.sleep(60)
+        """
+    command = [sys.executable, "-c", textwrap.dedent(program), "60" if cause == "signal" else "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        if cause == "signal":
+            process.terminate()
+        output, _ = process.communicate(timeout=10)
+    assert process.returncode == exit_code
+    assert "while stuck" in output
+
+
+def test_memory_does_not_grow_with_the_model(target: Target, server: FaultServer, large_model: bytes) -> None:
+    server.objects[MODEL] = StoredObject(large_model)
+    peaks: list[int] = []
+
+    def measure(exchange: Exchange) -> None:
+        if exchange.name == LABELS:  # by now the model is here
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            peaks.append(int(status.partition("VmHWM:")[2].split()[0]) * 1024)
+        exchange.media()
+
+    server.on("media", itertools.repeat(measure))
+    with target.start(download_workers=4) as process:
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert max(peaks) < 120 * 10**6 < len(large_model)
+
+
+def test_a_disk_without_room_is_found_before_the_first_byte(
+    target: Target, server: FaultServer, small_disk: Path
+) -> None:
+    server.objects[MODEL] = StoredObject(make_model(5 * _MIB))
+    target.directory = small_disk
+    assert_failed(target.load(), 7, str(small_disk), MODEL)
+    assert not any(line.startswith("media") for line in server.requests)
+    target.assert_empty()
+
+
+def test_a_disk_that_fills_up_midway_is_named(target: Target, server: FaultServer, small_disk: Path) -> None:
+    server.objects[MODEL] = StoredObject(make_model(3 * _MIB))
+    target.directory = small_disk
+
+    def fill(exchange: Exchange) -> None:
+        (small_disk / "other").write_bytes(bytes(2 * _MIB))
+        exchange.media()
+
+    server.on("media", iter([fill]))
+
+    assert_failed(target.load(), 7, str(small_disk))
+    target.assert_empty()
+    assert target.temporaries() == []
+
+
+def test_a_read_only_target_is_named(target: Target, small_disk: Path) -> None:
+    target.directory = small_disk
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)  # noqa: S607
+    assert_failed(target.load(), 4, str(small_disk), "Read-only")
+    target.assert_empty()
+
+
+def test_a_target_directory_that_is_missing_is_made(target: Target, pair: Pair) -> None:
+    target.directory /= "not/there/yet"
+    assert target.load().exit_code == 0
+    target.assert_holds(*pair)
+
+
+def test_a_target_directory_that_cannot_be_made_is_named(target: Target) -> None:
+    (target.directory / "file").touch()
+    target.directory /= "file/below"
+    assert_failed(target.load(), 1, str(target.directory), "Not a directory")
+
+
+def test_two_loads_do_not_share_a_target(target: Target, server: FaultServer, pair: Pair) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def wait(exchange: Exchange) -> None:
+        asked.set()
+        go_on.wait(10)
+        exchange.media()
+
+    server.on("media", iter([wait]))
+    with target.start() as first:
+        assert asked.wait(10)
+        assert_failed(target.load(), 1, "another loader")
+        go_on.set()
+        first.communicate(timeout=20)
+    assert first.returncode == 0
+    target.assert_holds(*pair)

@@ -1,0 +1,215 @@
+"""`python -m loader` with a local model, in a process of its own."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import ROOT
+
+# Runs the loader, and kills it at the n-th change that it makes to a directory.
+KILLED_LOADER = """
+import os, runpy, signal, sys
+
+left = int(sys.argv.pop(1))
+
+def counted(change):
+    def call(*arguments, **options):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return change(*arguments, **options)
+    return call
+
+for name in ("mkdir", "symlink", "link", "rename", "replace", "unlink", "rmdir", "chmod", "fsync"):
+    setattr(os, name, counted(getattr(os, name)))
+sys.argv[0] = "loader"
+runpy.run_module("loader", run_name="__main__")
+"""
+
+
+class Place:
+    """A source pair and the paths that a load puts it at."""
+
+    def __init__(self, directory: Path) -> None:
+        self.source = directory / "source"
+        self.source.mkdir()
+        self.target = directory / "target"
+        self.model, self.labels = self.target / "model.onnx", self.target / "label.json"
+        self.environment = {
+            "USE_LOCAL_MODEL": "true",
+            "LOCAL_MODEL_FILEPATH": str(self.source / "model.onnx"),
+            "MODEL_FILEPATH": str(self.model),
+            "LABEL_FILEPATH": str(self.labels),
+        }
+
+    def offer(self, version: str) -> None:
+        """Put another pair at the source: the iris model with the version as its producer, and as a label."""
+        # A field of ModelProto, appended: the last of a scalar field counts (protobuf encoding guide).
+        producer = b"\x12" + bytes([len(version)]) + version.encode()
+        content = (ROOT / "models" / "iris_svc.onnx").read_bytes() + producer
+        (self.source / "model.onnx").write_bytes(content)
+        (self.source / "label.json").write_text(json.dumps({"0": version, "1": "b", "2": "c"}))
+
+    def standing(self) -> str | None:
+        """Return the version of the pair at the target, or None if there is none; a mixed pair fails the test."""
+        if not self.model.exists() and not self.labels.exists():
+            return None
+        version: str = json.loads(self.labels.read_text())["0"]
+        assert self.model.read_bytes().endswith(version.encode())
+        return version
+
+    def load(
+        self, *flags: str, command: Sequence[str] = ("-m", "loader"), environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the loader."""
+        return subprocess.run(
+            [sys.executable, *command, *flags],
+            cwd=ROOT,
+            env={**os.environ, **(self.environment if environment is None else environment)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_copies_the_shipped_model(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    del place.environment["LOCAL_MODEL_FILEPATH"]
+    assert place.load().returncode == 0
+    assert place.model.read_bytes() == (ROOT / "models" / "iris_svc.onnx").read_bytes()
+    assert place.labels.read_bytes() == (ROOT / "models" / "label.json").read_bytes()
+    assert stat.S_IMODE(place.model.stat().st_mode) == stat.S_IMODE(place.labels.stat().st_mode) == 0o444
+
+
+def test_replaces_a_pair(place: Place) -> None:
+    for version in ("one", "two", "three"):
+        place.offer(version)
+        assert place.load().returncode == 0
+        assert place.standing() == version
+
+
+def test_labels_may_stand_elsewhere(place: Place, tmp_path: Path) -> None:
+    place.labels = tmp_path / "other" / "names.json"
+    place.environment["LABEL_FILEPATH"] = str(place.labels)
+    for version in ("one", "two"):
+        place.offer(version)
+        assert place.load().returncode == 0
+        assert place.standing() == version
+
+
+def test_directories_may_be_links(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "near").symlink_to(tmp_path / "far" / "away")
+    place.labels = tmp_path / "near" / "below" / "label.json"
+    place.environment["LABEL_FILEPATH"] = str(place.labels)
+    place.offer("one")
+    assert place.load().returncode == 0
+    assert place.standing() == "one"
+
+
+def test_touches_nothing_of_others(place: Place) -> None:
+    (place.target / ".release-notes").mkdir(parents=True)
+    (place.target / ".model-release-notes.md").write_text("mine")
+    place.offer("one")
+    assert place.load().returncode == 0
+    assert {".release-notes", ".model-release-notes.md"} <= {path.name for path in place.target.iterdir()}
+
+
+def test_target_below_a_file(place: Place, tmp_path: Path) -> None:
+    place.offer("one")
+    (tmp_path / "file").touch()
+    ended = place.load("--model_filepath", str(tmp_path / "file" / "model.onnx"))
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"loader: cannot make the directory {tmp_path}/file: ")
+
+
+@pytest.mark.parametrize("before", ["nothing", "a load", "plain files"])
+def test_killed_at_any_change_leaves_a_whole_pair(place: Place, before: str) -> None:
+    if before == "plain files":
+        place.offer("old")
+        place.target.mkdir()
+        for final, source in ((place.model, "model.onnx"), (place.labels, "label.json")):
+            final.write_bytes((place.source / source).read_bytes())
+    elif before == "a load":
+        place.offer("old")
+        place.load()
+    old = place.standing()
+    place.offer("new")
+    for killed_at in range(1, 200):
+        ended = place.load(str(killed_at), command=("-c", KILLED_LOADER))
+        if ended.returncode == 0:
+            break
+        assert ended.returncode == -9
+        assert place.standing() in (old, "new")
+    assert ended.returncode == 0
+    assert killed_at > 3
+    assert place.load().returncode == 0
+    assert place.standing() == "new"
+    releases = [path for path in place.target.iterdir() if path.is_dir() and not path.is_symlink()]
+    assert len(releases) == 1
+
+
+def test_flag_wins_over_variable(place: Place, tmp_path: Path) -> None:
+    place.offer("one")
+    place.model = tmp_path / "flagged" / "m.onnx"
+    assert place.load("--model_filepath", str(place.model), "--use_local_model").returncode == 0
+    assert place.standing() == "one"
+
+
+@pytest.mark.parametrize(
+    ("environment", "finding"),
+    [
+        ({}, "GCS_BUCKET and GCS_MODEL_BLOB not set"),
+        ({"USE_LOCAL_MODEL": "false", "GCS_BUCKET": ""}, "GCS_BUCKET and GCS_MODEL_BLOB not set"),
+        ({"GCS_BUCKET": "models"}, "GCS_MODEL_BLOB not set"),
+        ({"USE_LOCAL_MODEL": "perhaps"}, "USE_LOCAL_MODEL is 'perhaps'"),
+        ({"USE_LOCAL_MODEL": "1", "LABEL_FILEPATH": "/elsewhere/model.onnx"}, "must end in different names"),
+    ],
+)
+def test_says_what_is_missing_and_exits_2(place: Place, environment: dict[str, str], finding: str) -> None:
+    ended = place.load(environment=environment)
+    assert ended.returncode == 2
+    assert finding in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "missing"), [("model.onnx", "model.onnx"), ("label.json", "label.json")])
+def test_missing_source_changes_nothing(place: Place, name: str, missing: str) -> None:
+    place.offer("old")
+    place.load()
+    place.offer("new")
+    (place.source / name).unlink()
+    ended = place.load()
+    assert ended.returncode == 3
+    assert missing in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert place.standing() == "old"
+
+
+def test_help_is_worth_reading() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "loader", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for expected in (
+        "--gcs_bucket",
+        "--gcs_model_blob",
+        "--model_filepath",
+        "--use_local_model",
+        "/workdir/model.onnx",
+    ):
+        assert expected in shown
+    assert "exit codes:" in shown
+    assert "examples:" in shown

@@ -1,0 +1,77 @@
+"""A local model has the checks and the receipt of one from a bucket, and none of its imports."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.loader.conftest import Pair, make_model
+from tests.integration.loader.running import Target, assert_failed
+
+
+@pytest.fixture
+def source(tmp_path: Path, pair: Pair) -> Path:
+    """A directory with the small pair."""
+    directory = tmp_path / "source"
+    directory.mkdir()
+    (directory / "model.onnx").write_bytes(pair[0])
+    (directory / "label.json").write_bytes(pair[1])
+    return directory
+
+
+@pytest.fixture
+def target(tmp_path: Path, source: Path) -> Target:
+    settings = {"USE_LOCAL_MODEL": "true", "LOCAL_MODEL_FILEPATH": str(source / "model.onnx")}
+    return Target(tmp_path / "workdir", settings)
+
+
+def test_leaves_a_receipt_and_does_not_copy_again(target: Target, source: Path, pair: Pair) -> None:
+    assert target.load().exit_code == 0
+    receipt = target.assert_holds(*pair)
+    assert receipt.model.uri == (source / "model.onnx").as_uri()
+    assert receipt.model.generation == (source / "model.onnx").stat().st_mtime_ns
+
+    [event] = target.load().events
+    assert event["in_place"] is True
+
+    changed = make_model(100)
+    (source / "model.onnx").write_bytes(changed)
+    assert target.load().exit_code == 0
+    target.assert_holds(changed, pair[1])
+    assert target.temporaries() == []
+
+
+def test_a_file_of_the_same_size_and_time_is_another_file(target: Target, source: Path, pair: Pair) -> None:
+    labels = source / "label.json"
+    target.load()
+    before = labels.stat()
+    labels.write_bytes(pair[1].replace(b"setosa", b"SETOSA"))
+    os.utime(labels, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert target.load().exit_code == 0
+    target.assert_holds(pair[0], pair[1].replace(b"setosa", b"SETOSA"))
+
+
+def test_the_same_is_refused(target: Target, source: Path) -> None:
+    assert_failed(target.load(model_sha256="0" * 64), 5, "MODEL_SHA256")
+    (source / "model.onnx").write_text("<html>")
+    assert_failed(target.load(), 5, "not an ONNX model")
+    (source / "model.onnx").unlink()
+    assert_failed(target.load(), 3, "model.onnx", "No such file")
+    (source / "model.onnx").mkdir()
+    assert_failed(target.load(), 3, "model.onnx", "regular file")
+    target.assert_empty()
+
+
+def test_imports_no_google_package(target: Target) -> None:
+    program = """
+import sys
+from loader.__main__ import main
+
+assert main(["--use_local_model", "--model_filepath", sys.argv[1], "--label_filepath", sys.argv[2]]) == 0
+print([name for name in sys.modules if name.startswith(("google", "urllib3", "requests"))], file=sys.stderr)
+"""
+    command = [sys.executable, "-c", program, str(target.model), str(target.labels)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stderr == "[]\n"

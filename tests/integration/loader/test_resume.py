@@ -1,0 +1,105 @@
+"""What a killed load leaves, and what the next one makes of it."""
+
+import random
+import subprocess
+import threading
+import time
+
+from loader.sources.journal import PIECE
+from tests.integration.loader.conftest import LABELS, MODEL, Pair, make_labels, make_model
+from tests.integration.loader.fault_server import Exchange, FaultServer, StoredObject
+from tests.integration.loader.running import Target
+
+_PIECES_PER_REQUEST = 8
+
+
+def kill_at_second_request(target: Target, server: FaultServer) -> None:
+    """Kill a load of a large model when one request's worth of it is on disk."""
+    asked = threading.Event()
+
+    def wait(exchange: Exchange) -> None:
+        asked.set()
+        exchange.wait_for_the_end()
+
+    server.on("media", iter([Exchange.media, wait]))
+    with target.start(download_workers=1) as process:
+        assert asked.wait(20)
+        process.kill()
+        process.communicate()
+    target.assert_empty()
+    server.requests.clear()
+
+
+def test_a_killed_load_goes_on_from_what_is_on_disk(
+    target: Target, server: FaultServer, large_model: bytes, pair: Pair
+) -> None:
+    server.objects[MODEL] = StoredObject(large_model)
+    kill_at_second_request(target, server)
+
+    run = target.load(download_workers=1)
+
+    assert [event["bytes"] for event in run.named("resume")] == [_PIECES_PER_REQUEST * PIECE]
+    assert f"bytes={_PIECES_PER_REQUEST * PIECE}-" in next(line for line in server.requests if "media" in line)
+    target.assert_holds(large_model, pair[1])
+    assert target.temporaries() == []
+
+
+def test_a_piece_that_was_damaged_since_is_fetched_again(
+    target: Target, server: FaultServer, large_model: bytes, pair: Pair
+) -> None:
+    server.objects[MODEL] = StoredObject(large_model)
+    kill_at_second_request(target, server)
+    [partial] = target.directory.glob(".model-partial-*/files/model.onnx")
+    with partial.open("r+b") as file:
+        file.seek(3 * PIECE + 5)
+        file.write(b"damage!!")
+
+    run = target.load(download_workers=1)
+
+    assert [event["bytes"] for event in run.named("resume")] == [(_PIECES_PER_REQUEST - 1) * PIECE]
+    target.assert_holds(large_model, pair[1])
+
+
+def test_another_generation_is_not_mixed_with_what_is_on_disk(
+    target: Target, server: FaultServer, large_model: bytes, pair: Pair
+) -> None:
+    server.objects[MODEL] = StoredObject(large_model)
+    kill_at_second_request(target, server)
+    server.objects[MODEL] = StoredObject(pair[0], generation=2)
+
+    run = target.load()
+
+    assert run.named("resume") == []
+    target.assert_holds(*pair)
+    assert target.temporaries() == []
+
+
+def test_whenever_a_load_is_killed_a_whole_pair_stands(target: Target, server: FaultServer) -> None:
+    """Two versions take turns; each load is killed at a random instant, and then run again."""
+    pairs = [(make_model(3 * PIECE + number), make_labels(f"of {number}")) for number in range(2)]
+    chance = random.Random(20)  # noqa: S311 (the same instants each time)
+
+    def serve(number: int) -> Pair:
+        model, labels = pairs[number % 2]
+        server.objects[MODEL] = StoredObject(model, generation=number + 1)
+        server.objects[LABELS] = StoredObject(labels, generation=number + 1)
+        return model, labels
+
+    old = serve(0)
+    start = time.monotonic()
+    target.load()
+    seconds = time.monotonic() - start
+    for number in range(1, 21):
+        new = serve(number)
+        with target.start() as process:
+            try:
+                process.wait(chance.uniform(0, seconds))
+            except subprocess.TimeoutExpired:
+                process.kill()
+            process.communicate()
+        standing = next(pair for pair in (old, new) if pair[0] == target.model.read_bytes())
+        target.assert_holds(*standing)
+        assert target.load().exit_code == 0
+        target.assert_holds(*new)
+        assert target.temporaries() == []
+        old = new

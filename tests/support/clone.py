@@ -1,0 +1,65 @@
+"""A clean clone: what a newcomer has."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tests.support.processes import ROOT
+
+_AUTHOR = ("-c", "user.name=newcomer", "-c", "user.email=newcomer@localhost")
+_OURS = ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "BENTOML_HOME", "UV_PROJECT_ENVIRONMENT")
+
+
+def make_clone(directory: Path) -> Path:
+    """Copy every file that is, or could be, committed into the directory."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).exists():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, directory / name)
+    for command in (
+        ["git", "init", "--quiet"],
+        ["git", "add", "--all"],
+        ["git", *_AUTHOR, "commit", "--quiet", "-m", "-"],
+    ):
+        subprocess.run(command, cwd=directory, check=True)
+    return directory
+
+
+def newcomers_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return this process's environment without what these tests run in."""
+    inherited = {name: value for name, value in os.environ.items() if name not in _OURS}
+    return {**inherited, "PYTHON": f"{sys.base_prefix}/bin/python3", **(extra or {})}
+
+
+@contextlib.contextmanager
+def typed(command: str, clone: Path, environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Run a shell command in the clone and give its process and the file that its output goes to; Ctrl-C ends it."""
+    log = clone.parent / "output.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            ["bash", "-c", command],  # noqa: S607
+            cwd=clone,
+            env=dict(environment),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        yield process, log
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        process.wait(timeout=30)

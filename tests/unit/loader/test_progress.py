@@ -1,0 +1,89 @@
+"""A load tells its story to a terminal or to a log."""
+
+import io
+import json
+
+import pytest
+
+from loader.progress import Progress
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, as a list of one number that a test may change."""
+    now = [100.0]
+    monkeypatch.setattr("loader.progress.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_a_log_gets_progress_at_most_every_five_seconds(clock: list[float]) -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    progress.start("gs://b/o", 1000, 7)
+    for clock[0] in range(101, 112):
+        progress.advance(50)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["start", "progress", "progress"]
+    assert (lines[1]["bytes"], lines[1]["bytes_per_second"], lines[1]["seconds_left"]) == (250, 50, 15.0)
+
+
+def test_a_terminal_gets_a_bar(clock: list[float]) -> None:
+    stream = Terminal()
+    progress = Progress(stream)
+    progress.start("gs://b/o", 4_000_000, 7)
+    clock[0] += 1
+    progress.advance(1_000_000)
+    bar = stream.getvalue().rpartition("\r")[2]
+    assert "25% of 4 MB, 1 MB/s, 3 s left" in bar
+    assert bar.count("#") == 8
+
+
+def test_bytes_of_an_earlier_run_do_not_count_as_speed(clock: list[float]) -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    progress.start("gs://b/o", 1000, 7)
+    progress.resume(900)
+    clock[0] += 5
+    progress.advance(50)
+    assert json.loads(stream.getvalue().splitlines()[-1])["bytes_per_second"] == 10
+
+
+def test_the_activity_says_how_far_it_is() -> None:
+    progress = Progress(io.StringIO())
+    assert progress.activity() == "starting"
+    progress.start("gs://b/o", 1000, 7)
+    progress.advance(10)
+    assert progress.activity() == "fetching gs://b/o (10 of 1000 bytes are here)"
+    progress.retry("the answer was 503", 1)
+    assert progress.activity().endswith(", again after: the answer was 503")
+    progress.advance(10)
+    assert progress.activity() == "fetching gs://b/o (20 of 1000 bytes are here)"
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_a_closed_stream_is_no_error(kind: type[io.StringIO]) -> None:
+    stream = kind()
+    progress = Progress(stream)
+    stream.close()
+    progress.retry("the answer was 503", 1.5)
+    assert progress.retries == 1
+
+
+def test_there_may_be_no_stream() -> None:
+    progress = Progress(None)
+    progress.retry("the answer was 503", 1.5)
+    assert progress.retries == 1
+
+
+def test_retries_are_counted() -> None:
+    progress = Progress(Terminal())
+    progress.retry("the answer was 503", 1.5)
+    assert progress.retries == 1

@@ -1,0 +1,102 @@
+"""The files of a load appear together, whatever stood at their final paths."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from loader.errors import DeadlineError, IntegrityError, LoadError
+from loader.publish import staging
+from volume.receipt import FileRecord, Receipt
+
+
+def publish(model: Path, labels: Path, **external: str) -> None:
+    """Publish files with these contents; the model says how many of them there are."""
+    contents = {model.name: f"model of {external}", labels.name: f"labels of {external}", **external}
+    with staging(model, labels, "key") as staged:
+        records = []
+        for name, content in contents.items():
+            staged.path(name).write_text(content)
+            records.append(FileRecord(name=name, uri="u", generation=1, size=len(content), sha256="", crc32c=""))
+        staged.publish(
+            Receipt(
+                model=records[0],
+                labels=records[1],
+                external_data=tuple(records[2:]),
+                started=datetime.now(UTC),
+                seconds=0,
+                attempts=1,
+                loader_version="1",
+            )
+        )
+
+
+def fail(model: Path, labels: Path, kind: type[LoadError]) -> None:
+    """Fail a load that has staged half a model."""
+
+    def load() -> None:
+        with staging(model, labels, "key") as staged:
+            staged.path(model.name).write_text("half")
+            raise kind
+
+    with pytest.raises(kind):
+        load()
+
+
+def test_stale_external_data_goes_and_what_is_new_comes(tmp_path: Path) -> None:
+    model, labels = tmp_path / "m.onnx", tmp_path / "l.json"
+    publish(model, labels, a="1", b="2")
+    publish(model, labels, b="3", c="4")
+    assert {path.name for path in tmp_path.iterdir() if path.name[0] != "."} == {
+        "m.onnx", "l.json", "receipt.json", "b", "c",
+    }  # fmt: skip
+    assert ((tmp_path / "b").read_text(), (tmp_path / "c").read_text()) == ("3", "4")
+
+
+def test_plain_files_are_taken_over(tmp_path: Path) -> None:
+    model, labels = tmp_path / "m.onnx", tmp_path / "l.json"
+    model.write_text("old")
+    (tmp_path / "a").write_text("old")
+    publish(model, labels, a="1")
+    assert (tmp_path / "a").read_text() == "1"
+    assert model.is_symlink()
+
+
+def test_a_file_that_replaced_stale_external_data_is_left(tmp_path: Path) -> None:
+    model, labels = tmp_path / "m.onnx", tmp_path / "l.json"
+    publish(model, labels, a="1")
+    (tmp_path / "a").unlink()
+    (tmp_path / "a").write_text("the user's")
+    publish(model, labels)
+    assert (tmp_path / "a").read_text() == "the user's"
+
+
+def test_the_label_file_can_move(tmp_path: Path) -> None:
+    model = tmp_path / "m.onnx"
+    publish(model, tmp_path / "l.json")
+    publish(model, tmp_path / "other" / "names.json")
+    assert (tmp_path / "other" / "names.json").read_text() == "labels of {}"
+
+
+def test_what_was_staged_stays_only_if_it_can_be_resumed(tmp_path: Path) -> None:
+    paths = tmp_path / "m.onnx", tmp_path / "l.json"
+    fail(*paths, DeadlineError)
+    with staging(*paths, "key") as staged:
+        assert staged.path("m.onnx").read_text() == "half"
+        kept = staged.path("m.onnx")
+    assert not kept.exists()
+    fail(*paths, IntegrityError)
+    assert not kept.exists()
+
+
+def test_what_is_staged_under_another_key_is_cleared(tmp_path: Path) -> None:
+    paths = tmp_path / "m.onnx", tmp_path / "l.json"
+    fail(*paths, DeadlineError)
+    with staging(*paths, "other"):
+        assert not (tmp_path / ".model-partial-key").exists()
+
+
+def test_a_directory_is_for_one_load(tmp_path: Path) -> None:
+    paths = tmp_path / "m.onnx", tmp_path / "l.json"
+    with staging(*paths, "key"), pytest.raises(LoadError, match="another loader"), staging(*paths, "key"):
+        pass

@@ -1,0 +1,63 @@
+"""Retries end in time, and say why."""
+
+import io
+from itertools import pairwise
+
+import pytest
+
+from loader.errors import IntegrityError, LoadError, UnreachableError
+from loader.progress import Progress
+from loader.retry import Backoff, Setback
+from loader.watchdog import Deadline
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that were made, without making them."""
+    made: list[float] = []
+    monkeypatch.setattr("loader.retry.time.sleep", made.append)
+    return made
+
+
+def backoff(seconds: float) -> Backoff:
+    return Backoff("cannot read gs://b/o", Deadline(seconds), Progress(io.StringIO()))
+
+
+def test_pauses_grow_up_to_a_limit(pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loader.retry.random.uniform", lambda _, longest: longest)
+    tries = backoff(1000)
+    for _ in range(8):
+        tries.pause(Setback("no"))
+    assert pauses == [0.25, 0.5, 1, 2, 4, 8, 8, 8]
+    tries.reset()
+    tries.pause(Setback("no"))
+    assert pauses[-1] == 0.25
+
+
+def test_pauses_differ(pauses: list[float]) -> None:
+    tries = backoff(1000)
+    for _ in range(20):
+        tries.pause(Setback("no"))
+    assert all(one != other for one, other in pairwise(pauses))
+
+
+def test_what_the_server_asks_for_is_the_least(pauses: list[float]) -> None:
+    backoff(1000).pause(Setback("no", wait=60))
+    assert pauses == [60]
+
+
+def test_no_pause_leads_past_the_deadline(pauses: list[float]) -> None:
+    with pytest.raises(UnreachableError, match=r"cannot read gs://b/o: no, which asked to wait 60 s .*=10 gone"):
+        backoff(10).pause(Setback("no", wait=60))
+    assert pauses == []
+
+
+def test_wrong_bytes_have_three_tries(pauses: list[float]) -> None:
+    tries = backoff(1000)
+    setback = Setback("wrong", kind=IntegrityError)
+    tries.pause(setback)
+    tries.pause(setback)
+    with pytest.raises(LoadError, match="3 times in a row") as failed:
+        tries.pause(setback)
+    assert failed.type is IntegrityError
+    assert len(pauses) == 2

@@ -1,0 +1,46 @@
+"""The loader's settings name a source and two targets, or say what is wrong."""
+
+import pytest
+
+from loader.settings import Settings
+from volume.settings import SettingsError
+
+BUCKET = {"GCS_BUCKET": "b", "GCS_MODEL_BLOB": "m"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "finding"),
+    [
+        ({}, "GCS_BUCKET and GCS_MODEL_BLOB not set"),
+        ({"GCS_BUCKET": "b"}, "GCS_MODEL_BLOB not set"),
+        ({**BUCKET, "GCS_BUCKET": "gs://b"}, "GCS_BUCKET is 'gs://b'"),
+        ({**BUCKET, "LABEL_FILEPATH": "/elsewhere/model.onnx"}, "must end in different names"),
+        ({**BUCKET, "MODEL_FILEPATH": "/workdir/receipt.json"}, "reserved"),
+        ({**BUCKET, "LABEL_FILEPATH": "/workdir/.current"}, "reserved"),
+        ({**BUCKET, "MODEL_SHA256": "abc"}, "MODEL_SHA256 is 'abc'"),
+        ({**BUCKET, "GCS_MODEL_GENERATION": "0"}, "GCS_MODEL_GENERATION is '0'"),
+        ({**BUCKET, "GCS_ENDPOINT": "storage.googleapis.com"}, "GCS_ENDPOINT is"),
+        ({**BUCKET, "GCS_ENDPOINT": "ftp://host"}, "GCS_ENDPOINT is 'ftp://host'"),
+        ({**BUCKET, "GCS_ENDPOINT": "http://a host"}, "GCS_ENDPOINT is"),
+        ({**BUCKET, "GCS_ENDPOINT": "http://host:0"}, "GCS_ENDPOINT is"),
+        ({**BUCKET, "GCS_ENDPOINT": "http://host:65536"}, "GCS_ENDPOINT is"),
+        ({**BUCKET, "GCS_ENDPOINT": "http://[::1"}, "GCS_ENDPOINT is"),
+        ({**BUCKET, "GCS_ENDPOINT": "http://user@host"}, "GCS_ENDPOINT is a URL with an @"),
+        ({**BUCKET, "STORAGE_EMULATOR_HOST": "host:port"}, "STORAGE_EMULATOR_HOST is 'http://host:port'"),
+        ({**BUCKET, "STORAGE_EMULATOR_HOST": "me:secret@host"}, "STORAGE_EMULATOR_HOST is a URL with an @"),
+        ({**BUCKET, "LOAD_TIMEOUT_SECONDS": "0"}, "LOAD_TIMEOUT_SECONDS is '0'"),
+        ({**BUCKET, "DOWNLOAD_WORKERS": "65"}, "DOWNLOAD_WORKERS is '65'"),
+    ],
+)
+def test_what_is_wrong_is_named(environment: dict[str, str], finding: str) -> None:
+    with pytest.raises(SettingsError, match=finding):
+        Settings.read(environment)
+
+
+@pytest.mark.parametrize("host", ["localhost:4443", "http://localhost:4443/", "https://10.0.0.1", "[::1]:65535"])
+def test_an_endpoint_may_be_written_in_many_ways(host: str) -> None:
+    assert Settings.read({**BUCKET, "STORAGE_EMULATOR_HOST": host}).storage_emulator_host == host
+
+
+def test_a_local_model_needs_no_bucket() -> None:
+    assert Settings.read({"USE_LOCAL_MODEL": "true"}).local_model_filepath.name == "iris_svc.onnx"

@@ -1,0 +1,77 @@
+"""What a file must be before it is published."""
+
+from pathlib import Path
+
+import pytest
+
+from loader.errors import IntegrityError
+from loader.verify import check_labels, check_labels_size, check_names, check_sha256, external_data
+from model_server.errors import StartError
+from model_server.labels import load_labels
+from volume.receipt import FileRecord
+
+
+def test_a_sha256_that_is_expected_must_be_there() -> None:
+    record = FileRecord(name="m", uri="gs://b/m", generation=1, size=1, sha256="ab" * 32, crc32c="AA==")
+    check_sha256(record, "", "MODEL_SHA256")
+    check_sha256(record, "AB" * 32, "MODEL_SHA256")
+    with pytest.raises(IntegrityError, match=r"gs://b/m has the sha256 abab.*MODEL_SHA256 expects cd"):
+        check_sha256(record, "cd" * 32, "MODEL_SHA256")
+
+
+def test_labels_are_small_and_a_json_object_of_names(tmp_path: Path) -> None:
+    path = tmp_path / "label.json"
+    path.write_text('{"0": "setosa"}')
+    check_labels(path, "gs://b/l")
+    check_labels_size("gs://b/l", 4 << 20)
+    with pytest.raises(IntegrityError, match="gs://b/l is no label file"):
+        check_labels_size("gs://b/l", (4 << 20) + 1)
+    path.write_text('["setosa"]')
+    with pytest.raises(IntegrityError, match="gs://b/l is no label file"):
+        check_labels(path, "gs://b/l")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'{"0": "a", "0": "b"}',
+        b'{"1": "a"}',
+        b'{"0": "a", "2": "b"}',
+        b'{"00": "a"}',
+        b'{"0": ""}',
+        b'{"0": 1}',
+        b'{"0": "\\ud800"}',
+        b'{"0": "\xff"}',
+        b"[" * 100_000,
+    ],
+)
+def test_labels_that_the_service_refuses_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "label.json"
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match="gs://b/l is no label file"):
+        check_labels(path, "gs://b/l")
+    with pytest.raises(StartError):
+        load_labels(path)
+
+
+def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m").write_text("<html>")
+    with pytest.raises(IntegrityError, match="gs://b/m is not an ONNX model"):
+        external_data(tmp_path / "m", "gs://b/m")
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "l.json", "receipt.json"])
+def test_external_data_does_not_take_another_files_name(name: str) -> None:
+    with pytest.raises(IntegrityError, match=name):
+        check_names("m.onnx", "l.json", [name])
+    check_names("m.onnx", "l.json", ["w"])
+
+
+@pytest.mark.parametrize("names", [["w/x", "w-1", "w"], ["w", "w/x/y"], ["receipt.json/x"], ["m.onnx/x"], ["l.json/x"]])
+def test_no_file_is_the_directory_of_another(names: list[str]) -> None:
+    with pytest.raises(IntegrityError, match="cannot be a directory too"):
+        check_names("m.onnx", "l.json", names)
+    check_names("m.onnx", "l.json", ["w/x", "w/y", "w-1", "m.onnx.data"])
