@@ -1,0 +1,134 @@
+"""Where this project goes beneath BentoML's decorators: how a worker starts, and how the whole server stops."""
+
+import errno
+import functools
+import os
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+
+import bentoml
+from _bentoml_sdk import Service
+from bentoml._internal.utils.analytics import usage_stats
+from starlette.routing import Route
+
+from model_server.errors import StartError
+from model_server.settings import Settings
+from volume.settings import SettingsError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from model_server.model import Model
+
+T = TypeVar("T")
+
+usage_stats.do_not_track.cache_clear()  # BentoML's command has asked before it imported us, who have set it
+
+# The gateway counts requests itself, by route instead of raw path; the others cost more than a prediction.
+CONFIG: dict[str, Any] = {
+    "metrics": {"enabled": False},
+    "logging": {"access": {"enabled": False}},
+    "tracing": {"excluded_urls": ".*"},
+}
+
+
+class ModelService(Service[T]):
+    """A BentoML service behind the gateway; it loads the model before it serves the first request."""
+
+    def to_asgi(self, is_main: bool = True) -> "ASGIApp":  # noqa: FBT001, FBT002 (BentoML's signature)
+        """Return what a worker serves, or end the process with one line on what is wrong with the model."""
+        try:
+            settings = Settings.read(os.environ)
+            model = served_model()
+        except (SettingsError, StartError) as error:
+            _exit(error)
+        # One worker a service: its metrics need no files, which a second server in the same BENTOML_HOME would wipe.
+        os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+        # The parent of the workers never serves, and need not pay for what serving imports.
+        from bentoml._internal.server.http.traffic import TimeoutMiddleware  # noqa: PLC0415
+        from starlette.applications import Starlette  # noqa: PLC0415
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: PLC0415
+
+        from model_server.http import Gateway, refuse_malformed  # noqa: PLC0415
+        from model_server.pages import describe, page_routes  # noqa: PLC0415
+        from model_server.telemetry import Telemetry  # noqa: PLC0415
+
+        telemetry = Telemetry(self.name, (self.bento and self.bento.tag.version) or "not available", model.info)
+        own_routes = [route for mounted, _, _ in self.mount_apps for route in cast("Starlette", mounted).routes]
+        document = describe(self.name, own_routes, model)
+        pages = page_routes(self.name, document, telemetry)
+        self.mount_asgi_app(Starlette(routes=pages))
+        app = cast("Starlette", super().to_asgi(is_main))
+        app.router.redirect_slashes = False
+        # It swallows an exception until it times out, and holds a timer for every request until then.
+        app.user_middleware = [
+            entry for entry in app.user_middleware if cast("object", entry.cls) is not TimeoutMiddleware
+        ]
+        HttpToolsProtocol.send_400_response = refuse_malformed  # type: ignore[assignment, method-assign]
+        return Gateway(
+            app,
+            model,
+            telemetry,
+            max_body_bytes=settings.max_body_bytes,
+            endpoints=[
+                *document["paths"],
+                *(route.path for route in (*app.routes, *pages) if isinstance(route, Route)),
+            ],
+        )
+
+
+@functools.cache
+def served_model() -> "Model":
+    """Return the one model of this process, loaded on the first call.
+
+    Raises:
+        SettingsError: a setting cannot be used.
+        StartError: a file cannot be used.
+    """
+    from model_server.model import Model  # noqa: PLC0415 (as above)
+
+    return Model.load(Settings.read(os.environ))
+
+
+@bentoml.on_deployment
+def supervise() -> None:
+    """Before the workers start: end here if a setting is wrong, and see to it that no failed worker is survived.
+
+    BentoML's process manager starts a failed worker again for ever, or, in a container, goes on without one.
+    """
+    try:
+        Settings.read(os.environ)
+    except SettingsError as error:
+        _exit(error)
+    sys.excepthook = _explain
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, _end_with_worker)
+
+
+def _end_with_worker(_signal: int, _frame: FrameType | None) -> None:
+    try:
+        # WNOWAIT only looks: the process manager still collects its child.
+        child = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return
+    if child is None:
+        return
+    if child.si_code == os.CLD_EXITED:
+        if child.si_status:
+            sys.exit(child.si_status)
+    elif child.si_status not in (signal.SIGTERM, signal.SIGINT):
+        _exit(f"a worker was killed by signal {child.si_status}")
+
+
+def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        print("model-load-server: the port is taken by another process: choose another", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _exit(message: object) -> NoReturn:
+    sys.exit(f"model-load-server: {message}")

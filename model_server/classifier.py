@@ -1,0 +1,94 @@
+"""Any ONNX classifier, as a function from rows to class probabilities."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime as ort
+
+from model_server.codec import Array
+from model_server.errors import RequestError, StartError
+from model_server.model_file import ModelFile
+from model_server.signature import one_line, read_signature
+
+logger = logging.getLogger("model_server")
+
+_FATAL = 4  # of ONNX Runtime's log levels: its errors reach us as exceptions
+
+
+class Classifier:
+    """An ONNX Runtime session that turns rows into class probabilities.
+
+    Args:
+        file: the ONNX model; its bytes are needed no longer once this is made.
+        labels: name of each class.
+
+    Attributes:
+        codec: reads rows of the model's input type and shape.
+        sample: a row of shape (1, *row_shape) that the model has answered.
+        sample_probabilities: its answer, of shape (1, classes).
+
+    Raises:
+        StartError: the file cannot be loaded, or is not a classifier with one class a label.
+    """
+
+    def __init__(self, file: ModelFile, labels: Sequence[str]) -> None:
+        self._session = _open_session(file)
+        try:
+            self._signature = read_signature(self._session, labels)
+        except StartError as error:
+            raise StartError(f"MODEL_FILEPATH: {file.path} {error}") from error
+        self.codec = self._signature.codec
+        self.sample = self._signature.sample
+        self.sample_probabilities = self.probabilities(self.sample)
+
+    def probabilities(self, rows: Array) -> Array:
+        """Return the class probabilities of each row, of shape (N, classes) in the model's output type.
+
+        Args:
+            rows: array of shape (N, *row_shape) and the codec's dtype.
+
+        Raises:
+            RequestError: a row has no finite answer, or a dimension that the model leaves free has a length that
+                it does not take.
+            Exception: the model failed; ONNX Runtime's errors have no other base in common.
+        """
+        batch = self._signature.batch or len(rows)
+        matrix = self._run(rows) if len(rows) == batch else self._run_in_batches(rows, batch)
+        finite = np.isfinite(matrix)
+        if not finite.all():
+            row = int(finite.all(axis=1).argmin())
+            raise RequestError(f"The model has no finite answer to data[{row}]; expected numbers that it was made for.")
+        return matrix
+
+    def _run_in_batches(self, rows: Array, batch: int) -> Array:
+        answers = []
+        for start in range(0, len(rows), batch):
+            chunk = rows[start : start + batch]
+            filled = np.resize(chunk, (batch, *chunk.shape[1:]))
+            answers.append(self._run(filled)[: len(chunk)])
+        return np.concatenate(answers)
+
+    def _run(self, rows: Array) -> Array:
+        try:
+            [value] = self._session.run([self._signature.output], {self._signature.input: rows})
+        except Exception as error:
+            if None in self.codec.row_shape:
+                logger.info("the model failed on rows of shape %s", rows.shape[1:], exc_info=True)
+                raise RequestError(f"The model takes no rows of shape {rows.shape[1:]}.") from error
+            raise
+        matrix = self._signature.to_matrix(value)
+        if len(matrix) != len(rows):
+            raise RuntimeError(f"the model answered {len(rows)} rows with {len(matrix)}")
+        return matrix
+
+
+def _open_session(file: ModelFile) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL
+    if file.receipt is None or file.receipt.external_data:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file.directory))
+    try:
+        return ort.InferenceSession(file.content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise StartError(f"MODEL_FILEPATH: {file.path} cannot be loaded as an ONNX model: {one_line(error)}") from error

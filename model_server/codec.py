@@ -1,0 +1,138 @@
+"""Between JSON and arrays: strict rows in, predictions out."""
+
+from itertools import chain
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from model_server.errors import RequestError
+
+Array = npt.NDArray[Any]
+
+_JSON_NAMES = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+
+
+class RowCodec:
+    """Reads rows as one model takes them.
+
+    Args:
+        dtype: the model's input type: a float, integer or boolean one.
+        row_shape: shape of one row, without the batch dimension; None for a dimension that may vary.
+
+    Attributes:
+        limits: smallest and largest number of that type.
+    """
+
+    def __init__(self, dtype: np.dtype[Any], row_shape: tuple[int | None, ...]) -> None:
+        self.dtype = dtype
+        self.row_shape = row_shape
+        self.limits: tuple[float, float] = _limits(dtype)
+
+    def parse(self, body: bytes) -> Array:
+        """Return the rows of a request body, `{"data": [row, ...]}`, as `rows` does.
+
+        Raises:
+            RequestError: the body is no such document, or a row is not one of the model's.
+        """
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise RequestError(f"The body is not valid JSON: {error}.") from None
+        if not isinstance(document, dict):
+            raise RequestError(f'The body is {_name(document)}; expected an object, {{"data": [row, ...]}}.')
+        if "data" not in document:
+            raise RequestError('The field "data" is missing; expected {"data": [row, ...]}.')
+        if len(document) > 1:
+            extra = next(field for field in document if field != "data")
+            raise RequestError(f'The field {extra[:40]!r} is unknown; expected "data" only.')
+        rows = self.rows(document["data"])
+        if body.count(b'"') > 2:  # noqa: PLR2004 (those around "data"; of two such fields the parser takes the last)
+            raise RequestError('The field "data" stands twice; expected it once.')
+        return rows
+
+    def rows(self, data: object) -> Array:
+        """Return nested lists of numbers as an array of shape (N, *row_shape) and the model's dtype.
+
+        Every number must be finite and fit the dtype: an integer type takes 5 and 5.0 but not 5.5, bool takes 0
+        and 1.
+
+        Raises:
+            RequestError: something else stands somewhere; the sentence says where, and what was expected.
+        """
+        level: list[Any] = [data]
+        shape: list[int] = []
+        for length in (None, *self.row_shape):
+            elements = "rows" if not shape else "lists" if len(shape) < len(self.row_shape) else "numbers"
+            for index, kind in enumerate(map(type, level)):
+                if kind is not list:
+                    expected = f"a list of {elements}" if length is None else f"a list of {length} {elements}"
+                    raise RequestError(f"{_where(index, shape)} is {_name(level[index])}; expected {expected}.")
+            lengths = list(map(len, level))
+            expected_length = lengths[0] if length is None else length
+            if set(lengths) != {expected_length}:
+                index = next(index for index, found in enumerate(lengths) if found != expected_length)
+                raise RequestError(
+                    f"{_where(index, shape)} has length {lengths[index]}; expected {expected_length} {elements}"
+                    + (f", as in {_where(0, shape)}." if length is None else ".")
+                )
+            if expected_length == 0:
+                raise RequestError(f"{_where(0, shape)} is empty; expected {elements}.")
+            level = list(chain.from_iterable(level))
+            shape.append(expected_length)
+        return self._cast(level, shape).reshape(shape)
+
+    def _cast(self, numbers: list[Any], shape: list[int]) -> Array:
+        types = list(map(type, numbers))
+        if not {int, float}.issuperset(types):
+            self._refuse(numbers, [kind in (int, float) for kind in types], shape)
+        smallest, largest = self.limits
+        if self.dtype.kind == "f":
+            try:
+                with np.errstate(over="ignore"):
+                    floats = np.array(numbers, np.float64).astype(self.dtype)
+            except OverflowError:  # an integer beyond float64
+                self._refuse(numbers, [smallest <= number <= largest for number in numbers], shape)
+            if not np.isfinite(floats).all():
+                self._refuse(numbers, np.isfinite(floats).tolist(), shape)
+            return floats
+        if float in types:
+            whole = [type(number) is int or number.is_integer() for number in numbers]
+            if not all(whole):
+                self._refuse(numbers, whole, shape)
+            # One by one: float64 in between would round what stands above 2**53.
+            numbers = list(map(int, numbers))
+        if min(numbers) < smallest or max(numbers) > largest:
+            self._refuse(numbers, [smallest <= number <= largest for number in numbers], shape)
+        return np.array(numbers, self.dtype)
+
+    def _refuse(self, numbers: list[Any], fits: list[bool], shape: list[int]) -> NoReturn:
+        """Raise what is wrong with the first number that does not fit."""
+        index = fits.index(False)
+        kind = "number" if self.dtype.kind == "f" else "whole number"
+        smallest, largest = self.limits
+        raise RequestError(
+            f"{_where(index, shape)} is {_name(numbers[index])}; expected a {kind} from {smallest} to {largest}."
+        )
+
+
+def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
+    if dtype.kind == "b":
+        return 0, 1
+    if dtype.kind == "f":
+        return float(np.finfo(dtype).min), float(np.finfo(dtype).max)
+    return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+
+
+def encode(answer: object) -> bytes:
+    """Return an answer as JSON."""
+    return orjson.dumps(answer)
+
+
+def _where(index: int, shape: list[int]) -> str:
+    return "data" + "".join(f"[{position}]" for position in np.unravel_index(index, shape))
+
+
+def _name(value: object) -> str:
+    return _JSON_NAMES.get(type(value)) or repr(value)[:40]

@@ -1,0 +1,46 @@
+"""The service: five routes over whatever classifier the loader has brought."""
+
+import bentoml
+from fastapi import FastAPI, Response
+
+from model_server.bento import CONFIG, ModelService, served_model, supervise
+from model_server.schemas import Error, Health, LabelPrediction, Metadata, Prediction, Rows
+
+app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, responses={500: {"model": Error}})
+
+
+@bentoml.service(name="model_load_server", service_class=ModelService, **CONFIG)  # type: ignore[operator]
+@bentoml.asgi_app(app)
+class ModelLoadServer:
+    """Serves the ONNX classifier at MODEL_FILEPATH with the class names at LABEL_FILEPATH."""
+
+    before_workers = supervise
+
+    def __init__(self) -> None:
+        self.model = served_model()
+
+    @app.get("/health")
+    async def health(self) -> Health:
+        """Say that the service is up."""
+        return Health()
+
+    @app.get("/metadata")
+    async def metadata(self, response: Response) -> Metadata:
+        """Say what the model takes and gives; its digest is the entity tag."""
+        response.headers["etag"] = self.model.etag
+        return self.model.metadata
+
+    @app.get("/label")
+    async def label(self) -> dict[str, str]:
+        """Name the classes by their index."""
+        return self.model.labels
+
+    @bentoml.api(route="/predict")
+    def predict(self, data: Rows) -> Prediction:
+        """Return the probability of each class."""
+        return Prediction(prediction=self.model.predict(self.model.codec.rows(data)))
+
+    @bentoml.api(route="/predict/label")
+    def predict_label(self, data: Rows) -> LabelPrediction:
+        """Return the name of the most probable class."""
+        return LabelPrediction(prediction=self.model.predict_label(self.model.codec.rows(data)))

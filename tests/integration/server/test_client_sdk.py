@@ -1,0 +1,97 @@
+"""The BentoML client SDK against the real server, and the service called in the process.
+
+Each in a process of its own, as a user's would be: BentoML's client warns in plenty.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.processes import IRIS, ROOT, Server, service_environment
+
+ROWS = [[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]]
+
+SYNCHRONOUS = """
+import bentoml
+
+with bentoml.SyncHTTPClient(url) as client:
+    print(json.dumps(client.predict(data=rows[:1])))
+    print(json.dumps(client.predict(data=rows)))
+    print(json.dumps(client.predict_label(data=rows[:1])))
+    print(json.dumps(client.predict_label(data=rows)))
+    print(client.request("GET", "/health").text)
+    try:
+        client.predict(data=[[1]])
+    except bentoml.exceptions.InvalidArgument as error:
+        print(error)
+"""
+
+ASYNCHRONOUS = """
+import asyncio
+import bentoml
+
+async def call():
+    async with bentoml.AsyncHTTPClient(url) as client:
+        print(json.dumps(await client.predict(data=rows[:1])))
+        print(json.dumps(await client.predict(data=rows)))
+        print(json.dumps(await client.predict_label(data=rows[:1])))
+        print(json.dumps(await client.predict_label(data=rows)))
+        print((await client.request("GET", "/health")).text)
+        try:
+            await client.predict(data=[[1]])
+        except bentoml.exceptions.InvalidArgument as error:
+            print(error)
+
+asyncio.run(call())
+"""
+
+IN_PROCESS = """
+from service import ModelLoadServer
+
+service = ModelLoadServer()
+print(service.predict(rows[:1]).model_dump_json())
+print(service.predict(rows).model_dump_json())
+print(service.predict_label(rows[:1]).model_dump_json())
+print(service.predict_label(rows).model_dump_json())
+try:
+    service.predict([[1]])
+except ValueError as error:
+    print(error)
+"""
+
+
+def run(script: str, url: str, home: Path) -> list[str]:
+    called = subprocess.run(
+        [sys.executable, "-c", f"import json\nurl = {url!r}\nrows = {ROWS!r}\n{script}"],
+        env=service_environment(home, {**IRIS, "PYTHONPATH": str(ROOT)}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return called.stdout.splitlines()
+
+
+def predictions(server: Server) -> list[object]:
+    routes = ("/predict", "/predict/label")
+    return [{"prediction": server.predict(rows, route)} for route in routes for rows in (ROWS[:1], ROWS)]
+
+
+def test_synchronous_client(iris: Server, tmp_path: Path) -> None:
+    *answers, health, refusal = run(SYNCHRONOUS, iris.url, tmp_path)
+    assert [json.loads(answer) for answer in answers] == predictions(iris)
+    assert json.loads(health) == {"health": "ok"}
+    assert json.loads(refusal) == {"detail": "data[0] has length 1; expected 4 numbers."}
+
+
+def test_asynchronous_client(iris: Server, tmp_path: Path) -> None:
+    *answers, health, refusal = run(ASYNCHRONOUS, iris.url, tmp_path)
+    assert [json.loads(answer) for answer in answers] == predictions(iris)
+    assert json.loads(health) == {"health": "ok"}
+    assert json.loads(refusal) == {"detail": "data[0] has length 1; expected 4 numbers."}
+
+
+def test_service_in_the_process_gives_the_same_answers(iris: Server, tmp_path: Path) -> None:
+    *answers, refusal = run(IN_PROCESS, iris.url, tmp_path)
+    assert [json.loads(answer) for answer in answers] == predictions(iris)
+    assert refusal == "data[0] has length 1; expected 4 numbers."

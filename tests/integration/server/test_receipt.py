@@ -1,0 +1,105 @@
+"""What the loader has brought, served: by its receipt, and refused when it is not what the receipt says."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.support.classifiers import classifier, expected, save
+from tests.support.processes import ROOT, serving, starting
+from volume.receipt import Receipt
+
+LABELS = ["a", "b", "c"]
+ROWS = [[1, 2, 3, 4], [0, 1, 0, 1]]
+
+
+def load(source: Path, volume: Path) -> dict[str, str]:
+    """Have the loader bring the pair in the source directory; return the variables to serve it with."""
+    environment = {"MODEL_FILEPATH": str(volume / "model.onnx"), "LABEL_FILEPATH": str(volume / "label.json")}
+    subprocess.run(
+        [sys.executable, "-m", "loader", "--use_local_model", "--local_model_filepath", str(source / "model.onnx")],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        check=True,
+    )
+    return environment
+
+
+def offer(source: Path, *, external_data: bool) -> None:
+    source.mkdir()
+    model_path, _ = save(classifier(), source, LABELS)
+    if external_data:
+        onnx.save(
+            onnx.load(model_path), model_path, save_as_external_data=True, location="weights.bin", size_threshold=60
+        )
+
+
+@pytest.mark.parametrize("external_data", [False, True])
+def test_identity_comes_from_the_receipt(tmp_path: Path, external_data: bool) -> None:  # noqa: FBT001
+    offer(tmp_path / "source", external_data=external_data)
+    environment = load(tmp_path / "source", tmp_path / "volume")
+    receipt = Receipt.read(tmp_path / "volume")
+    assert receipt
+    assert [weights.name for weights in receipt.external_data] == ["weights.bin"] * external_data
+    assert (receipt.identity == receipt.model.sha256) is not external_data
+    with serving(tmp_path, environment) as server:
+        np.testing.assert_allclose(server.predict(ROWS), expected(np.array(ROWS)), atol=1e-6)
+        metadata = server.client.get("/metadata")
+        assert metadata.headers["etag"] == f'"{receipt.identity}"'
+        again = server.client.get("/metadata", headers={"if-none-match": metadata.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        [info] = re.findall(r"^model_info\{(.*)\} 1.0$", server.client.get("/metrics").text, re.MULTILINE)
+        assert dict(re.findall(r'(\w+)="([^"]*)"', info)) == {
+            "sha256": receipt.identity,
+            "source": (tmp_path / "source" / "model.onnx").as_uri(),
+            "generation": str(receipt.model.generation),
+        }
+
+
+def test_external_data_needs_no_receipt(tmp_path: Path) -> None:
+    offer(tmp_path / "source", external_data=True)
+    environment = {
+        "MODEL_FILEPATH": str(tmp_path / "source" / "model.onnx"),
+        "LABEL_FILEPATH": str(tmp_path / "source" / "label.json"),
+    }
+    with serving(tmp_path, environment) as server:
+        np.testing.assert_allclose(server.predict(ROWS), expected(np.array(ROWS)), atol=1e-6)
+        assert re.fullmatch(r'"[0-9a-f]{64}"', server.client.get("/metadata").headers["etag"])
+
+
+@pytest.mark.parametrize(
+    ("name", "finding"),
+    [
+        ("model.onnx", r"MODEL_FILEPATH: .*/model\.onnx has the sha256 \w+, its receipt says \w+"),
+        ("label.json", r"LABEL_FILEPATH: .*/label\.json has the sha256 \w+, its receipt says \w+"),
+        ("weights.bin", r"MODEL_FILEPATH: .*/weights\.bin has the sha256 \w+, its receipt says \w+"),
+        ("receipt.json", r"MODEL_FILEPATH: .*receipt\.json is not a receipt"),
+    ],
+)
+def test_files_that_are_not_the_receipts_are_refused(tmp_path: Path, name: str, finding: str) -> None:
+    offer(tmp_path / "source", external_data=True)
+    environment = load(tmp_path / "source", tmp_path / "volume")
+    path = (tmp_path / "volume" / name).resolve()
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(b"{}" if name == "receipt.json" else content)
+    with starting(tmp_path, environment) as (process, log):
+        assert process.wait(timeout=60) == 1
+    assert re.search(rf"^model-load-server: {finding}", log.read_text(), re.MULTILINE)
+
+
+def test_a_pair_of_two_loads_is_refused(tmp_path: Path) -> None:
+    offer(tmp_path / "source", external_data=False)
+    environment = load(tmp_path / "source", tmp_path / "volume")
+    other = tmp_path / "label.json"
+    other.write_text(json.dumps({"0": "x", "1": "y", "2": "z"}))
+    with starting(tmp_path, {**environment, "LABEL_FILEPATH": str(other)}) as (process, log):
+        assert process.wait(timeout=60) == 1
+    assert f"LABEL_FILEPATH: {other} has the sha256" in log.read_text()

@@ -1,0 +1,111 @@
+"""A service that cannot start says so in one line and ends; one that can stops when asked."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.classifiers import classifier, save
+from tests.support.processes import IRIS, serving, starting, until
+
+
+def fail_to_start(home: Path, environment: dict[str, str], port: int | None = None) -> str:
+    """Return the only line that is not BentoML's own log."""
+    with starting(home, environment, port=port) as (process, log):
+        assert process.wait(timeout=60) == 1
+    [line] = [line for line in log.read_text().splitlines() if "[INFO]" not in line and "[cli]" not in line]
+    assert line.startswith("model-load-server: ")
+    return line
+
+
+def test_without_model_and_variables(tmp_path: Path) -> None:
+    if Path("/workdir").exists():
+        pytest.skip("this machine has a /workdir")
+    line = fail_to_start(tmp_path, {})
+    assert "MODEL_FILEPATH is /workdir/model.onnx: No such file or directory; " in line
+    assert "LABEL_FILEPATH is /workdir/label.json: No such file or directory (run the loader first" in line
+
+
+def test_without_label_file(tmp_path: Path) -> None:
+    line = fail_to_start(tmp_path, {**IRIS, "LABEL_FILEPATH": str(tmp_path / "none.json")})
+    assert f"LABEL_FILEPATH is {tmp_path}/none.json: No such file or directory" in line
+    assert "MODEL_FILEPATH" not in line
+
+
+@pytest.mark.parametrize(("value", "found"), [("many", "expected `int`"), ("0", "expected `int` >= 1")])
+def test_with_a_bad_setting(tmp_path: Path, value: str, found: str) -> None:
+    line = fail_to_start(tmp_path, {**IRIS, "MAX_BODY_BYTES": value})
+    assert f"MAX_BODY_BYTES is '{value}': {found}" in line
+
+
+@pytest.mark.parametrize("container", [{}, {"BENTOML_CONTAINERIZED": "true"}], ids=["laptop", "container"])
+def test_with_a_file_that_is_no_model(tmp_path: Path, container: dict[str, str]) -> None:
+    page = tmp_path / "model.onnx"
+    page.write_text("<html>404 Not Found</html>")
+    line = fail_to_start(tmp_path, {**IRIS, **container, "MODEL_FILEPATH": str(page)})
+    assert f"MODEL_FILEPATH: {page} cannot be loaded as an ONNX model" in line
+
+
+def test_with_labels_of_another_model(tmp_path: Path) -> None:
+    model_path, _ = save(classifier(classes=5), tmp_path, [])
+    line = fail_to_start(tmp_path, {**IRIS, "MODEL_FILEPATH": str(model_path)})
+    assert "has 5 classes but LABEL_FILEPATH names 3" in line
+
+
+def test_with_a_broken_label_file(tmp_path: Path) -> None:
+    _, label_path = save(classifier(), tmp_path, [])
+    label_path.write_text('{"0": ')
+    assert f"{label_path} is not JSON" in fail_to_start(tmp_path, {**IRIS, "LABEL_FILEPATH": str(label_path)})
+
+
+def test_with_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        line = fail_to_start(tmp_path, IRIS, listener.getsockname()[1])
+    assert "the port is taken" in line
+
+
+def test_sends_no_usage_statistics(tmp_path: Path) -> None:
+    # With this variable BentoML logs what it would send; ONNX Runtime keeps what it would send in the home directory.
+    environment = {"BENTOML_DO_NOT_TRACK": "", "__BENTOML_DEBUG_USAGE": "true", "HOME": str(tmp_path)}
+    with serving(tmp_path, {**IRIS, **environment}) as server:
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(timeout=30)
+    assert "Tracking" not in server.log.read_text()
+    assert not list(tmp_path.rglob(".onnxruntime"))
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_stops_when_asked(tmp_path: Path, asked: signal.Signals) -> None:
+    with serving(tmp_path, IRIS) as server:
+        workers = children(server.process.pid)
+        server.process.send_signal(asked)
+        assert server.process.wait(timeout=30) == 0
+    assert workers
+    until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+
+
+def test_ends_with_a_worker_that_fails(tmp_path: Path) -> None:
+    # Python runs this module in every process at its start: only the worker has an identity of its own then.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif '_bentoml_impl.worker.service' in ' '.join(sys.orig_argv):\n    os._exit(15)\n"
+    )
+    with starting(tmp_path, {**IRIS, "PYTHONPATH": str(tmp_path)}) as (process, _):
+        assert process.wait(timeout=30) == 15
+
+
+@pytest.mark.parametrize("container", [{}, {"BENTOML_CONTAINERIZED": "true"}], ids=["laptop", "container"])
+def test_ends_with_a_killed_worker(tmp_path: Path, container: dict[str, str]) -> None:
+    with serving(tmp_path, {**IRIS, **container}) as server:
+        [worker] = children(server.process.pid)
+        os.kill(worker, signal.SIGKILL)
+        assert server.process.wait(timeout=10) == 1
+        assert "model-load-server: a worker was killed by signal 9" in server.log.read_text()
+        with pytest.raises(httpx.TransportError):
+            server.client.get("/readyz")
+
+
+def children(parent: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]

@@ -1,0 +1,139 @@
+"""The gateway in front of applications that misbehave."""
+
+import asyncio
+from collections.abc import Callable
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from model_server.classifier import Classifier
+from model_server.http import Gateway
+from model_server.model import Model
+from model_server.model_file import ModelFile
+from model_server.telemetry import Telemetry
+from tests.support.classifiers import classifier, save
+
+LABELS = ("a", "b", "c")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    path, _ = save(classifier(), tmp_path_factory.mktemp("model"), LABELS)
+    file = ModelFile.read(path)
+    return Model(Classifier(file, LABELS), LABELS, file)
+
+
+@pytest.fixture
+def telemetry() -> Telemetry:
+    return Telemetry("name", "version", {"sha256": "0" * 64, "source": "gs://b/m", "generation": "7"})
+
+
+@pytest.fixture
+def gateway(model: Model, telemetry: Telemetry) -> Callable[[ASGIApp], Gateway]:
+    return lambda app: Gateway(app, model, telemetry, max_body_bytes=1000, endpoints=("/predict", "/known"))
+
+
+def get(app: ASGIApp, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            return await client.get(path, headers=headers)
+
+    return asyncio.run(ask())
+
+
+def test_failure_before_the_answer(gateway: Callable[[ASGIApp], Gateway], caplog: pytest.LogCaptureFixture) -> None:
+    async def failing(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise RuntimeError("secret")
+
+    response = get(gateway(failing), "/known")
+    assert (response.status_code, list(response.json())) == (500, ["detail"])
+    assert "secret" not in response.text
+    assert "secret" in caplog.text
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 422, 429, 500, 503])
+def test_every_error_has_one_shape(gateway: Callable[[ASGIApp], Gateway], status: int) -> None:
+    async def refuse(_: Request) -> Response:
+        return PlainTextResponse("refused", status, {"retry-after": "7", "content-language": "en"})
+
+    response = get(gateway(Starlette(routes=[Route("/known", refuse)])), "/known")
+    assert (response.status_code, list(response.json())) == (status, ["detail"])
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["retry-after"] == "7"
+    assert "content-language" not in response.headers
+
+
+def test_answers_go_through_untouched(gateway: Callable[[ASGIApp], Gateway]) -> None:
+    async def answer(_: Request) -> Response:
+        return PlainTextResponse("fine", headers={"etag": '"1"'})
+
+    response = get(gateway(Starlette(routes=[Route("/known", answer)])), "/known")
+    assert (response.status_code, response.text, response.headers["etag"]) == (200, "fine", '"1"')
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [('"1"', 304), ('W/"1"', 304), ('"0", "1"', 304), ("*", 304), ('"2"', 200), ("1", 200), (None, 200)],
+)
+def test_what_the_client_has_is_not_sent_again(
+    gateway: Callable[[ASGIApp], Gateway], asked: str | None, status: int
+) -> None:
+    async def answer(_: Request) -> Response:
+        return PlainTextResponse("fine", headers={"etag": '"1"'})
+
+    headers = {"if-none-match": asked} if asked else {}
+    response = get(gateway(Starlette(routes=[Route("/known", answer)])), "/known", headers)
+    assert (response.status_code, response.headers["etag"]) == (status, '"1"')
+    assert response.text == ("fine" if status == 200 else "")
+    assert ("content-length" in response.headers) == (status == 200)
+
+
+def test_client_that_goes_away_gets_no_answer(gateway: Callable[[ASGIApp], Gateway], telemetry: Telemetry) -> None:
+    messages: list[Message] = [
+        {"type": "http.request", "body": b'{"data"', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
+    asyncio.run(gateway(Starlette())(scope, receive, send))
+    assert sent == []
+    assert b'endpoint="/predict",http_response_code="499"' in telemetry.exposition()
+
+
+def test_counts_unknown_paths_as_one(gateway: Callable[[ASGIApp], Gateway], telemetry: Telemetry) -> None:
+    app = gateway(Starlette())
+    for path in ("/a", "/b", "/known"):
+        get(app, path)
+    exposed = telemetry.exposition().decode()
+    labels = 'endpoint="{}",http_response_code="404",service_name="name",service_version="version"'
+    assert f"bentoml_service_request_total{{{labels.format('other')}}} 2.0" in exposed
+    assert f"bentoml_service_request_total{{{labels.format('/known')}}} 1.0" in exposed
+    assert f"bentoml_service_request_duration_seconds_count{{{labels.format('other')}}} 2.0" in exposed
+
+
+def test_other_protocols_go_through(gateway: Callable[[ASGIApp], Gateway]) -> None:
+    seen: list[str] = []
+
+    async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
+        seen.append(scope["type"])
+
+    async def nothing() -> Message:
+        return {}
+
+    async def ignore(_: Message) -> None:
+        return
+
+    asyncio.run(gateway(app)({"type": "lifespan"}, nothing, ignore))
+    assert seen == ["lifespan"]

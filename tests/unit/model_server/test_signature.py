@@ -1,0 +1,236 @@
+"""Files that are no classifier, each refused with a sentence that says what was found."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto, TensorProto, helper
+
+from model_server.classifier import Classifier
+from model_server.errors import StartError
+from model_server.model_file import ModelFile
+from tests.support.classifiers import classifier, model, save
+
+FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
+LABELS = ["a", "b", "c"]
+
+
+def of_one_node(
+    kind: str, inputs: dict[str, list[int | str]], output: list[int | str], **attributes: Any
+) -> ModelProto:
+    return model(
+        [helper.make_node(kind, list(inputs), ["answer"], **attributes)],
+        {name: (FLOAT, shape) for name, shape in inputs.items()},
+        {"answer": (FLOAT, output)},
+    )
+
+
+def twice_the_same_probabilities() -> ModelProto:
+    softmax = helper.make_node("Softmax", ["rows"], ["first"], axis=1)
+    copy = helper.make_node("Identity", ["first"], ["second"])
+    shape: list[int | str] = ["N", 3]
+    return model([softmax, copy], {"rows": (FLOAT, shape)}, {"first": (FLOAT, shape), "second": (FLOAT, shape)})
+
+
+def only_for_rows_of_four() -> ModelProto:
+    weights = {"weights": np.ones((4, 3), np.float32)}
+    nodes = [
+        helper.make_node("MatMul", ["rows", "weights"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["p"]),
+    ]
+    return model(nodes, {"rows": (FLOAT, ["N", "width"])}, {"p": (FLOAT, ["N", 3])}, weights)
+
+
+def only_for_squares(sample: str | None = None) -> ModelProto:
+    nodes = [
+        helper.make_node("Reshape", ["rows", "shape"], ["square"]),
+        helper.make_node("MatMul", ["square", "weights"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["p"]),
+    ]
+    weights: dict[str, Any] = {"shape": np.array([0, 4], np.int64), "weights": np.eye(4, 3, dtype=np.float32)}
+    properties = {"data_sample": sample} if sample else None
+    return model(nodes, {"rows": (FLOAT, ["N", "h", "w"])}, {"p": (FLOAT, ["N", 3])}, weights, properties)
+
+
+REFUSED = {
+    "a regressor": (
+        of_one_node("ReduceSum", {"rows": ["N", 4]}, ["N", 1], keepdims=1),
+        'is no classifier: "answer" is float32 of shape (1, 1)',
+    ),
+    "a regressor of as many numbers as labels": (
+        of_one_node("Exp", {"rows": ["N", 3]}, ["N", 3]),
+        'is no classifier: "answer" is float32 of shape (1, 3)',
+    ),
+    "a single label output": (
+        model(
+            [helper.make_node("ArgMax", ["rows"], ["label"], axis=1, keepdims=0)],
+            {"rows": (FLOAT, ["N", 4])},
+            {"label": (INT64, ["N"])},
+        ),
+        'is no classifier: "label" is int64 of shape (1,)',
+    ),
+    "two inputs": (
+        of_one_node("Add", {"left": ["N", 3], "right": ["N", 3]}, ["N", 3]),
+        'has 2 inputs ("left", "right"); expected one',
+    ),
+    "a text input": (
+        model(
+            [helper.make_node("Cast", ["text"], ["answer"], to=FLOAT)],
+            {"text": (STRING, ["N", 3])},
+            {"answer": (FLOAT, ["N", 3])},
+        ),
+        'takes tensor(string) as its input "text"; expected a tensor of numbers',
+    ),
+    "an input without a shape": (
+        model([helper.make_node("Exp", ["x"], ["answer"])], {"x": (FLOAT, [])}, {"answer": (FLOAT, [])}),
+        'declares no shape for its input "x"',
+    ),
+    "two answers": (
+        twice_the_same_probabilities(),
+        'has 2 outputs that may be the class probabilities ("first", "second")',
+    ),
+    "more classes than labels": (classifier(classes=4), "has 4 classes but LABEL_FILEPATH names 3"),
+    "fewer classes than labels": (classifier(classes=2), "has 2 classes but LABEL_FILEPATH names 3"),
+    "names that are partly those of the labels": (
+        classifier(zip_map=True, names=["a", "b", "sea"]),
+        'has classes that LABEL_FILEPATH calls by other names: "sea"',
+    ),
+    "a free number of features": (only_for_rows_of_four(), "does not say how many numbers a row has"),
+    "a free dimension that is not free": (
+        only_for_squares(),
+        'put a row that it takes into its metadata property "data_sample"',
+    ),
+    "a sample that it fails on": (
+        only_for_squares("[[[1, 2]]]"),
+        'fails on the row in its property "data_sample"',
+    ),
+    "a sample beyond any number": (
+        classifier(properties={"data_sample": f"[[1, 2, 3, 1{'0' * 400}]]"}),
+        'has a metadata property "data_sample" that is no row of it: ',
+    ),
+    "a sample of another width": (
+        classifier(properties={"data_sample": "[[1, 2, 3]]"}),
+        'has a metadata property "data_sample" that is no row of it: data[0] has length 3; expected 4 numbers',
+    ),
+    "a sample that is not JSON": (
+        classifier(properties={"data_sample": "[[1,"}),
+        'a metadata property "data_sample" that',
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_refuses(tmp_path: Path, kind: str) -> None:
+    made, finding = REFUSED[kind]
+    path, _ = save(made, tmp_path, LABELS)
+    with pytest.raises(StartError) as refusal:
+        Classifier(ModelFile.read(path), LABELS)
+    message = str(refusal.value)
+    assert message.startswith(f"MODEL_FILEPATH: {path} ")
+    assert finding in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>Not found</html>", classifier().SerializeToString()[:200]])
+def test_refuses_what_is_no_onnx_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(StartError, match=r"cannot be loaded as an ONNX model: \w+"):
+        Classifier(ModelFile.read(path), LABELS)
+
+
+def test_refuses_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="No such file"):
+        Classifier(ModelFile.read(tmp_path / "model.onnx"), LABELS)
+
+
+def test_takes_the_sample_from_the_file(tmp_path: Path) -> None:
+    sample = [[5.5, -1.25, 0.0, 2.0], [1, 2, 3, 4]]
+    path, _ = save(classifier(properties={"data_sample": json.dumps(sample)}), tmp_path, LABELS)
+    assert Classifier(ModelFile.read(path), LABELS).sample.tolist() == sample[:1]
+
+
+def test_makes_up_another_row_where_zeros_have_no_answer(tmp_path: Path) -> None:
+    normalised = model(
+        [
+            helper.make_node("ReduceSum", ["rows", "axes"], ["sums"], keepdims=1),
+            helper.make_node("Div", ["rows", "sums"], ["p"]),
+        ],
+        {"rows": (FLOAT, ["N", 3])},
+        {"p": (FLOAT, ["N", 3])},
+        {"axes": np.array([1], np.int64)},
+    )
+    path, _ = save(normalised, tmp_path, LABELS)
+    assert Classifier(ModelFile.read(path), LABELS).sample.tolist() == [[1, 1, 1]]
+
+
+def test_feeds_one_by_one_what_only_claims_a_free_batch(tmp_path: Path) -> None:
+    claims = model(
+        [helper.make_node("Reshape", ["rows", "shape"], ["one"]), helper.make_node("Softmax", ["one"], ["p"])],
+        {"rows": (FLOAT, ["N", 3])},
+        {"p": (FLOAT, ["N", 3])},
+        {"shape": np.array([1, 3], np.int64)},
+    )
+    path, _ = save(claims, tmp_path, LABELS)
+    answer = Classifier(ModelFile.read(path), LABELS).probabilities(
+        np.array([[0, 0, 0], [9, 0, 0], [0, 9, 0]], np.float32)
+    )
+    assert answer.argmax(axis=1).tolist() == [0, 0, 1]
+
+
+def sigmoids() -> ModelProto:
+    """Two independent sigmoids: a half each on zeros."""
+    return of_one_node("Sigmoid", {"rows": ["N", 2]}, ["N", 2])
+
+
+def with_names(names: list[str]) -> ModelProto:
+    """Return a softmax over the row itself, beside the name of the most probable class."""
+    nodes = [
+        helper.make_node("Softmax", ["rows"], ["p"], axis=1),
+        helper.make_node("ArgMax", ["p"], ["index"], axis=1, keepdims=0),
+        helper.make_node("Gather", ["names", "index"], ["name"]),
+    ]
+    shape: list[int | str] = ["N", 3]
+    return model(
+        nodes,
+        {"rows": (FLOAT, shape)},
+        {"name": (STRING, ["N"]), "p": (FLOAT, shape)},
+        {"names": np.array(names, object)},
+        {"data_sample": "[[0, 0, 9]]"},
+    )
+
+
+def test_refuses_what_is_probabilities_on_zeros_alone(tmp_path: Path) -> None:
+    path, _ = save(sigmoids(), tmp_path, ["a", "b"])
+    with pytest.raises(StartError, match="is no classifier"):
+        Classifier(ModelFile.read(path), ["a", "b"])
+
+
+def test_refuses_labels_in_another_order_than_the_models_own(tmp_path: Path) -> None:
+    path, _ = save(with_names(["c", "b", "a"]), tmp_path, LABELS)
+    with pytest.raises(StartError, match='calls a row "a" whose most probable class LABEL_FILEPATH calls "c"'):
+        Classifier(ModelFile.read(path), LABELS)
+    path, _ = save(with_names(LABELS), tmp_path, LABELS)
+    assert Classifier(ModelFile.read(path), LABELS).sample_probabilities.argmax() == 2
+
+
+def test_an_output_without_rows_is_no_candidate(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Softmax", ["rows"], ["p"], axis=1),
+        helper.make_node("NonZero", ["rows"], ["indices"]),
+        helper.make_node("Transpose", ["indices"], ["nothing"]),
+        helper.make_node("Cast", ["nothing"], ["empty"], to=FLOAT),
+    ]
+    shape: list[int | str] = ["N", 3]
+    made = model(nodes, {"rows": (FLOAT, shape)}, {"empty": (FLOAT, ["M", 2]), "p": (FLOAT, shape)})
+    path, _ = save(made, tmp_path, LABELS)
+    assert Classifier(ModelFile.read(path), LABELS).sample_probabilities.shape == (1, 3)
+
+
+def test_sample_fixes_the_number_of_features(tmp_path: Path) -> None:
+    made = only_for_rows_of_four()
+    helper.set_model_props(made, {"data_sample": "[[1, 2, 3, 4]]"})
+    path, _ = save(made, tmp_path, LABELS)
+    assert Classifier(ModelFile.read(path), LABELS).codec.row_shape == (4,)
