@@ -12,10 +12,12 @@ REQUIREMENTS := $(UV) export --frozen --quiet --no-header --no-annotate
 # BentoML and ONNX Runtime post usage statistics unless told not to; BentoML keeps its files in the home directory.
 export BENTOML_DO_NOT_TRACK := True
 export ORT_DISABLE_TELEMETRY := 1
+# So that no program compiles what it imports anew, where Python is told not to write bytecode.
+export UV_COMPILE_BYTECODE := 1
 export BENTOML_HOME ?= $(CURDIR)/.bentoml
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format requirements bench-loader model
+.PHONY: help serve test lint format requirements bench bench-loader model
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +46,10 @@ format: $(UV) ## Rewrite the code in the project's format
 
 requirements: $(UV) ## Write requirements.txt, which goes into the image, from uv.lock
 	$(REQUIREMENTS) > requirements.txt
+
+bench: $(UV) ## Compare the server with its peers, into benchmarks/ (half an hour; wants wrk, from Debian)
+	command -v wrk >/dev/null || apt-get install -y wrk
+	$(RUN) --group dev python -m benchmarks.server.run
 
 bench-loader: $(UV) ## Compare the loader with its peers, into benchmarks/loader/
 	$(RUN) --group dev python -m benchmarks.loader.run

@@ -38,7 +38,7 @@ class ModelLoadServer:
     @bentoml.api(route="/predict")
     def predict(self, data: Rows) -> Prediction:
         """Return the probability of each class."""
-        return Prediction(prediction=self.model.predict(self.model.codec.rows(data)))
+        return Prediction(prediction=self.model.predict(self.model.codec.rows(data)).tolist())
 
     @bentoml.api(route="/predict/label")
     def predict_label(self, data: Rows) -> LabelPrediction:

@@ -2,11 +2,16 @@
 
 import errno
 import functools
+import gc
+import importlib.util
 import os
 import signal
 import sys
 import threading
-from types import FrameType, TracebackType
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import FrameType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import bentoml
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
     from model_server.model import Model
 
 T = TypeVar("T")
+
+_END_SECONDS = 5
 
 usage_stats.do_not_track.cache_clear()  # BentoML's command has asked before it imported us, who have set it
 
@@ -61,6 +68,9 @@ class ModelService(Service[T]):
         document = describe(self.name, own_routes, model)
         pages = page_routes(self.name, document, telemetry)
         self.mount_asgi_app(Starlette(routes=pages))
+        sys.meta_path.insert(
+            0, _Lazily("aiohttp")
+        )  # only BentoML's proxy of other programs uses it, and 8 MB are in it
         app = cast("Starlette", super().to_asgi(is_main))
         app.router.redirect_slashes = False
         # It swallows an exception until it times out, and holds a timer for every request until then.
@@ -68,16 +78,36 @@ class ModelService(Service[T]):
             entry for entry in app.user_middleware if cast("object", entry.cls) is not TimeoutMiddleware
         ]
         HttpToolsProtocol.send_400_response = refuse_malformed  # type: ignore[assignment, method-assign]
+        # What is there now stays: the collector need not look at it again.
+        gc.freeze()
         return Gateway(
             app,
             model,
             telemetry,
-            max_body_bytes=settings.max_body_bytes,
+            settings,
             endpoints=[
                 *document["paths"],
                 *(route.path for route in (*app.routes, *pages) if isinstance(route, Route)),
             ],
         )
+
+
+class _Lazily(MetaPathFinder):
+    """Has one module loaded when it is first used, not when it is imported (`importlib.util.LazyLoader`)."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def find_spec(
+        self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec and spec.loader:
+            spec.loader = importlib.util.LazyLoader(spec.loader)
+        return spec
 
 
 @functools.cache
@@ -118,17 +148,23 @@ def _end_with_worker(_signal: int, _frame: FrameType | None) -> None:
         return
     if child.si_code == os.CLD_EXITED:
         if child.si_status:
-            sys.exit(child.si_status)
+            _exit(child.si_status)
     elif child.si_status not in (signal.SIGTERM, signal.SIGINT):
         _exit(f"a worker was killed by signal {child.si_status}")
 
 
 def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        print("model-load-server: the port is taken by another process: choose another", file=sys.stderr)
+        print("model-load-server: the port is taken by another process: choose another", file=sys.stderr, flush=True)
+        os._exit(1)  # nothing was started, and the process manager's end may wait for ever
     else:
         sys.__excepthook__(kind, error, trace)
 
 
-def _exit(message: object) -> NoReturn:
-    sys.exit(f"model-load-server: {message}")
+def _exit(reason: object) -> NoReturn:
+    """End with a status, or with 1 and a message; for certain, even if the process manager's own end never comes."""
+    status = reason if isinstance(reason, int) else 1
+    killer = threading.Timer(_END_SECONDS, os._exit, [status])
+    killer.daemon = True
+    killer.start()
+    sys.exit(status if isinstance(reason, int) else f"model-load-server: {reason}")

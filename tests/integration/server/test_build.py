@@ -2,16 +2,22 @@
 
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
-from tests.support.processes import IRIS, ROOT, bentoml_command, service_environment, serving
+from tests.support.processes import IRIS, ROOT, service_environment, serving
 
 
 def test_build_and_serve(tmp_path: Path) -> None:
     environment = service_environment(tmp_path, {})
     built = subprocess.run(
-        bentoml_command("build"), cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "bentoml", "build"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert built.returncode == 0, built.stdout + built.stderr
     [source] = (tmp_path / "bentos" / "model_load_server").glob("*/src")

@@ -193,7 +193,7 @@ init = Model.__init__
 
 def say_slow(self, *arguments):
     init(self, *arguments)
-    self.seconds = 1
+    self.seconds = lambda rows: 1
 
 Model.__init__ = say_slow
 """

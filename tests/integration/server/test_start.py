@@ -3,18 +3,23 @@
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.support.classifiers import classifier, save
-from tests.support.processes import IRIS, serving, starting, until
+from tests.support.processes import BENTOML_SERVE, IRIS, ONE_PROCESS, Server, serving, starting, until
+
+COMMANDS = pytest.mark.parametrize("command", [BENTOML_SERVE, ONE_PROCESS], ids=["bentoml serve", "one process"])
 
 
-def fail_to_start(home: Path, environment: dict[str, str], port: int | None = None) -> str:
+def fail_to_start(
+    home: Path, environment: dict[str, str], port: int | None = None, command: Sequence[str] = BENTOML_SERVE
+) -> str:
     """Return the only line that is not BentoML's own log."""
-    with starting(home, environment, port=port) as (process, log):
+    with starting(home, environment, port=port, command=command) as (process, log):
         assert process.wait(timeout=60) == 1
     [line] = [line for line in log.read_text().splitlines() if "[INFO]" not in line and "[cli]" not in line]
     assert line.startswith("model-load-server: ")
@@ -35,10 +40,10 @@ def test_without_label_file(tmp_path: Path) -> None:
     assert "MODEL_FILEPATH" not in line
 
 
-@pytest.mark.parametrize(("value", "found"), [("many", "expected `int`"), ("0", "expected `int` >= 1")])
-def test_with_a_bad_setting(tmp_path: Path, value: str, found: str) -> None:
-    line = fail_to_start(tmp_path, {**IRIS, "MAX_BODY_BYTES": value})
-    assert f"MAX_BODY_BYTES is '{value}': {found}" in line
+@COMMANDS
+def test_with_a_bad_setting(tmp_path: Path, command: Sequence[str]) -> None:
+    line = fail_to_start(tmp_path, {**IRIS, "MAX_BODY_BYTES": "many"}, command=command)
+    assert "MAX_BODY_BYTES is 'many': expected `int`" in line
 
 
 @pytest.mark.parametrize("container", [{}, {"BENTOML_CONTAINERIZED": "true"}], ids=["laptop", "container"])
@@ -61,10 +66,13 @@ def test_with_a_broken_label_file(tmp_path: Path) -> None:
     assert f"{label_path} is not JSON" in fail_to_start(tmp_path, {**IRIS, "LABEL_FILEPATH": str(label_path)})
 
 
-def test_with_a_port_that_is_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "words"), [(BENTOML_SERVE, "the port is taken"), (ONE_PROCESS, "Address already in use")]
+)
+def test_with_a_port_that_is_taken(tmp_path: Path, command: Sequence[str], words: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        line = fail_to_start(tmp_path, IRIS, listener.getsockname()[1])
-    assert "the port is taken" in line
+        line = fail_to_start(tmp_path, IRIS, listener.getsockname()[1], command)
+    assert words in line
 
 
 def test_sends_no_usage_statistics(tmp_path: Path) -> None:
@@ -85,6 +93,27 @@ def test_stops_when_asked(tmp_path: Path, asked: signal.Signals) -> None:
         assert server.process.wait(timeout=30) == 0
     assert workers
     until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_one_process_answers_alike_and_stops_when_asked(tmp_path: Path, iris: Server, asked: signal.Signals) -> None:
+    asking = [
+        *(("GET", path, None) for path in ("/", "/health", "/metadata", "/label", "/docs.json", "/schema.json")),
+        *(("GET", path, None) for path in ("/readyz", "/livez", "/healthz", "/none")),
+        *(
+            ("POST", path, {"data": rows})
+            for path in ("/predict", "/predict/label")
+            for rows in ([[5, 3, 1, 0]], [[1]])
+        ),
+    ]
+    with serving(tmp_path, IRIS, command=ONE_PROCESS) as server:
+        assert children(server.process.pid) == []
+        for method, path, body in asking:
+            answer, known = (one.client.request(method, path, json=body) for one in (server, iris))
+            assert (answer.status_code, answer.content) == (known.status_code, known.content)
+        assert 'bentoml_service_request_total{endpoint="/predict"' in server.client.get("/metrics").text
+        server.process.send_signal(asked)
+        assert server.process.wait(timeout=30) == 0
 
 
 def test_ends_with_a_worker_that_fails(tmp_path: Path) -> None:

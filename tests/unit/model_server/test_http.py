@@ -15,8 +15,10 @@ from model_server.classifier import Classifier
 from model_server.http import Gateway
 from model_server.model import Model
 from model_server.model_file import ModelFile
+from model_server.settings import Settings
 from model_server.telemetry import Telemetry
 from tests.support.classifiers import classifier, save
+from tests.support.processes import IRIS
 
 LABELS = ("a", "b", "c")
 
@@ -35,7 +37,8 @@ def telemetry() -> Telemetry:
 
 @pytest.fixture
 def gateway(model: Model, telemetry: Telemetry) -> Callable[[ASGIApp], Gateway]:
-    return lambda app: Gateway(app, model, telemetry, max_body_bytes=1000, endpoints=("/predict", "/known"))
+    settings = Settings.read({**IRIS, "MAX_BODY_BYTES": "1000"})
+    return lambda app: Gateway(app, model, telemetry, settings, endpoints=("/predict", "/known"))
 
 
 def get(app: ASGIApp, path: str, headers: dict[str, str] | None = None) -> httpx.Response:

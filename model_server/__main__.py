@@ -1,0 +1,72 @@
+"""`python -m model_server serve`: the worker of `bentoml serve` in a process of its own, without a process manager."""
+
+import argparse
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+_BACKLOG = 2048
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command of the service, and exit."""
+    parser = argparse.ArgumentParser(prog="python -m model_server", description="The model server.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser(
+        "serve",
+        help="serve the model in this one process",
+        description="Serve the model at MODEL_FILEPATH in this one process, until SIGTERM or SIGINT. It answers what "
+        "it has accepted, and exits with 0. `bentoml serve` serves the same from a process manager and a worker.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument("bento", nargs="?", default=".", help="the bento, or the directory of service.py")
+    command.add_argument("--host", default="0.0.0.0", help="the address to listen on")  # noqa: S104 (as `bentoml serve`)
+    command.add_argument("--port", type=int, default=3000, help="the port to listen on")
+    command.add_argument(
+        "--timeout-graceful-shutdown",
+        type=int,
+        default=30,
+        metavar="SECONDS",
+        help="how long requests may take to end once the server was told to stop",
+    )
+    options = parser.parse_args(arguments)
+    serve(options.bento, options.host, options.port, options.timeout_graceful_shutdown)
+
+
+def serve(bento: str, host: str, port: int, timeout_graceful_shutdown: int) -> NoReturn:
+    """Serve until SIGTERM or SIGINT, then exit with 0; with anything else when it cannot.
+
+    Args:
+        bento: a bento, or the directory of `service.py`.
+        host: the address to listen on.
+        port: the port to listen on.
+        timeout_graceful_shutdown: seconds that requests have to end then.
+    """
+    # uvicorn drains on them, and then raises them again.
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
+    from _bentoml_impl.worker.service import main as work  # noqa: PLC0415 (only now does SIGTERM have a handler)
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        sys.exit(f"model-load-server: cannot listen on {host} port {port}: {error}")
+    options = {
+        "fd": listener.detach(),
+        "backlog": _BACKLOG,
+        "timeout-graceful-shutdown": timeout_graceful_shutdown,
+    }
+    work([bento, *(f"--{name}={value}" for name, value in options.items())], standalone_mode=False)
+    sys.exit("model-load-server: the server ended without being told to; its log says why")
+
+
+def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
