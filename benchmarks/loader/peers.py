@@ -1,13 +1,11 @@
 """The programs that are compared, each in an environment of its own."""
 
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+from benchmarks.environments import environment_of, locked_environment
+
 BUCKET = "models"
 
 _DOWNLOAD_TO_FILENAME = """
@@ -49,15 +47,15 @@ class Peer:
 
 def peers(url: str, prefix: str, target: Path, scratch: Path) -> list[Peer]:
     """Return the programs that can be run here."""
-    client = str(_environment("gcs", "google-cloud-storage==3.17.1"))
-    kserve = str(_environment("kserve", "kserve-storage==0.21.0"))
+    client = str(environment_of("gcs", "google-cloud-storage==3.17.1"))
+    kserve = str(environment_of("kserve", "kserve-storage==0.21.0"))
     place = [BUCKET, prefix, str(target)]
     media = f"{url}/download/storage/v1/b/{BUCKET}/o/{prefix}%2F"
     emulator = {"STORAGE_EMULATOR_HOST": url}
     found = [
         Peer(
             "this loader",
-            [str(_loader_environment()), "-m", "loader"],
+            [str(locked_environment("loader", "--only-group", "loader")), "-m", "loader"],
             emulator
             | {
                 "GCS_BUCKET": BUCKET,
@@ -86,23 +84,3 @@ def peers(url: str, prefix: str, target: Path, scratch: Path) -> list[Peer]:
             command += ["--output", str(target / name), f"{media}{name}?alt=media"]
         found.append(Peer("curl", command))
     return found
-
-
-def _environment(name: str, requirement: str) -> Path:
-    python = ROOT / f".venv-bench-{name}" / "bin" / "python"
-    if not python.exists():
-        _uv("venv", "--python", sys.executable, str(python.parent.parent))
-        _uv("pip", "install", "--compile-bytecode", "--python", str(python), requirement)
-    return python
-
-
-def _loader_environment() -> Path:
-    directory = ROOT / ".venv-bench-loader"
-    only = ["--only-group", "loader", "--python", sys.executable]
-    _uv("sync", "--frozen", "--compile-bytecode", *only, UV_PROJECT_ENVIRONMENT=str(directory))
-    return directory / "bin" / "python"
-
-
-def _uv(*arguments: str, **environment: str) -> None:
-    command: list[str | Path] = [ROOT / ".uv" / "bin" / "uv", "--quiet", *arguments]
-    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, **environment})

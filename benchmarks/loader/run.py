@@ -1,12 +1,11 @@
 """Download a model of 1 GiB and one of 2 KiB, each with its label file, with the loader and with its peers.
 
 All fetch the same objects from the same fake-gcs-server, in turns, in fresh processes. What is measured is the whole
-process. Writes results.json, results.md, results-1gib.svg and results-2kib.svg beside this file.
+process. Writes `benchmarks/results/loader*` and the loader's tables in `benchmarks/README.md`.
 """
 
 import json
 import os
-import platform
 import random
 import shutil
 import statistics
@@ -20,13 +19,16 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from onnx import helper
 
-from benchmarks.loader.chart import chart
-from benchmarks.loader.peers import BUCKET, ROOT, Peer, peers
+from benchmarks.chart import chart
+from benchmarks.environments import ROOT
+from benchmarks.loader.peers import BUCKET, Peer, peers
+from benchmarks.report import RESULTS, machine, table, write_results, write_section
 from tests.support.fake_gcs import fake_gcs_server
 from volume.receipt import sha256_of
 
 HERE = Path(__file__).parent
 SIZES = {"1 GiB": (1 << 30, 5), "2 KiB": (2 << 10, 9)}
+OURS = "this loader"
 FIGURES = {"seconds": "seconds", "cpu_seconds": "CPU s", "peak_mb": "peak MB"}
 
 Measurement = dict[str, float]
@@ -125,29 +127,34 @@ def run(peer: Peer, loader: Peer, digest: str) -> Measurement:
 
 
 def write(results: Results) -> None:
-    """Write the results for machines, as tables and as a chart."""
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-    (HERE / "results.json").write_text(json.dumps({"machine": machine, "runs": results}, indent=1) + "\n")
-    sections = [f"Medians, whole process, fake-gcs-server on the same machine ({machine})."]
+    """Write the results for machines, as tables and as charts."""
+    write_results("loader", {"runs": results})
+    sections = []
     for label, measured in results.items():
         medians = {
             name: {figure: statistics.median(one[figure] for one in runs) for figure in FIGURES}
             for name, runs in measured.items()
         }
-        ours = medians["this loader"]["seconds"]
-        rounds = len(measured["this loader"])
-        sections.append(f"## {label} ({rounds} rounds)\n\n{table(medians, ours)}")
-        chart(HERE / f"results-{label.replace(' ', '').lower()}.svg", label, medians)
-    (HERE / "results.md").write_text("\n\n".join(sections) + "\n")
-
-
-def table(medians: dict[str, Measurement], ours: float) -> str:
-    """Return a table of the medians, fastest first."""
-    lines = [f"| program | {' | '.join(FIGURES.values())} | loader is faster by |", "|---|" + "---:|" * 4]
-    for name, figures in sorted(medians.items(), key=lambda item: item[1]["seconds"]):
-        cells = [f"{figures['seconds']:.2f}", f"{figures['cpu_seconds']:.2f}", f"{figures['peak_mb']:.0f}"]
-        lines.append(f"| {name} | {' | '.join(cells)} | {figures['seconds'] / ours:.1f} x |")
-    return "\n".join(lines)
+        ours = medians[OURS]["seconds"]
+        rows = [
+            [
+                name,
+                f"{figures['seconds']:.2f}",
+                f"{figures['cpu_seconds']:.2f}",
+                f"{figures['peak_mb']:.0f}",
+                f"{figures['seconds'] / ours:.1f} x",
+            ]
+            for name, figures in sorted(medians.items(), key=lambda item: item[1]["seconds"])
+        ]
+        caption = f"**{label}**, medians of {len(measured[OURS])} rounds, whole process ({machine()}):"
+        sections += [caption, table(["program", *FIGURES.values(), "loader is faster by"], rows)]
+        chart(
+            RESULTS / f"loader-{label.replace(' ', '').lower()}.svg",
+            f"{label} model and labels: seconds of the whole process",
+            {name: figures["seconds"] for name, figures in medians.items()},
+            OURS,
+        )
+    write_section("loader", "\n\n".join(sections))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,36 @@
+"""A bar chart as SVG, without a plotting library."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+_WIDTH, _NAMES, _BAR, _GAP = 760, 240, 26, 12
+
+
+def chart(path: Path, title: str, bars: Mapping[str, float], ours: str, form: str = ".2f") -> None:
+    """Draw a bar for each program, the shortest first.
+
+    Args:
+        path: the file to write.
+        title: what the bars show, with its unit.
+        bars: figure of each program.
+        ours: the program that stands out.
+        form: how a figure is written.
+    """
+    rows = sorted(bars.items(), key=lambda bar: bar[1])
+    longest = rows[-1][1]
+    height = 50 + len(rows) * (_BAR + _GAP)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif">',
+        f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>',
+        f'<text x="10" y="26" font-size="16">{title}</text>',
+    ]
+    for number, (name, figure) in enumerate(rows):
+        top = 44 + number * (_BAR + _GAP)
+        width = figure / longest * (_WIDTH - _NAMES - 80)
+        colour = "#1a73e8" if name == ours else "#b0b8c4"
+        parts += [
+            f'<text x="{_NAMES - 10}" y="{top + 18}" font-size="14" text-anchor="end">{name}</text>',
+            f'<rect x="{_NAMES}" y="{top}" width="{width:.1f}" height="{_BAR}" fill="{colour}"/>',
+            f'<text x="{_NAMES + width + 8:.1f}" y="{top + 18}" font-size="14">{figure:{form}}</text>',
+        ]
+    path.write_text("\n".join([*parts, "</svg>"]) + "\n")

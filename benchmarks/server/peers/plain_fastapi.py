@@ -1,0 +1,37 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["fastapi==0.165.0", "numpy==2.4.6", "onnxruntime==1.32.0", "uvicorn[standard]==0.54.0"]
+# ///
+"""A FastAPI service as one would write it."""
+
+import os
+
+import numpy as np
+import onnxruntime as ort
+import uvicorn
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+app = FastAPI()
+session = ort.InferenceSession(os.environ["MODEL_FILEPATH"])
+name = session.get_inputs()[0].name
+probabilities = session.get_outputs()[-1].name
+
+
+class Rows(BaseModel):
+    data: list[list[float]]
+
+
+@app.get("/health")
+async def health():
+    return {"health": "ok"}
+
+
+@app.post("/predict")
+def predict(rows: Rows):
+    answer = session.run([probabilities], {name: np.array(rows.data, np.float32)})[0]
+    return {"prediction": answer.tolist()}
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, port=int(os.environ["PORT"]), access_log=False, log_level="warning")

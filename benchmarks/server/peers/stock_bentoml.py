@@ -1,0 +1,32 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["bentoml==1.4.39", "fastapi==0.165.0", "numpy==2.4.6", "onnxruntime==1.32.0"]
+# ///
+"""A BentoML service as its tutorial writes one."""
+
+import os
+
+import bentoml
+import numpy as np
+import onnxruntime as ort
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+@bentoml.service
+@bentoml.asgi_app(app)
+class Iris:
+    def __init__(self) -> None:
+        self.session = ort.InferenceSession(os.environ["MODEL_FILEPATH"])
+        self.name = self.session.get_inputs()[0].name
+        self.probabilities = self.session.get_outputs()[-1].name
+
+    @app.get("/health")
+    async def health(self):
+        return {"health": "ok"}
+
+    @bentoml.api
+    def predict(self, data: list[list[float]]) -> dict[str, list[list[float]]]:
+        answer = self.session.run([self.probabilities], {self.name: np.array(data, np.float32)})[0]
+        return {"prediction": answer.tolist()}

@@ -1,0 +1,95 @@
+"""A server's process tree: what it is started with, and what it uses."""
+
+import contextlib
+import http.client
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.environments import ROOT
+from benchmarks.server.servers import Server, environment
+from tests.support.processes import free_port
+
+_START_SECONDS = 60
+
+
+@dataclass
+class Running:
+    """A server that has answered its first prediction.
+
+    Attributes:
+        port: where it listens, on 127.0.0.1.
+        start_seconds: how long that took.
+    """
+
+    port: int
+    start_seconds: float
+    _root: psutil.Process
+
+    def cpu_seconds(self) -> float:
+        """Return the user and system time of the whole tree so far, its dead included."""
+        total = 0.0
+        for process in self._tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system + times.children_user + times.children_system
+        return total
+
+    def memory_mb(self) -> float:
+        """Return the memory of the whole tree, what is shared counted once (PSS)."""
+        return sum(process.memory_full_info().pss for process in self._tree()) / 1e6
+
+    def _tree(self) -> list[psutil.Process]:
+        return [self._root, *self._root.children(recursive=True)]
+
+
+@contextlib.contextmanager
+def running(server: Server, model: Path, labels: Path, directory: Path, first_row: bytes) -> Iterator[Running]:
+    """Start a server with a model, and give it once it has answered a row; nothing of it is left over."""
+    port = free_port()
+    home = directory / "home"
+    home.mkdir(parents=True)
+    with (directory / "server.log").open("wb") as log:
+        start = time.monotonic()
+        process = subprocess.Popen(
+            server.start(port, directory),
+            cwd=ROOT,
+            env=environment(server, model, labels, port, home),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        while not _answers(port, server.predict, first_row):
+            if process.poll() is not None or time.monotonic() - start > _START_SECONDS:
+                raise RuntimeError(f"{server.name} does not serve:\n{(directory / 'server.log').read_text()}")
+            time.sleep(0.01)
+        yield Running(port, time.monotonic() - start, psutil.Process(process.pid))
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def post(port: int, path: str, body: bytes, timeout: float = 60) -> tuple[int, bytes]:
+    """Post a body and return status and answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    with contextlib.closing(connection):
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def _answers(port: int, path: str, body: bytes) -> bool:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return post(port, path, body, timeout=5)[0] == http.client.OK
+    return False

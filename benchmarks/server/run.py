@@ -1,0 +1,208 @@
+"""Put the same load on this server and on its peers, in turns, and write what each takes.
+
+Each server of a round is started anew, answers every kind of work, and is stopped. Before the first round all answers
+are compared. Writes `benchmarks/results/server*` and the server's tables in `benchmarks/README.md`.
+"""
+
+import argparse
+import contextlib
+import http.client
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.environments import ROOT
+from benchmarks.report import write_results
+from benchmarks.server.models import BenchmarkModel, benchmark_models
+from benchmarks.server.process import Running, post, running
+from benchmarks.server.servers import FLOOR, Server, servers
+from benchmarks.server.tables import write_tables
+
+_POST = Path(__file__).parent / "post.lua"
+_TOLERANCE = 1e-5
+_PROBE_PAUSE_SECONDS = 0.01
+
+CONNECTIONS = (1, 8, 64)
+WORK = {"iris": (1, 10, 100, 1000, 10000), "wide": (1000,)}
+# Heavy work, and the light requests that must not wait for it.
+MEANWHILE = {"iris": 10000, "slow": 1}
+MEANWHILE_CONNECTIONS = 8
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A kind of work: bodies of so many rows for a model, over so many connections."""
+
+    model: str
+    rows: int
+    connections: int
+
+
+class Bench:
+    """One run of the benchmark.
+
+    Args:
+        scratch: directory for what the servers write.
+        seconds: how long each load lasts.
+    """
+
+    def __init__(self, scratch: Path, seconds: int) -> None:
+        self._scratch = scratch
+        self._seconds = seconds
+        self._models = benchmark_models(scratch)
+        self._count = 0
+        self.starts: list[dict[str, Any]] = []
+        self.loads: list[dict[str, Any]] = []
+        self.meanwhile: list[dict[str, Any]] = []
+        self.wrong: dict[str, list[str]] = {}
+
+    def compare(self, candidates: list[Server]) -> None:
+        """Note which work each server does not answer as the floor does."""
+        works = [(model, count) for model, counts in WORK.items() for count in counts] + [("slow", 1)]
+        expected: dict[tuple[str, int], npt.NDArray[Any]] = {}
+        for server in sorted(candidates, key=lambda candidate: candidate.name != FLOOR):
+            self.wrong[server.name] = []
+            for name in (*WORK, "slow"):
+                with self._serve(server, name) as process:
+                    for work in works:
+                        if work[0] == name:
+                            answer = self._answer(server, process, *work)
+                            known = expected.setdefault(work, answer)
+                            if answer.shape != known.shape or not np.allclose(answer, known, atol=_TOLERANCE):
+                                self.wrong[server.name].append(f"{work[1]} rows of {name}")
+            _log(f"{server.name}: {self.wrong[server.name] or 'all answers are right'}")
+
+    def round(self, number: int, server: Server) -> None:
+        """Measure one server once."""
+        for name in (*WORK, "slow"):
+            with self._serve(server, name) as process:
+                memory = process.memory_mb()
+                self._wrk(server, process, Cell(name, 1, 8), 1)
+                for rows in WORK.get(name, ()):
+                    for connections in CONNECTIONS:
+                        if f"{rows} rows of {name}" not in self.wrong[server.name]:
+                            self._load(number, server, process, Cell(name, rows, connections))
+                if name in MEANWHILE:
+                    self._load_meanwhile(number, server, process, Cell(name, MEANWHILE[name], MEANWHILE_CONNECTIONS))
+                if name == "iris":
+                    start = {"seconds": process.start_seconds, "memory_mb": memory, "used_mb": process.memory_mb()}
+                    self.starts.append({"round": number, "server": server.name, **start})
+                    _log(f"round {number} {server.name}: {start}")
+
+    def _load(self, number: int, server: Server, process: Running, cell: Cell) -> None:
+        cpu = process.cpu_seconds()
+        measured = self._wrk(server, process, cell, self._seconds)
+        cpu = process.cpu_seconds() - cpu
+        measured["cpu_us"] = cpu / max(measured["requests"], 1) * 1e6
+        self.loads.append({"round": number, "server": server.name, **asdict(cell), **measured})
+        _log(f"round {number} {server.name} {cell}: {measured}")
+
+    def _load_meanwhile(self, number: int, server: Server, process: Running, cell: Cell) -> None:
+        """Put a heavy load on a server and measure how long its health and a single row take meanwhile."""
+        row = server.body(self._models[cell.model].rows(1))
+        probes = {"health": ("GET", server.health, None), "row": ("POST", server.predict, row)}
+        if cell.model == "slow":
+            del probes["row"]
+        for probe, request in probes.items():
+            with _probing(process.port, *request) as latencies:
+                measured = self._wrk(server, process, cell, max(self._seconds, 3))
+            for figure, share in (("p50", 50), ("p99", 99)):
+                measured[f"{probe}_{figure}_ms"] = float(np.percentile(latencies or [np.inf], share)) * 1e3
+            self.meanwhile.append({"round": number, "server": server.name, **asdict(cell), "probe": probe, **measured})
+            _log(f"round {number} {server.name} {cell} meanwhile {probe}: {measured}")
+
+    def _wrk(self, server: Server, process: Running, cell: Cell, seconds: int) -> dict[str, Any]:
+        body = self._scratch / "body.json"
+        body.write_bytes(server.body(self._models[cell.model].rows(cell.rows)))
+        url = f"http://127.0.0.1:{process.port}{server.predict}"
+        options = ["-t1", f"-c{cell.connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(_POST)]
+        done = subprocess.run(["wrk", *options, url, str(body)], check=True, capture_output=True, text=True)
+        measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return measured
+
+    def _answer(self, server: Server, process: Running, model: str, count: int) -> npt.NDArray[Any]:
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
+            _, answer = post(process.port, server.predict, server.body(self._models[model].rows(count)))
+            return server.probabilities(answer, count)
+        return np.empty((0, 0))
+
+    @contextlib.contextmanager
+    def _serve(self, server: Server, name: str) -> Iterator[Running]:
+        self._count += 1
+        directory = self._scratch / str(self._count)
+        directory.mkdir()
+        model: BenchmarkModel = self._models[name]
+        with running(server, model.path, model.labels, directory, server.body(model.rows(1))) as process:
+            yield process
+        shutil.rmtree(directory)
+
+
+@contextlib.contextmanager
+def _probing(port: int, method: str, path: str, body: bytes | None) -> Iterator[list[float]]:
+    """Send a light request now and then while the block runs, and give the seconds that each took."""
+    latencies: list[float] = []
+    over = threading.Event()
+
+    def probe() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        while not over.wait(_PROBE_PAUSE_SECONDS):
+            start = time.perf_counter()
+            connection.request(method, path, body, {"Content-Type": "application/json"})
+            connection.getresponse().read()
+            latencies.append(time.perf_counter() - start)
+        connection.close()
+
+    thread = threading.Thread(target=probe)
+    thread.start()
+    try:
+        yield latencies
+    finally:
+        over.set()
+        thread.join()
+
+
+def _log(message: str) -> None:
+    sys.stderr.write(f"{message}\n")
+
+
+def main() -> None:
+    """Run the benchmark and write its results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.server.run", description=__doc__)
+    parser.add_argument("--seconds", type=int, default=2, help="how long each load lasts (default: 2)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each server is measured (default: 3)")
+    parser.add_argument("--only", nargs="+", metavar="SERVER", help="compare these, and write nothing")
+    arguments = parser.parse_args()
+    candidates = [server for server in servers() if not arguments.only or server.name in arguments.only]
+    with tempfile.TemporaryDirectory(dir=ROOT, prefix=".bench-") as directory:
+        bench = Bench(Path(directory), arguments.seconds)
+        bench.compare(candidates)
+        for number in range(arguments.rounds):
+            for server in random.sample(candidates, len(candidates)):
+                bench.round(number, server)
+    results = {
+        "seconds": arguments.seconds,
+        "rounds": arguments.rounds,
+        "wrong": bench.wrong,
+        "starts": bench.starts,
+        "loads": bench.loads,
+        "meanwhile": bench.meanwhile,
+    }
+    if not arguments.only:
+        write_results("server", results)
+        write_tables(results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The servers that are compared, each in an environment of its own."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.environments import ROOT, environment_of, locked_environment
+
+Rows = Sequence[Sequence[float]]
+
+OURS = "this server"
+OURS_IN_IMAGE = "this server, as in the image"
+FLOOR = "floor"
+FASTAPI = "FastAPI"
+
+_PEERS = Path(__file__).parent / "peers"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server of the model at `MODEL_FILEPATH`.
+
+    Attributes:
+        name: what the tables call it.
+        start: returns the command that serves on a port; a directory is there for its files.
+        predict: path of the prediction route.
+        health: path of a route that needs no model.
+        request: makes the body of a request.
+        answer: finds the probabilities in an answer.
+        environment: variables that it needs besides.
+    """
+
+    name: str
+    start: Callable[[int, Path], list[str]]
+    predict: str = "/predict"
+    health: str = "/health"
+    request: Callable[[Rows], Any] = lambda rows: {"data": rows}
+    answer: Callable[[Any], Any] = lambda answer: answer["prediction"]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def body(self, rows: Rows) -> bytes:
+        """Return the body of a request."""
+        return json.dumps(self.request(rows)).encode()
+
+    def probabilities(self, body: bytes, count: int) -> npt.NDArray[Any]:
+        """Return the probabilities of an answer, of shape (count, classes).
+
+        Raises:
+            ValueError: there are other than `count` rows in it.
+            KeyError: it is no answer.
+        """
+        return np.asarray(self.answer(json.loads(body)), np.float64).reshape(count, -1)
+
+
+def servers() -> list[Server]:
+    """Return the servers, ours first, their environments made."""
+    ours = locked_environment("server")
+    quiet = {"BENTOML_DO_NOT_TRACK": "True", "ORT_DISABLE_TELEMETRY": "1"}
+    serve = ["-m", "bentoml", "serve", "--host", "127.0.0.1", "--port"]
+    stock = str(_python("stock_bentoml"))
+    mlserver = _python("mlserver_runtime")
+    return [
+        Server(OURS, lambda port, _: [str(ours), *serve, str(port), str(ROOT)], environment=quiet),
+        Server(
+            OURS_IN_IMAGE,
+            lambda port, _: [str(ours), "-m", "model_server", "serve", "--host", "127.0.0.1", "--port", str(port)],
+            environment=quiet,
+        ),
+        _script(FLOOR, "floor"),
+        _script(FASTAPI, "plain_fastapi"),
+        Server(
+            "BentoML",
+            lambda port, _: [stock, *serve, str(port), "--working-dir", str(_PEERS), "stock_bentoml:Iris"],
+            environment=quiet,
+        ),
+        _script("LitServe", "lit_server"),
+        _script(
+            "KServe",
+            "kserve_model",
+            predict="/v1/models/iris:predict",
+            health="/",
+            request=lambda rows: {"instances": rows},
+            answer=lambda answer: answer["predictions"],
+        ),
+        Server(
+            "MLServer",
+            lambda port, directory: _mlserver(mlserver, port, directory),
+            predict="/v2/models/iris/infer",
+            health="/v2/health/live",
+            request=lambda rows: {
+                "inputs": [{"name": "data", "shape": [len(rows), len(rows[0])], "datatype": "FP32", "data": rows}]
+            },
+            answer=lambda answer: answer["outputs"][0]["data"],
+        ),
+    ]
+
+
+def _python(script: str) -> Path:
+    return environment_of(script.replace("_", "-"), _PEERS / f"{script}.py")
+
+
+def _script(name: str, script: str, **options: Any) -> Server:  # noqa: ANN401 (the fields of a server)
+    command = [str(_python(script)), str(_PEERS / f"{script}.py")]
+    return Server(name, lambda *_: command, **options)
+
+
+def _mlserver(python: Path, port: int, directory: Path) -> list[str]:
+    settings = {"host": "127.0.0.1", "http_port": port, "grpc_port": port + 1, "metrics_port": port + 2, "debug": False}
+    (directory / "settings.json").write_text(json.dumps(settings))
+    model = {"name": "iris", "implementation": "mlserver_runtime.Iris"}
+    (directory / "model-settings.json").write_text(json.dumps(model))
+    (directory / "mlserver_runtime.py").write_bytes((_PEERS / "mlserver_runtime.py").read_bytes())
+    return [str(python.parent / "mlserver"), "start", str(directory)]
+
+
+def environment(server: Server, model: Path, labels: Path, port: int, home: Path) -> dict[str, str]:
+    """Return the environment variables of a server's process."""
+    base = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    files = {"MODEL_FILEPATH": str(model), "LABEL_FILEPATH": str(labels)}
+    return {**base, **files, "PORT": str(port), "BENTOML_HOME": str(home), **server.environment}
