@@ -4,6 +4,7 @@ import errno
 import functools
 import gc
 import importlib.util
+import logging
 import os
 import signal
 import sys
@@ -77,6 +78,7 @@ class ModelService(Service[T]):
         app.user_middleware = [
             entry for entry in app.user_middleware if cast("object", entry.cls) is not TimeoutMiddleware
         ]
+        logging.getLogger("uvicorn.access").propagate = False  # it would compose lines that nobody gets to read
         HttpToolsProtocol.send_400_response = refuse_malformed  # type: ignore[assignment, method-assign]
         # What is there now stays: the collector need not look at it again.
         gc.freeze()

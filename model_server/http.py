@@ -6,8 +6,9 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http import HTTPStatus
 from urllib.parse import quote
 
@@ -72,59 +73,56 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] == "websocket":
-            await _refuse_websocket(scope, send)
-        elif scope["type"] == "http":
-            await self._answer_http(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-    async def _answer_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await _refuse_websocket(scope, send)
+            else:
+                await self._app(scope, receive, send)
+            return
         started = time.perf_counter()
         path = scope["path"]
-        predict = self._predictions.get(path) if scope["method"] == "POST" else None
-        if predict:
-            status = await self._answer(predict, scope, receive, send)
-        else:
-            status = await self._pass_on(scope, receive, send)
+        predict = self._predictions.get(path)
+        answer = self._pass_on if predict is None or scope["method"] != "POST" else partial(self._predict, predict)
+        status = await answer(scope, receive, send)
         endpoint = path if path in self._endpoints else "other"
         self._telemetry.observe(endpoint, status, time.perf_counter() - started)
 
-    async def _answer(self, predict: Callable[[Array], Prediction], scope: Scope, receive: Receive, send: Send) -> int:
+    async def _predict(self, predict: Callable[[Array], Prediction], scope: Scope, receive: Receive, send: Send) -> int:
         status: int = HTTPStatus.OK
-        headers: Headers = ()
-        request_id = self._request_id(scope["headers"])
+        headers = dict(scope["headers"])
+        request_id = self._request_id(headers)
+        extra: Headers = ()
         try:
-            _check_headers(scope["headers"], self._max_body_bytes)
+            _check_headers(headers, self._max_body_bytes)
             body = await _read_body(receive, self._max_body_bytes)
-            answer = self._predict_inline(predict, body)
+            answer = self._answer_inline(predict, body)
             if answer is None:
                 loop = asyncio.get_running_loop()
-                answer = await loop.run_in_executor(self._threads, self._predict, predict, body)
+                answer = await loop.run_in_executor(self._threads, self._answer, predict, body)
         except RequestError as error:
-            status, headers, answer = error.status, error.headers, _error_body(error.detail)
+            status, extra, answer = error.status, error.headers, _error_body(error.detail)
         except ClientDisconnect:
             return _CLIENT_CLOSED_REQUEST
         except Exception:
             logger.exception(_FAILED, scope["method"], scope["path"], request_id[1].decode())
             status, answer = HTTPStatus.INTERNAL_SERVER_ERROR, _error_body(_OURS)
-        await _send(send, status, answer, (request_id, *headers))
+        await _send(send, status, answer, (request_id, *extra))
         return status
 
-    def _predict_inline(self, predict: Callable[[Array], Prediction], body: bytes) -> bytes | None:
+    def _answer_inline(self, predict: Callable[[Array], Prediction], body: bytes) -> bytes | None:
         """Return the answer to a body, or None if it takes so long that other requests should not wait for it."""
         if len(body) > _INLINE_BYTES:
             return None
         rows = self._parse(body)
         return encode_prediction(predict(rows)) if self._seconds(len(rows)) <= _INLINE_SECONDS else None
 
-    def _predict(self, predict: Callable[[Array], Prediction], body: bytes) -> bytes:
+    def _answer(self, predict: Callable[[Array], Prediction], body: bytes) -> bytes:
         return encode_prediction(predict(self._parse(body)))
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> int:
         status = 0
         replaced = False
-        request_id = self._request_id(scope["headers"])
+        request_id = self._request_id(dict(scope["headers"]))
 
         async def send_in_shape(message: Message) -> None:
             nonlocal status, replaced
@@ -153,15 +151,13 @@ class Gateway:
             await _send(send, status, _error_body(_OURS), (request_id,))
         return status
 
-    def _request_id(self, headers: Headers) -> tuple[bytes, bytes]:
+    def _request_id(self, headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
         """Return the header that names a request: as its client or its trace does, or with a name of our own."""
-        trace_id = None
-        for name, value in headers:
-            if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-                return name, value
-            if name == b"traceparent" and (trace := _TRACE_ID.fullmatch(value)):
-                trace_id = trace[1]
-        return b"x-request-id", trace_id or self._id_format % next(self._count)
+        given = headers.get(b"x-request-id")
+        if given and _REQUEST_ID.fullmatch(given):
+            return b"x-request-id", given
+        trace = _TRACE_ID.fullmatch(headers.get(b"traceparent", b""))
+        return b"x-request-id", trace[1] if trace else self._id_format % next(self._count)
 
 
 def refuse_malformed(protocol: HttpToolsProtocol, _message: str) -> None:
@@ -179,30 +175,34 @@ async def _refuse_websocket(scope: Scope, send: Send) -> None:
     await _send(send, HTTPStatus.NOT_FOUND, _error_body(detail), kind="websocket.http.response")
 
 
-def _check_headers(headers: Headers, max_body_bytes: int) -> None:
-    for name, value in headers:
-        if name == b"content-type" and value != b"application/json":
-            media_type, _, parameters = value.lower().partition(b";")
-            charset = parameters.partition(b"charset=")[2].strip(b'" ')
-            if media_type.strip() != b"application/json" or charset not in (b"", b"utf-8", b"utf8"):
-                raise _unsupported("Content-Type", value, "application/json in UTF-8")
-        elif name == b"content-encoding" and value.lower() != b"identity":
-            raise _unsupported("Content-Encoding", value, "an uncompressed body")
-        elif name == b"content-length" and int(value) > max_body_bytes:
-            raise _too_large(max_body_bytes)
+def _check_headers(headers: Mapping[bytes, bytes], max_body_bytes: int) -> None:
+    content_type = headers.get(b"content-type", b"application/json")
+    if content_type != b"application/json":
+        media_type, _, parameters = content_type.lower().partition(b";")
+        charset = parameters.partition(b"charset=")[2].strip(b'" ')
+        if media_type.strip() != b"application/json" or charset not in (b"", b"utf-8", b"utf8"):
+            raise _unsupported("Content-Type", content_type, "application/json in UTF-8")
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding.lower() != b"identity":
+        raise _unsupported("Content-Encoding", encoding, "an uncompressed body")
+    if int(headers.get(b"content-length", 0)) > max_body_bytes:
+        raise _too_large(max_body_bytes)
 
 
 async def _read_body(receive: Receive, max_body_bytes: int) -> bytes:
-    body = bytearray()
+    parts = []
+    size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > max_body_bytes:
+        part = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+        if size > max_body_bytes:
             raise _too_large(max_body_bytes)
         if not message.get("more_body"):
-            return bytes(body)
+            return b"".join(parts)
 
 
 def _unsupported(header: str, value: bytes, expected: str) -> RequestError:

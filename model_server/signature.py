@@ -196,6 +196,8 @@ def _reader(value: object, labels: Sequence[str]) -> Reader | None:
         order = labels if set(classes) == set(labels) else classes
         return lambda maps: np.array([[row[name] for name in order] for row in maps], np.float32)
     if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim > 1 and value.size:
+        if value.ndim == 2:  # noqa: PLR2004 (a matrix)
+            return lambda matrix: matrix
         columns = max(value.shape[1:])
         if value[0].size == columns:  # any other dimension is 1, as in (N, classes, 1, 1)
             return lambda tensor: tensor.reshape(len(tensor), -1)
