@@ -36,12 +36,15 @@ class Classifier:
     """
 
     def __init__(self, file: ModelFile, labels: Sequence[str], threads: int = 1) -> None:
-        self._session = _open_session(file, threads)
-        self._options = ort.RunOptions()
+        session = _open_session(file, threads)
         try:
-            self._signature = read_signature(self._session, labels)
+            self._signature = read_signature(session, labels)
         except StartError as error:
             raise StartError(f"MODEL_FILEPATH: {file.path} {error}") from error
+        # `InferenceSession.run` checks names that never change, and makes new options, in a tenth of a request's time.
+        self._session_run = session._sess.run
+        self._options = ort.RunOptions()
+        self._outputs = [self._signature.output]
         self.codec = self._signature.codec
         self.sample = self._signature.sample
         self.sample_probabilities = self.probabilities(self.sample)
@@ -78,8 +81,7 @@ class Classifier:
 
     def _run(self, rows: Array) -> Array:
         try:
-            # With options at hand, ONNX Runtime need not make them for each run.
-            [value] = self._session.run([self._signature.output], {self._signature.input: rows}, self._options)
+            [value] = self._session_run(self._outputs, {self._signature.input: rows}, self._options)
         except Exception as error:
             if None in self.codec.row_shape:
                 logger.info("the model failed on rows of shape %s", rows.shape[1:], exc_info=True)

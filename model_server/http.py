@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from http import HTTPStatus
 from urllib.parse import quote
 
@@ -82,8 +81,10 @@ class Gateway:
         started = time.perf_counter()
         path = scope["path"]
         predict = self._predictions.get(path)
-        answer = self._pass_on if predict is None or scope["method"] != "POST" else partial(self._predict, predict)
-        status = await answer(scope, receive, send)
+        if predict and scope["method"] == "POST":
+            status = await self._predict(predict, scope, receive, send)
+        else:
+            status = await self._pass_on(scope, receive, send)
         endpoint = path if path in self._endpoints else "other"
         self._telemetry.observe(endpoint, status, time.perf_counter() - started)
 
@@ -192,7 +193,8 @@ def _check_headers(headers: Mapping[bytes, bytes], max_body_bytes: int) -> None:
 async def _read_body(receive: Receive, max_body_bytes: int) -> bytes:
     parts = []
     size = 0
-    while True:
+    more = True
+    while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
@@ -201,8 +203,8 @@ async def _read_body(receive: Receive, max_body_bytes: int) -> bytes:
         size += len(part)
         if size > max_body_bytes:
             raise _too_large(max_body_bytes)
-        if not message.get("more_body"):
-            return b"".join(parts)
+        more = message.get("more_body", False)
+    return b"".join(parts)
 
 
 def _unsupported(header: str, value: bytes, expected: str) -> RequestError:
