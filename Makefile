@@ -9,13 +9,24 @@ RUN := UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) run --frozen --python $(PYTHON)
 SERVE := UV_PROJECT_ENVIRONMENT=.venv-serve $(UV) run --frozen --python $(PYTHON) --group loader
 REQUIREMENTS := $(UV) export --frozen --quiet --no-header --no-annotate
 
+CONTAINER ?= $(if $(shell command -v podman),podman,docker)
+REGISTRY ?=
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+TAG ?= $(VERSION)
+SOURCE ?= $(shell git config --get remote.origin.url | sed 's|//[^/@]*@|//|')
+REVISION := $(shell git rev-parse HEAD 2>/dev/null)
+PREFIX := $(REGISTRY:%=%/)
+SERVER_IMAGE := $(PREFIX)model-load-server:$(TAG)
+LOADER_IMAGE := $(PREFIX)model-load-loader:$(TAG)
+LABELS := version=$(VERSION) revision=$(REVISION) $(SOURCE:%=source=%)
+
 # BentoML and ONNX Runtime post usage statistics unless told not to; BentoML keeps its files in the home directory.
 export BENTOML_DO_NOT_TRACK := True
 export ORT_DISABLE_TELEMETRY := 1
 export BENTOML_HOME ?= $(CURDIR)/.bentoml
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format requirements bench-loader model
+.PHONY: help serve test lint format requirements images bench-loader model
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,18 +43,27 @@ test: $(UV) ## Run all tests, with coverage
 	$(RUN) --group dev coverage combine --quiet
 	$(RUN) --group dev coverage report
 
-lint: $(UV) ## Check style, formatting, types and that requirements.txt is what uv.lock says
+lint: $(UV) ## Check style, formatting, types and that the requirements are what uv.lock says
 	$(RUN) --group dev ruff check
 	$(RUN) --group dev ruff format --check
 	$(RUN) --group dev mypy
 	$(REQUIREMENTS) | diff requirements.txt -
+	$(REQUIREMENTS) --only-group loader | diff loader/requirements.txt -
 
 format: $(UV) ## Rewrite the code in the project's format
 	$(RUN) --group dev ruff check --fix
 	$(RUN) --group dev ruff format
 
-requirements: $(UV) ## Write requirements.txt, which goes into the image, from uv.lock
+requirements: $(UV) ## Write what goes into the images, requirements.txt and loader/requirements.txt, from uv.lock
 	$(REQUIREMENTS) > requirements.txt
+	$(REQUIREMENTS) --only-group loader > loader/requirements.txt
+
+images: $(UV) ## Build both images with podman or docker, as REGISTRY/model-load-server:TAG and -loader
+	$(RUN) --group dev bentoml build
+	mkdir -p build
+	TMPDIR=$(CURDIR)/build $(RUN) --group dev bentoml containerize model_load_server:latest \
+		--backend $(CONTAINER) --image-tag $(SERVER_IMAGE) $(LABELS:%=--opt label=org.opencontainers.image.%)
+	$(CONTAINER) build --tag $(LOADER_IMAGE) --file loader/Dockerfile $(LABELS:%=--label org.opencontainers.image.%) .
 
 bench-loader: $(UV) ## Compare the loader with its peers, into benchmarks/loader/
 	$(RUN) --group dev python -m benchmarks.loader.run
