@@ -27,9 +27,11 @@ LABELS := version=$(VERSION) revision=$(REVISION) $(SOURCE:%=source=%)
 export BENTOML_DO_NOT_TRACK := True
 export ORT_DISABLE_TELEMETRY := 1
 export BENTOML_HOME ?= $(CURDIR)/.bentoml
+# The end-to-end tests render the manifests with these.
+export SERVER_IMAGE LOADER_IMAGE KUSTOMIZE
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format requirements manifests images bench-loader model
+.PHONY: help serve test lint format requirements manifests images e2e bench-loader model
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +79,9 @@ images: $(UV) ## Build both images with podman or docker, as REGISTRY/model-load
 	TMPDIR=$(CURDIR)/build $(RUN) --group dev bentoml containerize model_load_server:latest \
 		--backend $(CONTAINER) --image-tag $(SERVER_IMAGE) $(LABELS:%=--opt label=org.opencontainers.image.%)
 	$(CONTAINER) build --tag $(LOADER_IMAGE) --file loader/Dockerfile $(LABELS:%=--label org.opencontainers.image.%) .
+
+e2e: images ## Build both images and run the pods of both overlays under podman
+	$(RUN) --group dev pytest tests/e2e --ignore tests/e2e/test_cluster.py --numprocesses 0
 
 bench-loader: $(UV) ## Compare the loader with its peers, into benchmarks/loader/
 	$(RUN) --group dev python -m benchmarks.loader.run
