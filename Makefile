@@ -81,6 +81,7 @@ images: $(UV) ## Build both images with podman or docker, as REGISTRY/model-load
 		--backend $(CONTAINER) --image-tag $(SERVER_IMAGE) $(LABELS:%=--opt label=org.opencontainers.image.%)
 	$(CONTAINER) build --tag $(LOADER_IMAGE) --file loader/Dockerfile $(LABELS:%=--label org.opencontainers.image.%) .
 
+e2e: CONTAINER := podman
 e2e: images ## Build both images and run the pods of both overlays under podman
 	$(RUN) --group dev pytest tests/e2e --ignore tests/e2e/test_cluster.py --numprocesses 0
 
