@@ -98,7 +98,10 @@ def playing(manifests: list[Manifest], network: str) -> Iterator[Pod]:
     document = yaml.safe_dump_all([one(manifests, "ConfigMap"), pod])
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
         try:
-            podman("kube", "play", "--network", network, "-", stdin=document, check=False)
+            played = podman(
+                "kube", "play", "--network", network, "-", stdin=document, stderr=subprocess.STDOUT, check=False
+            )
+            print(played)  # pytest shows it when a test fails
             yield Pod(name, manifests, client)
         finally:
             podman("pod", "rm", "--force", "--time", "0", name, check=False)
