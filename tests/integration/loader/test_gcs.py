@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
 from tests.integration.loader.conftest import BUCKET, LABELS, MODEL, Pair, make_labels, make_model, with_external_data
 from tests.integration.loader.running import Target, assert_failed
-from tests.support.fake_gcs import fake_gcs_server
+from tests.support.fake_gcs import fake_gcs_server, storage_client
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +20,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def client(emulator: str) -> storage.Client:
-    nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]
-    return storage.Client(project="test", credentials=nobody, client_options={"api_endpoint": emulator})
+    return storage_client(emulator)
 
 
 @pytest.fixture

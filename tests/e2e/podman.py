@@ -1,0 +1,144 @@
+"""Pods under podman, each made from a Deployment's own template."""
+
+import contextlib
+import copy
+import json
+import secrets
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import httpx
+import yaml
+
+from tests.support.manifests import Manifest, one
+from tests.support.processes import free_port, until
+
+LOADER = "model-loader"
+SERVER = "model-server"
+# Pulling a pod up takes a second or two, and a server in it three to five more.
+_START_SECONDS = 180
+_PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+
+
+@dataclass
+class Pod:
+    """A pod and the client that speaks to its published port.
+
+    Attributes:
+        name: its name.
+        manifests: those that it was made from.
+        client: speaks HTTP to the server.
+    """
+
+    name: str
+    manifests: list[Manifest]
+    client: httpx.Client
+
+    def container(self, name: str) -> str:
+        """Return podman's name of the container."""
+        return f"{self.name}-{name}"
+
+    def state(self, name: str) -> Any:
+        """Return what podman knows of the container's state."""
+        [inspected] = json.loads(podman("inspect", self.container(name)))
+        return inspected["State"]
+
+    def logs(self, name: str) -> str:
+        """Return what the container has said."""
+        return podman("logs", self.container(name), stderr=subprocess.STDOUT)
+
+    def python(self, code: str) -> str:
+        """Run Python code in the server's container and return what it prints."""
+        return podman("exec", self.container(SERVER), "python", "-c", code)
+
+    def until_ready(self) -> None:
+        """Wait until the probes of the template are answered with 200."""
+        [server] = one(self.manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+        for probe in _PROBES:
+            until(partial(self._answers, server[probe]["httpGet"]["path"]), _START_SECONDS)
+
+    def exit_code(self) -> int:
+        """Wait until the server's container has ended and return its exit code."""
+        until(lambda: self.state(SERVER)["Status"] == "exited", _START_SECONDS)
+        return int(self.state(SERVER)["ExitCode"])
+
+    def _answers(self, path: str) -> bool:
+        if self.state(SERVER)["Status"] != "running":
+            said = podman("pod", "logs", self.name, stderr=subprocess.STDOUT, check=False)
+            raise RuntimeError(f"the server is {self.state(SERVER)['Status']}:\n{said}")
+        with contextlib.suppress(httpx.TransportError):
+            return self.client.get(path).status_code == 200
+        return False
+
+
+@contextlib.contextmanager
+def playing(manifests: list[Manifest], network: str) -> Iterator[Pod]:
+    """Play the Deployment's template as a pod and give it, whether its init container succeeds or not.
+
+    Podman asks no HTTP probes without curl in the image: `Pod.until_ready` does. It has one volume for all pods that
+    name it alike, and no Deployment with an init container: so the names are the pod's own, and the pod is a bare one.
+    """
+    name = f"e2e-{secrets.token_hex(4)}"
+    pod = copy.deepcopy(one(manifests, "Deployment")["spec"]["template"])
+    port = free_port()
+    for container in (*pod["spec"]["initContainers"], *pod["spec"]["containers"]):
+        for mount in container["volumeMounts"]:
+            mount["name"] = f"{name}-{mount['name']}"
+    for volume in pod["spec"]["volumes"]:
+        volume["name"] = f"{name}-{volume['name']}"
+    [server] = pod["spec"]["containers"]
+    server["ports"][0] |= {"hostIP": "127.0.0.1", "hostPort": port}
+    for probe in _PROBES:
+        del server[probe]
+    pod |= {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": pod["metadata"]["labels"]}}
+    pod["spec"]["restartPolicy"] = "Never"
+    document = yaml.safe_dump_all([one(manifests, "ConfigMap"), pod])
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        try:
+            played = podman(
+                "kube", "play", "--network", network, "-", stdin=document, stderr=subprocess.STDOUT, check=False
+            )
+            print(played)  # pytest shows it when a test fails
+            yield Pod(name, manifests, client)
+        finally:
+            podman("pod", "rm", "--force", "--time", "0", name, check=False)
+
+
+@contextlib.contextmanager
+def network() -> Iterator[str]:
+    """Give a network of this run's own."""
+    name = f"e2e-{secrets.token_hex(4)}"
+    podman("network", "create", name)
+    try:
+        yield name
+    finally:
+        podman("network", "rm", "--force", "--time", "0", name)
+
+
+@contextlib.contextmanager
+def running(image: str, network: str, options: Mapping[str, str], *command: str) -> Iterator[str]:
+    """Run a container in the network and give its address there."""
+    flags = [f"--{option}={value}" for option, value in options.items()]
+    container = podman("run", "--detach", "--rm", "--network", network, *flags, image, *command).strip()
+    try:
+        [inspected] = json.loads(podman("inspect", container))
+        yield inspected["NetworkSettings"]["Networks"][network]["IPAddress"]
+    finally:
+        podman("rm", "--force", "--time", "0", container)
+
+
+def podman(*arguments: str, check: bool = True, stderr: int = subprocess.PIPE, stdin: str | None = None) -> str:
+    """Run a podman command and return what it prints."""
+    run = subprocess.run(
+        ["podman", *arguments],  # noqa: S607
+        input=stdin,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        check=False,
+    )
+    assert not check or run.returncode == 0, f"podman {' '.join(arguments)}: {run.stderr}"
+    return run.stdout

@@ -1,0 +1,199 @@
+"""Both images in the pod that the manifests describe, under podman."""
+
+import http.client
+import json
+import math
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.e2e.conftest import Emulator
+from tests.e2e.podman import LOADER, SERVER, Pod, playing, podman
+from tests.support.classifiers import classifier, expected, save
+from tests.support.manifests import one, render
+from tests.support.processes import ROOT
+
+Play = Callable[..., AbstractContextManager[Pod]]
+
+IRIS = "iris/1/model.onnx"
+PETS = "pets/1/model.onnx"
+SETOSA = [5.1, 3.5, 1.4, 0.2]
+PET_ROWS = [[1, 2, 3, 4, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1]]
+IN_FLIGHT = 32
+# Tries to write where nothing may be written, as the user that the server runs as.
+WRITE = """
+for directory in ("/", "/app", "/etc", "/workdir"):
+    try:
+        open(f"{directory}/written", "w")
+        print("wrote to", directory)
+    except OSError as error:
+        print(error.strerror)
+"""
+# A process cannot kill the first one of its own container.
+KILL_CHILDREN = """
+import os, signal
+children = {int(name) for name in os.listdir("/proc") if name.isdecimal()} - {1, os.getpid()}
+for child in children:
+    os.kill(child, signal.SIGKILL)
+print(len(children))
+"""
+
+
+@pytest.fixture(scope="module")
+def settings(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What selects the iris model, which is in the bucket beside a very different one."""
+    pets = save(classifier(classes=2, row_shape=(7,)), tmp_path_factory.mktemp("pets"), ["cat", "dog"])
+    for blob, (model, labels) in {
+        IRIS: (ROOT / "models" / "iris_svc.onnx", ROOT / "models" / "label.json"),
+        PETS: pets,
+    }.items():
+        emulator.bucket.blob(blob).upload_from_filename(model)
+        emulator.bucket.blob(f"{Path(blob).parent}/label.json").upload_from_filename(labels)
+    return {"GCS_BUCKET": emulator.bucket.name, "GCS_MODEL_BLOB": IRIS, "STORAGE_EMULATOR_HOST": emulator.url}
+
+
+@pytest.fixture(scope="module")
+def local(network: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+    """The local overlay's pod."""
+    with playing(render("local", tmp_path_factory.mktemp("local"), {}), network) as pod:
+        pod.until_ready()
+        yield pod
+
+
+@pytest.fixture
+def play(settings: dict[str, str], network: str, tmp_path: Path) -> Play:
+    """Play the pod of the Google Cloud Storage overlay, with changed settings."""
+
+    def with_changes(**changes: str) -> AbstractContextManager[Pod]:
+        directory = Path(tempfile.mkdtemp(dir=tmp_path))
+        return playing(render("gcs", directory, {**settings, **changes}), network)
+
+    return with_changes
+
+
+def assert_serves_iris(pod: Pod) -> None:
+    """Ask the five routes, which must answer exactly as the specification has them."""
+    answers = {path: pod.client.get(path) for path in ("/health", "/metadata", "/label")}
+    answers |= {path: pod.client.post(path, json={"data": [SETOSA]}) for path in ("/predict", "/predict/label")}
+    assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(answers, 200)
+    bodies = {path: answer.json() for path, answer in answers.items()}
+    probabilities = bodies.pop("/predict")["prediction"]
+    assert [round(probability, 2) for probability in probabilities] == [0.97, 0.02, 0.01]
+    assert math.isclose(sum(probabilities), 1, abs_tol=1e-6)
+    assert bodies == {
+        "/health": {"health": "ok"},
+        "/metadata": {
+            "data_type": "float32",
+            "data_shape": "(1, 4)",
+            "data_sample": [SETOSA],
+            "prediction_type": "float32",
+            "prediction_shape": "(1, 3)",
+            "prediction_sample": [0.97, 0.02, 0.01],
+        },
+        "/label": {"0": "setosa", "1": "versicolor", "2": "virginica"},
+        "/predict/label": {"prediction": "setosa"},
+    }
+
+
+def test_local_overlay_serves_iris(local: Pod) -> None:
+    assert_serves_iris(local)
+
+
+def test_first_process_is_python_without_any_privilege(local: Pod) -> None:
+    status = dict(re.findall(r"^(\w+):\t(.*)$", local.python("print(open('/proc/1/status').read())"), re.MULTILINE))
+    assert status["Name"].startswith("python")
+    assert status["Uid"].split() == ["65532"] * 4
+    assert status["Gid"].split() == ["65532"] * 4
+    assert {name: int(mask, 16) for name, mask in status.items() if name.startswith("Cap")} == dict.fromkeys(
+        ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), 0
+    )
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+
+
+def test_root_and_volume_are_read_only(local: Pod) -> None:
+    assert local.python(WRITE).splitlines() == ["Read-only file system"] * 4
+
+
+def test_environment_alone_switches_the_model(play: Play) -> None:
+    with play() as pod:
+        pod.until_ready()
+        assert_serves_iris(pod)
+        iris = one(pod.manifests, "ConfigMap")["metadata"]["name"], pod.client.get("/metadata").headers["etag"]
+    with play(GCS_MODEL_BLOB=PETS) as pod:
+        pod.until_ready()
+        assert pod.client.get("/label").json() == {"0": "cat", "1": "dog"}
+        answer = pod.client.post("/predict", json={"data": PET_ROWS}).json()["prediction"]
+        np.testing.assert_allclose(answer, expected(np.array(PET_ROWS), 2), atol=1e-6)
+        pets = one(pod.manifests, "ConfigMap")["metadata"]["name"], pod.client.get("/metadata").headers["etag"]
+    assert not set(iris) & set(pets)
+
+
+def test_pinned_version_is_served_though_a_newer_one_is_there(play: Play, emulator: Emulator) -> None:
+    model, labels = emulator.bucket.blob("pinned/model.onnx"), emulator.bucket.blob("pinned/label.json")
+    labels.upload_from_filename(ROOT / "models" / "label.json")
+    model.upload_from_filename(ROOT / "models" / "iris_svc.onnx")
+    generation = str(model.generation)
+    model.upload_from_string(b"a newer model that nobody has tried")
+    with play(GCS_MODEL_BLOB=model.name, GCS_MODEL_GENERATION=generation) as pod:
+        pod.until_ready()
+        assert_serves_iris(pod)
+
+
+@pytest.mark.parametrize(
+    ("change", "exit_code", "reason"),
+    [
+        ({"MODEL_SHA256": "0" * 64}, 5, r"has the sha256 [0-9a-f]{64}, MODEL_SHA256 expects 0{64}"),
+        ({"GCS_MODEL_BLOB": "iris/9/model.onnx"}, 3, r"cannot look up gs://models/iris/9/model\.onnx: 404"),
+    ],
+    ids=["wrong sha256", "missing blob"],
+)
+def test_pod_without_its_model_never_starts(play: Play, change: dict[str, str], exit_code: int, reason: str) -> None:
+    with play(**change) as pod:
+        assert pod.state(LOADER)["ExitCode"] == exit_code
+        assert re.search(f"^loader: .*{reason}", pod.logs(LOADER), re.MULTILINE)
+        assert pod.state(SERVER)["Status"] == "created"
+        assert pod.state(SERVER)["StartedAt"].startswith("0001-01-01")
+
+
+def test_sigterm_drains_every_request_in_flight(play: Play) -> None:
+    body = json.dumps({"data": [SETOSA] * 1000}).encode()
+    with play() as pod:
+        pod.until_ready()
+        connections = [_begun(pod, len(body)) for _ in range(IN_FLIGHT)]
+        podman("kill", "--signal", "TERM", pod.container(SERVER))
+        time.sleep(1)  # for the signal to be handled; were that slower, the test would only ask for less
+        for connection in connections:
+            connection.send(body)
+        for connection in connections:
+            with connection.getresponse() as response:
+                assert response.status == 200
+                assert json.load(response) == {"prediction": ["setosa"] * 1000}
+            connection.close()
+        assert pod.exit_code() in (0, 143)
+
+
+def test_killed_server_process_ends_the_container(play: Play) -> None:
+    with play() as pod:
+        pod.until_ready()
+        if pod.python(KILL_CHILDREN) == "0\n":
+            podman("kill", "--signal", "KILL", pod.container(SERVER))
+        assert pod.exit_code() != 0
+
+
+def _begun(pod: Pod, length: int) -> http.client.HTTPConnection:
+    """Return a connection with a request that the server has begun to handle, and that lacks its body."""
+    connection = http.client.HTTPConnection(pod.client.base_url.host, pod.client.base_url.port, timeout=60)
+    connection.putrequest("POST", "/predict/label")
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", str(length))
+    connection.putheader("Expect", "100-continue")
+    connection.endheaders()
+    assert connection.sock.recv(1000).startswith(b"HTTP/1.1 100 ")
+    return connection
