@@ -17,6 +17,8 @@ from benchmarks.server.servers import Server, environment
 from tests.support.processes import free_port
 
 _START_SECONDS = 60
+_SETTLE_SECONDS = 30
+_PAUSE_SECONDS = 0.1
 
 
 @dataclass
@@ -44,6 +46,15 @@ class Running:
     def memory_mb(self) -> float:
         """Return the memory of the whole tree, what is shared counted once (PSS)."""
         return sum(process.memory_full_info().pss for process in self._tree()) / 1e6
+
+    def settle(self) -> None:
+        """Return once the server is idle: some go on with requests whose client has gone."""
+        end = time.monotonic() + _SETTLE_SECONDS
+        busy = True
+        while busy and time.monotonic() < end:
+            before = self.cpu_seconds()
+            time.sleep(_PAUSE_SECONDS)
+            busy = self.cpu_seconds() - before > _PAUSE_SECONDS / 4
 
     def _tree(self) -> list[psutil.Process]:
         return [self._root, *self._root.children(recursive=True)]

@@ -1,12 +1,14 @@
 """Put the same load on this server and on its peers, in turns, and write what each takes.
 
-Each server of a round is started anew, answers every kind of work, and is stopped. Before the first round all answers
-are compared. Writes `benchmarks/results/server*` and the server's tables in `benchmarks/README.md`.
+First, each server alone: its answers are compared with the floor's, and its start and its memory are measured. Then all
+of them are up, and each kind of work goes to one after the other, so that what slows the machine down for a while slows
+all of them down. Writes `benchmarks/results/server*` and the server's tables in `benchmarks/README.md`.
 """
 
 import argparse
 import contextlib
 import http.client
+import itertools
 import json
 import random
 import shutil
@@ -84,27 +86,37 @@ class Bench:
                                 self.wrong[server.name].append(f"{work[1]} rows of {name}")
             _log(f"{server.name}: {self.wrong[server.name] or 'all answers are right'}")
 
-    def round(self, number: int, server: Server) -> None:
-        """Measure one server once."""
+    def start(self, number: int, server: Server) -> None:
+        """Measure the start of one server, and its memory before and after small and large requests."""
+        with self._serve(server, "iris") as process:
+            figures = {"seconds": process.start_seconds, "memory_mb": process.memory_mb()}
+            for rows in (1, 10000):
+                self._wrk(server, process, Cell("iris", rows, 8), 1)
+            figures["used_mb"] = process.memory_mb()
+        self.starts.append({"round": number, "server": server.name, **figures})
+        _log(f"round {number} {server.name}: {figures}")
+
+    def load(self, rounds: int, candidates: list[Server]) -> None:
+        """Measure what all kinds of work take, and who else waits meanwhile."""
         for name in (*WORK, "slow"):
-            with self._serve(server, name) as process:
-                memory = process.memory_mb()
-                self._wrk(server, process, Cell(name, 1, 8), 1)
-                for rows in WORK.get(name, ()):
-                    for connections in CONNECTIONS:
-                        if f"{rows} rows of {name}" not in self.wrong[server.name]:
-                            self._load(number, server, process, Cell(name, rows, connections))
-                if name in MEANWHILE:
-                    self._load_meanwhile(number, server, process, Cell(name, MEANWHILE[name], MEANWHILE_CONNECTIONS))
-                if name == "iris":
-                    start = {"seconds": process.start_seconds, "memory_mb": memory, "used_mb": process.memory_mb()}
-                    self.starts.append({"round": number, "server": server.name, **start})
-                    _log(f"round {number} {server.name}: {start}")
+            with contextlib.ExitStack() as stack:
+                processes = {server: stack.enter_context(self._serve(server, name)) for server in candidates}
+                for server, process in processes.items():
+                    self._wrk(server, process, Cell(name, 1, 8), 1)
+                for number in range(rounds):
+                    for rows, connections in itertools.product(WORK.get(name, ()), CONNECTIONS):
+                        for server in random.sample(candidates, len(candidates)):
+                            if f"{rows} rows of {name}" not in self.wrong[server.name]:
+                                self._load(number, server, processes[server], Cell(name, rows, connections))
+                    for server in random.sample(candidates, len(candidates)) if name in MEANWHILE else ():
+                        cell = Cell(name, MEANWHILE[name], MEANWHILE_CONNECTIONS)
+                        self._load_meanwhile(number, server, processes[server], cell)
 
     def _load(self, number: int, server: Server, process: Running, cell: Cell) -> None:
         cpu = process.cpu_seconds()
         measured = self._wrk(server, process, cell, self._seconds)
         cpu = process.cpu_seconds() - cpu
+        process.settle()
         measured["cpu_us"] = cpu / max(measured["requests"], 1) * 1e6
         self.loads.append({"round": number, "server": server.name, **asdict(cell), **measured})
         _log(f"round {number} {server.name} {cell}: {measured}")
@@ -118,6 +130,7 @@ class Bench:
         for probe, request in probes.items():
             with _probing(process.port, *request) as latencies:
                 measured = self._wrk(server, process, cell, max(self._seconds, 3))
+            process.settle()
             for figure, share in (("p50", 50), ("p99", 99)):
                 measured[f"{probe}_{figure}_ms"] = float(np.percentile(latencies or [np.inf], share)) * 1e3
             self.meanwhile.append({"round": number, "server": server.name, **asdict(cell), "probe": probe, **measured})
@@ -190,7 +203,8 @@ def main() -> None:
         bench.compare(candidates)
         for number in range(arguments.rounds):
             for server in random.sample(candidates, len(candidates)):
-                bench.round(number, server)
+                bench.start(number, server)
+        bench.load(arguments.rounds, candidates)
     results = {
         "seconds": arguments.seconds,
         "rounds": arguments.rounds,

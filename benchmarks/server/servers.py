@@ -22,7 +22,7 @@ FASTAPI = "FastAPI"
 _PEERS = Path(__file__).parent / "peers"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Server:
     """A server of the model at `MODEL_FILEPATH`.
 

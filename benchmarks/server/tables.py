@@ -20,8 +20,8 @@ def write_tables(results: Mapping[str, Any]) -> None:
     one = loads["iris", 1, 8]
     sections = [
         f"Medians of {results['rounds']} rounds of {results['seconds']:g} s each ({machine()}).",
-        "**1 row, 8 connections**, the work of most requests; start and memory are of the whole process tree, to the "
-        "first answer and after all the work:",
+        "**1 row, 8 connections**, the work of most requests; start and memory are of the whole process tree, at the "
+        "first answer and after small and large requests:",
         _one_row(one, starts),
         "**Server CPU microseconds per request**, 8 connections:",
         _grid(loads, "cpu_us", 8),
