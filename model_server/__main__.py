@@ -1,14 +1,17 @@
-"""`python -m model_server serve`: the worker of `bentoml serve` in a process of its own, without a process manager."""
+"""`python -m model_server serve`: the very worker of `bentoml serve`, without the process manager around it."""
 
 import argparse
+import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
 _BACKLOG = 2048
+_END_SECONDS = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -18,8 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     command = commands.add_parser(
         "serve",
         help="serve the model in this one process",
-        description="Serve the model at MODEL_FILEPATH in this one process, until SIGTERM or SIGINT. It answers what "
-        "it has accepted, and exits with 0. `bentoml serve` serves the same from a process manager and a worker.",
+        description="Serve the model at MODEL_FILEPATH in this one process, until SIGTERM or SIGINT. What it has "
+        "accepted it answers, within the time for that, and exits with 0. `bentoml serve` serves the same from a "
+        "process manager and a worker.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     command.add_argument("bento", nargs="?", default=".", help="the bento, or the directory of service.py")
@@ -65,6 +69,10 @@ def serve(bento: str, host: str, port: int, timeout_graceful_shutdown: int) -> N
 
 
 def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
+    # Python waits for threads, and so for inferences that outlast the time to drain.
+    killer = threading.Timer(_END_SECONDS, os._exit, [0])
+    killer.daemon = True
+    killer.start()
     sys.exit(0)
 
 

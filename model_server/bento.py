@@ -1,4 +1,4 @@
-"""Where this project goes beneath BentoML's decorators: how a worker starts, and how the whole server stops."""
+"""Where this project goes beneath BentoML's decorators: how a worker starts, and how the server stops with it."""
 
 import errno
 import functools
@@ -69,9 +69,8 @@ class ModelService(Service[T]):
         document = describe(self.name, own_routes, model)
         pages = page_routes(self.name, document, telemetry)
         self.mount_asgi_app(Starlette(routes=pages))
-        sys.meta_path.insert(
-            0, _Lazily("aiohttp")
-        )  # only BentoML's proxy of other programs uses it, and 8 MB are in it
+        # Only BentoML's proxy of other programs uses it, and it takes 8 MB.
+        sys.meta_path.insert(0, _Lazily("aiohttp"))
         app = cast("Starlette", super().to_asgi(is_main))
         app.router.redirect_slashes = False
         # It swallows an exception until it times out, and holds a timer for every request until then.
@@ -81,6 +80,7 @@ class ModelService(Service[T]):
         logging.getLogger("uvicorn.access").propagate = False  # it would compose lines that nobody gets to read
         HttpToolsProtocol.send_400_response = refuse_malformed  # type: ignore[assignment, method-assign]
         # What is there now stays: the collector need not look at it again.
+        gc.collect()
         gc.freeze()
         return Gateway(
             app,
@@ -164,7 +164,7 @@ def _explain(kind: type[BaseException], error: BaseException, trace: TracebackTy
 
 
 def _exit(reason: object) -> NoReturn:
-    """End with a status, or with 1 and a message; for certain, even if the process manager's own end never comes."""
+    """End with a status, or with 1 and a message; the hard way if the process manager takes five seconds to end."""
     status = reason if isinstance(reason, int) else 1
     killer = threading.Timer(_END_SECONDS, os._exit, [status])
     killer.daemon = True

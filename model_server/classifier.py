@@ -14,7 +14,7 @@ from model_server.signature import one_line, read_signature
 
 logger = logging.getLogger("model_server")
 
-_FEW = 256
+_FEW_NUMBERS = 256
 _FATAL = 4  # of ONNX Runtime's log levels: its errors reach us as exceptions
 
 
@@ -41,7 +41,7 @@ class Classifier:
             self._signature = read_signature(session, labels)
         except StartError as error:
             raise StartError(f"MODEL_FILEPATH: {file.path} {error}") from error
-        # `InferenceSession.run` checks names that never change, and makes new options, in a tenth of a request's time.
+        # Beneath the public `run`, which checks names that never change for a tenth of a request's time.
         self._session_run = session._sess.run
         self._options = ort.RunOptions()
         self._outputs = [self._signature.output]
@@ -63,7 +63,7 @@ class Classifier:
         batch = self._signature.batch
         matrix = self._run(rows) if batch is None or batch == len(rows) else self._run_in_batches(rows, batch)
         # Of a few numbers, Python is quicker to find that their sum is finite.
-        if matrix.size <= _FEW and math.isfinite(sum(map(sum, matrix.tolist()))):
+        if matrix.size <= _FEW_NUMBERS and math.isfinite(sum(map(sum, matrix.tolist()))):
             return matrix
         finite = np.isfinite(matrix)
         if not finite.all():

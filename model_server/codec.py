@@ -16,7 +16,7 @@ Prediction = Array | str | list[str]
 
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b"[],"))
 _EXACT = 2**53 - 1  # up to here, each whole number is a float64 of its own
-_FEW = 256
+_FEW_NUMBERS = 256
 _FEW_BYTES = 512  # beyond, simdjson is quicker than orjson and a look at each number
 
 _JSON_NAMES = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
@@ -111,8 +111,8 @@ class RowCodec:
     def rows(self, data: object) -> Array:
         """Return nested lists of numbers as an array of shape (N, *row_shape) and the model's dtype.
 
-        Every number must be finite and fit the dtype: an integer type takes 5 and 5.0 but not 5.5, bool takes 0
-        and 1.
+        Every number must be finite and fit the dtype: an integer type takes 5 and 5.0 but not 5.5, nor a decimal
+        beyond 2**53, which may stand for another number; bool takes 0 and 1.
 
         Raises:
             RequestError: something else stands somewhere; the sentence says where, and what was expected.
@@ -154,7 +154,7 @@ class RowCodec:
                 self._refuse(numbers, np.isfinite(floats).tolist(), shape)
             return floats
         if float in types:
-            whole = [type(number) is int or number.is_integer() for number in numbers]
+            whole = [type(number) is int or (number.is_integer() and abs(number) <= _EXACT) for number in numbers]
             if not all(whole):
                 self._refuse(numbers, whole, shape)
             # One by one: float64 in between would round what stands above 2**53.
@@ -189,7 +189,7 @@ def encode(answer: object) -> bytes:
 def encode_prediction(prediction: Prediction) -> bytes:
     """Return the body of an answer, `{"prediction": ...}`, with every digit of the probabilities."""
     if isinstance(prediction, np.ndarray):
-        if prediction.size <= _FEW:  # quicker, up to here
+        if prediction.size <= _FEW_NUMBERS:  # quicker, up to here
             return orjson.dumps({"prediction": prediction.tolist()})
         # As float64: orjson would write the fewest digits that tell one float32 from the next.
         prediction = np.ascontiguousarray(prediction, np.float64)

@@ -26,13 +26,14 @@ logger = logging.getLogger("model_server")
 Headers = Sequence[tuple[bytes, bytes]]
 
 # What the event loop may do itself: a thread costs 50 us or more, and what is longer would keep other requests waiting.
-_INLINE_BYTES = 64 * 1024
+_INLINE_BYTES = 32 * 1024
 _INLINE_SECONDS = 0.002
 _JSON = (b"content-type", b"application/json")
 _REQUEST_ID = re.compile(rb"[\w.:/+=@-]{1,128}")
 _TRACE_ID = re.compile(rb"[\da-f]{2}-(?!0{32})([\da-f]{32})-[\da-f]{16}-[\da-f]{2}")
 _CLIENT_CLOSED_REQUEST = 499  # nginx's status for an answer that nobody waited for
 _FAILED = "%s %s failed, request %s"
+_STOPPING = "The server is stopping; send the request again."
 _OURS = "The server failed to answer; its log says why."
 
 
@@ -94,31 +95,32 @@ class Gateway:
         request_id = self._request_id(headers)
         extra: Headers = ()
         try:
-            _check_headers(headers, self._max_body_bytes)
+            # Each value of a header that is there twice is checked.
+            for given in (headers,) if len(headers) == len(scope["headers"]) else map(dict, zip(scope["headers"])):
+                _check_headers(given, self._max_body_bytes)
             body = await _read_body(receive, self._max_body_bytes)
-            answer = self._answer_inline(predict, body)
-            if answer is None:
-                loop = asyncio.get_running_loop()
-                answer = await loop.run_in_executor(self._threads, self._answer, predict, body)
+            if len(body) > _INLINE_BYTES:
+                answer = await self._in_thread(lambda: encode_prediction(predict(self._parse(body))))
+            else:
+                rows = self._parse(body)
+                if self._seconds(len(rows)) > _INLINE_SECONDS:
+                    answer = await self._in_thread(lambda: encode_prediction(predict(rows)))
+                else:
+                    answer = encode_prediction(predict(rows))
         except RequestError as error:
             status, extra, answer = error.status, error.headers, _error_body(error.detail)
         except ClientDisconnect:
             return _CLIENT_CLOSED_REQUEST
+        except asyncio.CancelledError:  # by uvicorn, when the time to drain is over
+            status, answer = HTTPStatus.SERVICE_UNAVAILABLE, _error_body(_STOPPING)
         except Exception:
             logger.exception(_FAILED, scope["method"], scope["path"], request_id[1].decode())
             status, answer = HTTPStatus.INTERNAL_SERVER_ERROR, _error_body(_OURS)
         await _send(send, status, answer, (request_id, *extra))
         return status
 
-    def _answer_inline(self, predict: Callable[[Array], Prediction], body: bytes) -> bytes | None:
-        """Return the answer to a body, or None if it takes so long that other requests should not wait for it."""
-        if len(body) > _INLINE_BYTES:
-            return None
-        rows = self._parse(body)
-        return encode_prediction(predict(rows)) if self._seconds(len(rows)) <= _INLINE_SECONDS else None
-
-    def _answer(self, predict: Callable[[Array], Prediction], body: bytes) -> bytes:
-        return encode_prediction(predict(self._parse(body)))
+    async def _in_thread(self, work: Callable[[], bytes]) -> bytes:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> int:
         status = 0

@@ -1,5 +1,6 @@
 """The model that is served: a classifier, the names of its classes, and the answers of the routes."""
 
+import math
 import timeit
 from typing import Self
 
@@ -13,7 +14,7 @@ from model_server.model_file import ModelFile
 from model_server.settings import Settings
 
 _TRIES = 5
-_SLOW_SECONDS = 0.01
+_LONG_SECONDS = 0.005  # how long a trial may take: what takes longer is not done on the event loop anyway
 _MANY = 64
 
 
@@ -55,7 +56,7 @@ class Model:
         return cls(Classifier(file, labels, settings.intra_op_num_threads), labels, file)
 
     def seconds(self, rows: int) -> float:
-        """Return how long an inference on so many rows takes at best, as measured when the model was loaded."""
+        """Return how long an inference on so many rows takes at best, as measured at the start; infinity if unknown."""
         return self._one_seconds + (rows - 1) * self._row_seconds
 
     def predict(self, rows: Array) -> Array:
@@ -71,12 +72,18 @@ class Model:
 
 def _measure(classifier: Classifier) -> tuple[float, float]:
     """Return the seconds of an inference on one row, and of each row beyond it."""
+    if None in classifier.codec.row_shape:
+        return math.inf, 0.0  # a longer row than the sample may take any time
 
     def seconds(rows: Array) -> float:
         return min(timeit.repeat(lambda: classifier.probabilities(rows), number=1, repeat=_TRIES))
 
     one = seconds(classifier.sample)
-    if one > _SLOW_SECONDS:
+    count = min(_MANY, int(_LONG_SECONDS / one))
+    if count < 2:  # noqa: PLR2004 (a second row that does not matter any more)
         return one, one
-    many = np.repeat(classifier.sample, _MANY, axis=0)
-    return one, max(0.0, seconds(many) - one) / (_MANY - 1)
+    try:
+        many = seconds(np.repeat(classifier.sample, count, axis=0))
+    except Exception:  # noqa: BLE001 (it may have no memory for so many; ONNX Runtime's errors have no base in common)
+        return one, one
+    return one, max(0.0, many - one) / (count - 1)

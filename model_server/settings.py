@@ -29,7 +29,7 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
 
 
 def processors() -> int:
-    """Return how many processors this process may use: by its affinity, and by the quota of its control group."""
+    """Return how many processors this process may use: by its affinity, and by the quota of its control group (v2)."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

@@ -34,7 +34,7 @@ from benchmarks.server.tables import write_tables
 
 _POST = Path(__file__).parent / "post.lua"
 _TOLERANCE = 1e-5
-_PROBE_PAUSE_SECONDS = 0.01
+_PROBE_SECONDS = 0.01
 
 CONNECTIONS = (1, 8, 64)
 WORK = {"iris": (1, 10, 100, 1000, 10000), "wide": (1000,)}
@@ -110,7 +110,8 @@ class Bench:
                                 self._load(number, server, processes[server], Cell(name, rows, connections))
                     for server in random.sample(candidates, len(candidates)) if name in MEANWHILE else ():
                         cell = Cell(name, MEANWHILE[name], MEANWHILE_CONNECTIONS)
-                        self._load_meanwhile(number, server, processes[server], cell)
+                        if f"{cell.rows} rows of {name}" not in self.wrong[server.name]:
+                            self._load_meanwhile(number, server, processes[server], cell)
 
     def _load(self, number: int, server: Server, process: Running, cell: Cell) -> None:
         cpu = process.cpu_seconds()
@@ -132,7 +133,7 @@ class Bench:
                 measured = self._wrk(server, process, cell, max(self._seconds, 3))
             process.settle()
             for figure, share in (("p50", 50), ("p99", 99)):
-                measured[f"{probe}_{figure}_ms"] = float(np.percentile(latencies or [np.inf], share)) * 1e3
+                measured[f"{probe}_{figure}_ms"] = float(np.percentile(latencies, share)) * 1e3
             self.meanwhile.append({"round": number, "server": server.name, **asdict(cell), "probe": probe, **measured})
             _log(f"round {number} {server.name} {cell} meanwhile {probe}: {measured}")
 
@@ -146,10 +147,13 @@ class Bench:
         return measured
 
     def _answer(self, server: Server, process: Running, model: str, count: int) -> npt.NDArray[Any]:
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
+        try:
             _, answer = post(process.port, server.predict, server.body(self._models[model].rows(count)))
             return server.probabilities(answer, count)
-        return np.empty((0, 0))
+        except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
+            if server.name == FLOOR:
+                raise
+            return np.empty((0, 0))
 
     @contextlib.contextmanager
     def _serve(self, server: Server, name: str) -> Iterator[Running]:
@@ -164,17 +168,28 @@ class Bench:
 
 @contextlib.contextmanager
 def _probing(port: int, method: str, path: str, body: bytes | None) -> Iterator[list[float]]:
-    """Send a light request now and then while the block runs, and give the seconds that each took."""
+    """Send a light request every so often while the block runs, and give the seconds that each took.
+
+    A request that is due while the one before it waits is sent after it, and has waited since it was due.
+
+    Raises:
+        RuntimeError: one was not answered with 200.
+    """
     latencies: list[float] = []
+    failures: list[str] = []
     over = threading.Event()
 
     def probe() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        while not over.wait(_PROBE_PAUSE_SECONDS):
-            start = time.perf_counter()
+        due = time.perf_counter()
+        while not over.wait(max(0, due - time.perf_counter())):
             connection.request(method, path, body, {"Content-Type": "application/json"})
-            connection.getresponse().read()
-            latencies.append(time.perf_counter() - start)
+            response = connection.getresponse()
+            response.read()
+            if response.status != http.client.OK:
+                failures.append(f"{method} {path} was answered with {response.status}")
+            latencies.append(time.perf_counter() - due)
+            due += _PROBE_SECONDS
         connection.close()
 
     thread = threading.Thread(target=probe)
@@ -184,6 +199,8 @@ def _probing(port: int, method: str, path: str, body: bytes | None) -> Iterator[
     finally:
         over.set()
         thread.join()
+    if failures or not latencies:
+        raise RuntimeError(failures[0] if failures else f"{method} {path} was not answered")
 
 
 def _log(message: str) -> None:

@@ -102,11 +102,14 @@ def _grid(loads: Mapping[tuple[Any, ...], Mapping[str, Figures]], figure: str, c
     names = list(dict.fromkeys(name for place in places for name in loads[place]))
     names.sort(key=lambda name: loads["iris", 1, 8][name]["cpu_us"])
     head = ["server", *(f"{rows} x {30 if model == 'wide' else 4}" for model, rows, _ in places)]
-    cells = [
-        [name, *(f"{loads[place][name][figure]:.0f}" if name in loads[place] else "wrong" for place in places)]
-        for name in names
-    ]
+    cells = [[name, *(_cell(loads[place].get(name), figure) for place in places)] for name in names]
     return table(head, cells)
+
+
+def _cell(figures: Figures | None, figure: str) -> str:
+    if figures is None:
+        return "wrong"
+    return f"{figures[figure]:.0f}" if figures["requests"] else "no answer"
 
 
 def _meanwhile(meanwhile: Mapping[tuple[Any, ...], Mapping[str, Figures]]) -> str:

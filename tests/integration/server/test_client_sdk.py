@@ -50,15 +50,28 @@ IN_PROCESS = """
 from service import ModelLoadServer
 
 service = ModelLoadServer()
-print(service.predict(rows[:1]).model_dump_json())
-print(service.predict(rows).model_dump_json())
-print(service.predict_label(rows[:1]).model_dump_json())
-print(service.predict_label(rows).model_dump_json())
-try:
-    service.predict([[1]])
-except ValueError as error:
-    print(error)
+answers = []
+for rows in batches:
+    for method in (service.predict, service.predict_label):
+        try:
+            answers.append(method(rows).model_dump())
+        except ValueError as error:
+            answers.append({"detail": str(error)})
+print(json.dumps(answers))
 """
+# Read and written in one way when they are few, and in another when they are many.
+BATCHES = [
+    ROWS[:1],
+    ROWS,
+    ROWS * 50,
+    [[number / 7, 1, -0.0, 1e-3] for number in range(1000)],
+    [[1]],
+    [],
+    [*ROWS * 50, [1, 2, 3]],
+    [*ROWS * 50, [1, 2, 3, "4"]],
+    [*ROWS * 50, [1, 2, 3, True]],
+    [*ROWS * 50, [1, 2, 3, 1e39]],
+]
 
 
 def run(script: str, url: str, home: Path) -> list[str]:
@@ -92,6 +105,11 @@ def test_asynchronous_client(iris: Server, tmp_path: Path) -> None:
 
 
 def test_service_in_the_process_gives_the_same_answers(iris: Server, tmp_path: Path) -> None:
-    *answers, refusal = run(IN_PROCESS, iris.url, tmp_path)
-    assert [json.loads(answer) for answer in answers] == predictions(iris)
-    assert refusal == "data[0] has length 1; expected 4 numbers."
+    [answers] = run(f"batches = {BATCHES!r}\n{IN_PROCESS}", iris.url, tmp_path)
+    over_http = [
+        iris.client.post(route, json={"data": rows}).json()
+        for rows in BATCHES
+        for route in ("/predict", "/predict/label")
+    ]
+    assert json.loads(answers) == over_http
+    assert sum("detail" in answer for answer in over_http) == 12

@@ -193,7 +193,7 @@ init = Model.__init__
 
 def say_slow(self, *arguments):
     init(self, *arguments)
-    self.seconds = lambda rows: 1
+    self.seconds = lambda rows: rows - 1
 
 Model.__init__ = say_slow
 """
@@ -203,7 +203,7 @@ def test_slow_inference_holds_up_nobody(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     environment = {**IRIS, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     with serving(tmp_path, environment, "slow:ModelLoadServer") as server, ThreadPoolExecutor() as others:
-        slow = others.submit(server.predict, [[9, 9, 9, 9]])
+        slow = others.submit(server.predict, [[9, 9, 9, 9]] * 2)
         answered = 0
         while not slow.done():
             assert server.client.get("/health").status_code == 200

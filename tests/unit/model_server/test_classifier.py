@@ -124,7 +124,8 @@ def test_a_length_that_a_free_dimension_cannot_have_is_refused(tmp_path: Path) -
         loaded.probabilities(np.ones((2, 2, 3), np.float32))
 
 
-def test_a_row_without_a_finite_answer_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [1, 200])
+def test_a_row_without_a_finite_answer_is_refused(tmp_path: Path, before: int) -> None:
     nodes = [
         helper.make_node("ReduceSum", ["rows", "axes"], ["sums"], keepdims=1),
         helper.make_node("Div", ["rows", "sums"], ["p"]),
@@ -136,5 +137,6 @@ def test_a_row_without_a_finite_answer_is_refused(tmp_path: Path) -> None:
         {"axes": np.array([1], np.int64)},
     )
     path, _ = save(made, tmp_path, ["a", "b", "c"])
-    with pytest.raises(RequestError, match=r"no finite answer to data\[1\]"):
-        Classifier(ModelFile.read(path), ["a", "b", "c"]).probabilities(np.array([[1, 1, 1], [0, 0, 0]], np.float32))
+    rows = np.array([[1, 1, 1]] * before + [[0, 0, 0], [1, 1, 1]], np.float32)
+    with pytest.raises(RequestError, match=rf"no finite answer to data\[{before}\]"):
+        Classifier(ModelFile.read(path), ["a", "b", "c"]).probabilities(rows)

@@ -1,6 +1,7 @@
 """The gateway in front of applications that misbehave."""
 
 import asyncio
+import re
 from collections.abc import Callable
 
 import httpx
@@ -94,6 +95,91 @@ def test_what_the_client_has_is_not_sent_again(
     assert (response.status_code, response.headers["etag"]) == (status, '"1"')
     assert response.text == ("fine" if status == 200 else "")
     assert ("content-length" in response.headers) == (status == 200)
+
+
+def post(app: ASGIApp, *headers: tuple[str, str], body: bytes = b'{"data": [[1, 2, 3, 4]]}') -> httpx.Response:
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            return await client.post("/predict", content=body, headers=list(headers))
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("headers", "named"),
+    [
+        ([("X-Request-ID", "order-7/b")], "order-7/b"),
+        ([("traceparent", f"00-{'a1' * 16}-{'b2' * 8}-01")], "a1" * 16),
+        ([("traceparent", f"00-{'a1' * 16}-{'b2' * 8}-01"), ("X-Request-ID", "mine")], "mine"),
+        ([("traceparent", f"00-{'a1' * 16}-{'b2' * 8}-01"), ("X-Request-ID", "two words")], "a1" * 16),
+    ],
+)
+def test_a_request_is_named_by_its_client(
+    gateway: Callable[[ASGIApp], Gateway], headers: list[tuple[str, str]], named: str
+) -> None:
+    app = gateway(Starlette())
+    assert post(app, *headers).headers["x-request-id"] == named
+    assert post(app, *headers, body=b"").headers["x-request-id"] == named
+    assert get(app, "/none", dict(headers)).headers["x-request-id"] == named
+
+
+@pytest.mark.parametrize(
+    "header",
+    [("X-Request-ID", "x" * 129), ("X-Request-ID", "{}"), ("traceparent", f"00-{'0' * 32}-{'b2' * 8}-01")],
+)
+def test_a_name_that_is_none_is_replaced(gateway: Callable[[ASGIApp], Gateway], header: tuple[str, str]) -> None:
+    app = gateway(Starlette())
+    names = [post(app, header).headers["x-request-id"] for _ in range(2)]
+    assert header[1] not in names
+    assert len(set(names)) == 2
+
+
+def test_a_failure_is_logged_with_the_name_of_its_request(
+    gateway: Callable[[ASGIApp], Gateway], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def failing(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise RuntimeError
+
+    response = get(gateway(failing), "/known", {"X-Request-ID": "order-7"})
+    assert (response.status_code, response.headers["x-request-id"]) == (500, "order-7")
+    assert "GET /known failed, request order-7" in caplog.text
+
+
+@pytest.mark.parametrize("values", [("text/plain", "application/json"), ("application/json", "text/plain")])
+def test_each_value_of_a_repeated_header_counts(gateway: Callable[[ASGIApp], Gateway], values: tuple[str, str]) -> None:
+    response = post(gateway(Starlette()), *(("Content-Type", value) for value in values))
+    assert (response.status_code, "text/plain" in response.json()["detail"]) == (415, True)
+
+
+def test_a_request_that_is_cut_off_at_the_end_is_told_so(gateway: Callable[[ASGIApp], Gateway]) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def cut_off() -> None:
+        scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
+        task = asyncio.create_task(gateway(Starlette())(scope, asyncio.Event().wait, send))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    asyncio.run(cut_off())
+    assert [message.get("status", message.get("body")) for message in sent] == [
+        503,
+        b'{"detail":"The server is stopping; send the request again."}',
+    ]
+
+
+def test_durations_stand_in_buckets(telemetry: Telemetry) -> None:
+    for seconds in (0.001, 0.0011, 7, 70):
+        telemetry.observe("/predict", 200, seconds)
+    exposed = telemetry.exposition().decode()
+    buckets = dict(re.findall(r'seconds_bucket{.*le="(.*?)".*} (.*)', exposed))
+    assert [buckets[bound] for bound in ("0.0005", "0.001", "0.0025", "5.0", "10.0", "+Inf")] == [
+        "0.0", "1.0", "2.0", "2.0", "3.0", "4.0",
+    ]  # fmt: skip
+    assert re.search(r"duration_seconds_sum{.*} 77.0021", exposed)
 
 
 def test_client_that_goes_away_gets_no_answer(gateway: Callable[[ASGIApp], Gateway], telemetry: Telemetry) -> None:

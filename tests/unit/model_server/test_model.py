@@ -1,10 +1,14 @@
 """The answers of the prediction routes, before they become JSON."""
 
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from model_server.model import Model
 from model_server.settings import Settings
+from tests.support.classifiers import classifier, save
 from tests.support.processes import IRIS
 
 
@@ -33,11 +37,20 @@ def test_labels(iris: Model) -> None:
     assert iris.labels == {"0": "setosa", "1": "versicolor", "2": "virginica"}
 
 
-def test_more_rows_take_more_time(iris: Model) -> None:
-    assert 0 < iris.seconds(1) <= iris.seconds(1000)
+@pytest.mark.parametrize(
+    ("one", "many", "ten"),
+    [(0.001, 0.004, 0.001 + 9 * 0.001), (0.0001, 0.0001, 0.0001), (0.02, None, 0.2)],
+    ids=["rows cost", "rows cost nothing", "slow"],
+)
+def test_time_of_many_rows(monkeypatch: pytest.MonkeyPatch, one: float, many: float | None, ten: float) -> None:
+    """The time of one row is measured and that of several, which tells what each more of them takes."""
+    measured = [[1, one], [1, many]]
+    monkeypatch.setattr("model_server.model.timeit.repeat", lambda *_, **__: measured.pop(0))
+    monkeypatch.setattr("model_server.model._LONG_SECONDS", 4 * one if many else 0.005)
+    assert Model.load(Settings.read(IRIS)).seconds(10) == pytest.approx(ten)
 
 
-def test_each_row_of_a_slow_model_takes_as_long_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model_server.model._SLOW_SECONDS", 0)
-    slow = Model.load(Settings.read(IRIS))
-    assert slow.seconds(10) == pytest.approx(10 * slow.seconds(1))
+def test_time_of_rows_of_any_length_is_unknown(tmp_path: Path) -> None:
+    model, labels = save(classifier(row_shape=("length", 2)), tmp_path, ["a", "b", "c"])
+    settings = Settings.read({"MODEL_FILEPATH": str(model), "LABEL_FILEPATH": str(labels)})
+    assert Model.load(settings).seconds(1) == math.inf

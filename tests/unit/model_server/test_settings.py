@@ -1,11 +1,12 @@
 """The service's settings."""
 
+import os
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from model_server.settings import Settings
+from model_server.settings import Settings, processors
 from tests.support.processes import IRIS
 from volume.settings import SettingsError
 
@@ -36,3 +37,15 @@ def test_defaults_stand_in_the_volume() -> None:
     defaults = {field.name: str(field.default) for field in msgspec.structs.fields(Settings)}
     assert defaults["model_filepath"] == "/workdir/model.onnx"
     assert defaults["label_filepath"] == "/workdir/label.json"
+
+
+def test_processors_are_at_most_those_of_the_machine() -> None:
+    assert 1 <= processors() <= (os.cpu_count() or 1)
+
+
+def test_processors_are_at_most_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model_server.settings.os.sched_getaffinity", lambda _: set(range(64)))
+    quotas = {"max 100000": 64, "250000 100000": 3, "50000 100000": 1, "": 64}
+    for text, count in quotas.items():
+        monkeypatch.setattr(Path, "read_text", lambda *_, text=text: text)
+        assert processors() == count
