@@ -34,7 +34,7 @@ export BENTOML_HOME ?= $(CURDIR)/.bentoml
 export SERVER_IMAGE LOADER_IMAGE KUSTOMIZE CONTEXT
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format requirements manifests images e2e e2e-cluster bench bench-loader model
+.PHONY: help serve test nightly soak sbom lint format requirements manifests images e2e e2e-cluster bench bench-loader model
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,19 @@ test: $(UV) ## Run all tests, with coverage
 	$(RUN) --group dev coverage run -m pytest
 	$(RUN) --group dev coverage combine --quiet
 	$(RUN) --group dev coverage report
+
+nightly: $(UV) ## Run the tests of faults as often as they need to be believed (a quarter of an hour)
+	NIGHTLY=true $(RUN) --group dev pytest tests/unit/model_server/test_codec_properties.py \
+		tests/integration/server/test_hostile.py tests/integration/server/test_overload.py \
+		tests/integration/server/test_end.py
+
+soak: $(UV) ## Send a million requests, good and bad, and see what grows (REQUESTS=100000 for fewer)
+	$(RUN) --group dev python -m benchmarks.server.soak $(REQUESTS)
+
+sbom: $(UV) ## Write the bills of materials of both images, in CycloneDX, to build/sbom
+	mkdir -p build/sbom
+	$(UV) export --frozen --quiet --format cyclonedx1.5 > build/sbom/model-load-server.cdx.json
+	$(UV) export --frozen --quiet --format cyclonedx1.5 --only-group loader > build/sbom/model-load-loader.cdx.json
 
 lint: $(UV) ## Check style, formatting, types and that the requirements are what uv.lock says
 	$(RUN) --group dev ruff check

@@ -1,5 +1,6 @@
 """Where this project goes beneath BentoML's decorators: how a worker starts, and how the server stops with it."""
 
+import ctypes
 import errno
 import functools
 import gc
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import bentoml
 from _bentoml_sdk import Service
+from bentoml._internal.context import server_context
 from bentoml._internal.utils.analytics import usage_stats
 from starlette.routing import Route
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _END_SECONDS = 5
+_PR_SET_PDEATHSIG = 1
 
 usage_stats.do_not_track.cache_clear()  # BentoML's command has asked before it imported us, who have set it
 
@@ -53,14 +56,17 @@ class ModelService(Service[T]):
             model = served_model()
         except (SettingsError, StartError) as error:
             _exit(error)
+        if server_context.worker_index is not None:
+            _end_with_parent()
         # One worker a service: its metrics need no files, which a second server in the same BENTOML_HOME would wipe.
         os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
         # The parent of the workers never serves, and need not pay for what serving imports.
         from bentoml._internal.server.http.traffic import TimeoutMiddleware  # noqa: PLC0415
         from starlette.applications import Starlette  # noqa: PLC0415
-        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: PLC0415
+        from uvicorn.config import HTTP_PROTOCOLS  # noqa: PLC0415
 
-        from model_server.http import Gateway, refuse_malformed  # noqa: PLC0415
+        from model_server.connection import Connection  # noqa: PLC0415
+        from model_server.http import Gateway  # noqa: PLC0415
         from model_server.pages import describe, page_routes  # noqa: PLC0415
         from model_server.telemetry import Telemetry  # noqa: PLC0415
 
@@ -78,11 +84,10 @@ class ModelService(Service[T]):
             entry for entry in app.user_middleware if cast("object", entry.cls) is not TimeoutMiddleware
         ]
         logging.getLogger("uvicorn.access").propagate = False  # it would compose lines that nobody gets to read
-        HttpToolsProtocol.send_400_response = refuse_malformed  # type: ignore[assignment, method-assign]
         # What is there now stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        return Gateway(
+        gateway = Gateway(
             app,
             model,
             telemetry,
@@ -92,6 +97,9 @@ class ModelService(Service[T]):
                 *(route.path for route in (*app.routes, *pages) if isinstance(route, Route)),
             ],
         )
+        # The worker leaves it to uvicorn which protocol to speak.
+        HTTP_PROTOCOLS["auto"] = functools.partial(Connection, gateway, settings)  # type: ignore[assignment]
+        return gateway
 
 
 class _Lazily(MetaPathFinder):
@@ -153,6 +161,12 @@ def _end_with_worker(_signal: int, _frame: FrameType | None) -> None:
             _exit(child.si_status)
     elif child.si_status not in (signal.SIGTERM, signal.SIGINT):
         _exit(f"a worker was killed by signal {child.si_status}")
+
+
+def _end_with_parent() -> None:
+    """Have the kernel stop this worker when its process manager is killed: it would serve on, and nobody would know."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

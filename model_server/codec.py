@@ -146,13 +146,13 @@ class RowCodec:
         smallest, largest = self.limits
         if self.dtype.kind == "f":
             try:
-                with np.errstate(over="ignore"):
-                    floats = np.array(numbers, np.float64).astype(self.dtype)
+                floats = np.array(numbers, np.float64)
             except OverflowError:  # an integer beyond float64
                 self._refuse(numbers, [smallest <= number <= largest for number in numbers], shape)
-            if not np.isfinite(floats).all():
-                self._refuse(numbers, np.isfinite(floats).tolist(), shape)
-            return floats
+            fits = (floats >= smallest) & (floats <= largest)
+            if not fits.all():
+                self._refuse(numbers, fits.tolist(), shape)
+            return floats.astype(self.dtype)
         if float in types:
             whole = [type(number) is int or (number.is_integer() and abs(number) <= _EXACT) for number in numbers]
             if not all(whole):

@@ -12,7 +12,7 @@ class RequestError(ValueError):
 
     Attributes:
         detail: one sentence for the client: what was wrong and what was expected.
-        status: HTTP status code, 4xx.
+        status: HTTP status code, 4xx or 503.
         headers: extra response headers.
     """
 

@@ -3,17 +3,18 @@
 import asyncio
 import itertools
 import logging
+import math
 import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from http import HTTPStatus
 from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from model_server.codec import Array, Prediction, encode, encode_prediction
 from model_server.errors import RequestError
@@ -32,9 +33,13 @@ _JSON = (b"content-type", b"application/json")
 _REQUEST_ID = re.compile(rb"[\w.:/+=@-]{1,128}")
 _TRACE_ID = re.compile(rb"[\da-f]{2}-(?!0{32})([\da-f]{32})-[\da-f]{16}-[\da-f]{2}")
 _CLIENT_CLOSED_REQUEST = 499  # nginx's status for an answer that nobody waited for
+_LARGE_BODIES = 8  # as many of the largest may be held at once
+PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})  # answered however many requests are in flight
+CUT = "model_server.cut"  # in a request's scope: the status that its connection has answered with, having waited enough
 _FAILED = "%s %s failed, request %s"
 _STOPPING = "The server is stopping; send the request again."
 _OURS = "The server failed to answer; its log says why."
+_STUCK = "Every inference takes longer than a request may; the server answers no others meanwhile."
 
 
 class Gateway:
@@ -48,8 +53,12 @@ class Gateway:
         app: what answers all other routes.
         model: the model that is served.
         telemetry: counts every request.
-        settings: say how large a body may be, and how many inferences may run at once.
+        settings: say how large a body may be, how long a request may take, and how many may be in flight and inferred.
         endpoints: paths that may stand in metrics; any other is counted as "other".
+
+    Attributes:
+        in_flight: requests that are here and have no answer yet: a connection adds each when it begins, and the gateway
+            takes it away while it waits for the body, and when it has the answer.
     """
 
     def __init__(
@@ -68,6 +77,13 @@ class Gateway:
         # No more threads than processors: they bound the memory that bodies at the limit can take, too.
         threads = max(1, processors() // settings.intra_op_num_threads)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="inference")
+        self._free_threads = asyncio.Semaphore(threads)
+        self._max_late = threads
+        self._late: set[Future[bytes]] = set()
+        self._timeout = settings.request_timeout_seconds
+        self._max_in_flight = settings.max_requests_in_flight
+        self.in_flight = 0
+        self._held_bytes = 0
         self._count = itertools.count(1)
         self._id_format = secrets.token_hex(6).encode() + b"-%d"
 
@@ -83,14 +99,31 @@ class Gateway:
         path = scope["path"]
         predict = self._predictions.get(path)
         if predict and scope["method"] == "POST":
-            status = await self._predict(predict, scope, receive, send)
+            status = await self._predict(predict, started, scope, receive, send)
         else:
             status = await self._pass_on(scope, receive, send)
-        endpoint = path if path in self._endpoints else "other"
-        self._telemetry.observe(endpoint, status, time.perf_counter() - started)
+        self.observe(path, status, time.perf_counter() - started)
 
-    async def _predict(self, predict: Callable[[Array], Prediction], scope: Scope, receive: Receive, send: Send) -> int:
+    @property
+    def is_full(self) -> bool:
+        """Whether no other request may begin."""
+        return self.in_flight >= self._max_in_flight
+
+    def observe(self, path: str, status: int, seconds: float) -> None:
+        """Count one answered request.
+
+        Args:
+            path: its raw path.
+            status: HTTP status code of the answer.
+            seconds: time from request to answer.
+        """
+        self._telemetry.observe(path if path in self._endpoints else "other", status, seconds)
+
+    async def _predict(
+        self, predict: Callable[[Array], Prediction], started: float, scope: Scope, receive: Receive, send: Send
+    ) -> int:
         status: int = HTTPStatus.OK
+        held: list[int] = []
         headers = dict(scope["headers"])
         request_id = self._request_id(headers)
         extra: Headers = ()
@@ -98,29 +131,95 @@ class Gateway:
             # Each value of a header that is there twice is checked.
             for given in (headers,) if len(headers) == len(scope["headers"]) else map(dict, zip(scope["headers"])):
                 _check_headers(given, self._max_body_bytes)
-            body = await _read_body(receive, self._max_body_bytes)
+            body = await self._read_body(receive, held)
             if len(body) > _INLINE_BYTES:
-                answer = await self._in_thread(lambda: encode_prediction(predict(self._parse(body))))
+                answer = await self._in_thread(started, lambda: self._answer(predict, self._parse(body)))
             else:
                 rows = self._parse(body)
                 if self._seconds(len(rows)) > _INLINE_SECONDS:
-                    answer = await self._in_thread(lambda: encode_prediction(predict(rows)))
+                    answer = await self._in_thread(started, lambda: self._answer(predict, rows))
                 else:
                     answer = encode_prediction(predict(rows))
         except RequestError as error:
             status, extra, answer = error.status, error.headers, _error_body(error.detail)
         except ClientDisconnect:
-            return _CLIENT_CLOSED_REQUEST
+            return int(scope.get(CUT, _CLIENT_CLOSED_REQUEST))
+        except TimeoutError:
+            status = HTTPStatus.GATEWAY_TIMEOUT
+            answer = _error_body(f"The model had no answer within {self._timeout:g} seconds.")
         except asyncio.CancelledError:  # by uvicorn, when the time to drain is over
             status, answer = HTTPStatus.SERVICE_UNAVAILABLE, _error_body(_STOPPING)
         except Exception:
             logger.exception(_FAILED, scope["method"], scope["path"], request_id[1].decode())
             status, answer = HTTPStatus.INTERNAL_SERVER_ERROR, _error_body(_OURS)
+        finally:
+            self.in_flight -= 1
+            self._held_bytes -= sum(held)
         await _send(send, status, answer, (request_id, *extra))
         return status
 
-    async def _in_thread(self, work: Callable[[], bytes]) -> bytes:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def _read_body(self, receive: Receive, held: list[int]) -> bytes:
+        """Return the body, and add to the list what of it has been counted as held."""
+        parts = []
+        size = 0
+        more = True
+        while more:
+            self.in_flight -= 1  # a slow client takes no place from others
+            try:
+                message = await receive()
+            finally:
+                self.in_flight += 1
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part = message.get("body", b"")
+            parts.append(part)
+            size += len(part)
+            if size > self._max_body_bytes:
+                raise _too_large(self._max_body_bytes)
+            more = message.get("more_body", False)
+            if size > _INLINE_BYTES:
+                held.append(len(part))
+                self._held_bytes += len(part)
+                if self._held_bytes > _LARGE_BODIES * self._max_body_bytes:
+                    raise busy()
+        if self.in_flight > self._max_in_flight:
+            raise busy()
+        return b"".join(parts)
+
+    async def _in_thread(self, started: float, work: Callable[[], bytes]) -> bytes:
+        """Return what the work gives; a timeout frees what waits for a thread, but work that has begun goes on.
+
+        Raises:
+            TimeoutError: the request has no more time.
+        """
+        async with asyncio.timeout(self._timeout - (time.perf_counter() - started)):
+            await self._free_threads.acquire()
+            job = self._threads.submit(work)
+            loop = asyncio.get_running_loop()
+
+            def has_ended(_: Future[bytes]) -> None:
+                with suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(self._free_thread, job)
+
+            job.add_done_callback(has_ended)
+            try:
+                return await asyncio.wrap_future(job)
+            except asyncio.CancelledError:
+                if not job.done():
+                    self._late.add(job)
+                raise
+
+    def _free_thread(self, job: Future[bytes]) -> None:
+        self._late.discard(job)
+        self._free_threads.release()
+
+    def _answer(self, predict: Callable[[Array], Prediction], rows: Array) -> bytes:
+        if len(rows) > 1 and self._timeout < self._seconds(len(rows)) < math.inf:
+            raise RequestError(
+                f"The model takes over {self._timeout:g} seconds for {len(rows)} rows; send them in several requests.",
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            )
+        return encode_prediction(predict(rows))
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> int:
         status = 0
@@ -130,6 +229,7 @@ class Gateway:
         async def send_in_shape(message: Message) -> None:
             nonlocal status, replaced
             if message["type"] == "http.response.start":
+                self.in_flight -= 1  # a slow reader takes no place from others
                 status = message["status"]
                 if _is_known(scope, message):
                     status = HTTPStatus.NOT_MODIFIED
@@ -145,11 +245,16 @@ class Gateway:
             if not replaced:
                 await send(message)
 
+        if scope["path"] in PROBES and scope["path"] != "/metrics" and len(self._late) >= self._max_late:
+            self.in_flight -= 1
+            await _send(send, HTTPStatus.SERVICE_UNAVAILABLE, _error_body(_STUCK), (request_id,))
+            return HTTPStatus.SERVICE_UNAVAILABLE
         try:
             await self._app(scope, receive, send_in_shape)
         except Exception:
             logger.exception(_FAILED, scope["method"], scope["path"], request_id[1].decode())
         if not status:
+            self.in_flight -= 1
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             await _send(send, status, _error_body(_OURS), (request_id,))
         return status
@@ -161,16 +266,6 @@ class Gateway:
             return b"x-request-id", given
         trace = _TRACE_ID.fullmatch(headers.get(b"traceparent", b""))
         return b"x-request-id", trace[1] if trace else self._id_format % next(self._count)
-
-
-def refuse_malformed(protocol: HttpToolsProtocol, _message: str) -> None:
-    """Answer what is not HTTP at all, in place of uvicorn's plain text (`HttpToolsProtocol.send_400_response`)."""
-    body = _error_body("The request is not valid HTTP/1.1.")
-    protocol.transport.write(
-        b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-        b"content-length: %d\r\n\r\n%b" % (len(body), body)
-    )
-    protocol.transport.close()
 
 
 async def _refuse_websocket(scope: Scope, send: Send) -> None:
@@ -192,21 +287,13 @@ def _check_headers(headers: Mapping[bytes, bytes], max_body_bytes: int) -> None:
         raise _too_large(max_body_bytes)
 
 
-async def _read_body(receive: Receive, max_body_bytes: int) -> bytes:
-    parts = []
-    size = 0
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        part = message.get("body", b"")
-        parts.append(part)
-        size += len(part)
-        if size > max_body_bytes:
-            raise _too_large(max_body_bytes)
-        more = message.get("more_body", False)
-    return b"".join(parts)
+def busy() -> RequestError:
+    """Return the refusal of a request that would be one too many."""
+    return RequestError(
+        "The server has as many requests as it can answer soon; send this one again later.",
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        ((b"retry-after", b"1"),),
+    )
 
 
 def _unsupported(header: str, value: bytes, expected: str) -> RequestError:

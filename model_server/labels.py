@@ -7,6 +7,8 @@ from typing import Any
 from model_server.errors import StartError
 from volume.receipt import FileRecord, ReceiptError
 
+_MAX_SIZE = 4 << 20
+
 
 def load_labels(path: Path, record: FileRecord | None = None) -> tuple[str, ...]:
     """Return the class names in the order of their indices.
@@ -18,9 +20,12 @@ def load_labels(path: Path, record: FileRecord | None = None) -> tuple[str, ...]
         record: what the loader's receipt says of it, if there is one.
 
     Raises:
-        StartError: the file cannot be read, is not that of the record, is not such an object, or leaves an index out.
+        StartError: the file cannot be read, is too large, is not that of the record, is not such an object, or leaves
+            an index out.
     """
     try:
+        if (size := path.stat().st_size) > _MAX_SIZE:
+            raise StartError(f"LABEL_FILEPATH: {path} has {size} bytes, a label file at most {_MAX_SIZE}")
         content = path.read_bytes()
         if record:
             record.check_content(path, content)

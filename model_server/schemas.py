@@ -10,9 +10,13 @@ Rows = Annotated[list[Any], Field(description="Rows of numbers, each of the shap
 
 _ERRORS = {
     400: "The body is not JSON, or its data not rows that the model takes.",
+    408: "The request did not arrive in time.",
     413: "The body is larger than the limit.",
     415: "The body is not application/json.",
+    431: "The path and the headers are larger than 64 KiB.",
     500: "The server failed.",
+    503: "Too many requests are in flight.",
+    504: "The model did not answer in time.",
 }
 
 

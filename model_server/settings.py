@@ -11,11 +11,19 @@ from msgspec import Meta
 
 from volume.settings import VolumeSettings
 
+_DAY = 86_400
+
 
 class Settings(VolumeSettings, frozen=True, kw_only=True):
     """The service's settings; each field is an environment variable in capitals."""
 
     max_body_bytes: Annotated[int, Meta(gt=0, description="the largest request body accepted, in bytes")] = 8 << 20
+    max_requests_in_flight: Annotated[
+        int, Meta(gt=0, description="requests that may wait for their answer at once")
+    ] = 128
+    request_timeout_seconds: Annotated[
+        float, Meta(gt=0, le=_DAY, description="how long a request may take to arrive, and then to be answered")
+    ] = 15
     intra_op_num_threads: Annotated[int, Meta(gt=0, description="the processors that one inference uses")] = 1
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """The receipt that a load leaves beside the model: what stands in the volume, and where it came from."""
 
 import hashlib
+import stat
 from datetime import datetime
 from pathlib import Path, PurePath
 
@@ -9,6 +10,7 @@ from msgspec import Struct
 
 RECEIPT = "receipt.json"
 _BLOCK = 1 << 20
+_MAX_SIZE = 16 << 20
 
 
 class ReceiptError(ValueError):
@@ -42,7 +44,10 @@ class FileRecord(Struct, frozen=True, kw_only=True):
     def check(self, path: Path) -> None:
         """Read the file at `path` and raise `ReceiptError` unless it is the one that was loaded."""
         try:
-            self._check_size(path, path.stat().st_size)
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise ReceiptError(f"{path} is not a regular file, as its receipt says: load it again")
+            self._check_size(path, status.st_size)
             self._check_sha256(path, sha256_of(path))
         except OSError as error:
             raise ReceiptError(f"cannot read {path}, which its receipt lists: {error.strerror}") from error
@@ -91,6 +96,11 @@ class Receipt(Struct, frozen=True, kw_only=True):
         """
         path = directory / RECEIPT
         try:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise ReceiptError(f"cannot read the receipt {path}: it is not a regular file")
+            if status.st_size > _MAX_SIZE:
+                raise ReceiptError(f"{path} is not a receipt of the loader: it has {status.st_size} bytes")
             return msgspec.json.decode(path.read_bytes(), type=cls)
         except FileNotFoundError:
             return None

@@ -107,6 +107,11 @@ def service_environment(home: Path, environment: Mapping[str, str]) -> dict[str,
     return {**inherited, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", **environment}
 
 
+def children(parent: int) -> list[int]:
+    """Return the ids of the processes that this one has started."""
+    return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that nothing listens on, nor is given to a client before it is used."""
     while True:

@@ -116,6 +116,18 @@ def test_a_refusal_is_not_tried_again(
 
 
 @pytest.mark.parametrize("kind", ["metadata", "media"])
+@pytest.mark.parametrize("code", [301, 302, 307, 308])
+def test_a_redirection_is_not_followed(target: Target, server: FaultServer, kind: str, code: int) -> None:
+    server.on(kind, always(status(code, Location=f"{server.url}/download/storage/v1/b/other/o/elsewhere")))
+
+    run = target.load()
+
+    assert_failed(run, 1, MODEL, str(code))
+    assert [request for request in server.requests if "elsewhere" in request] == []
+    target.assert_empty()
+
+
+@pytest.mark.parametrize("kind", ["metadata", "media"])
 @pytest.mark.parametrize("code", [408, 429, 500, 503])
 def test_a_passing_failure_is_tried_again(
     target: Target, server: FaultServer, pair: Pair, kind: str, code: int

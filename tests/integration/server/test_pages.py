@@ -32,7 +32,7 @@ def test_document_describes_the_five_routes(iris: Server) -> None:
         assert set(document["paths"][path]["get"]["responses"]) == {"200", "500"}
     for path in ("/predict", "/predict/label"):
         operation = document["paths"][path]["post"]
-        assert set(operation["responses"]) == {"200", "400", "413", "415", "500"}
+        assert set(operation["responses"]) == {"200", "400", "408", "413", "415", "431", "500", "503", "504"}
         for status, response in operation["responses"].items():
             schema = response["content"]["application/json"]["schema"]
             assert schema["required"] == (["prediction"] if status == "200" else ["detail"])

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.support.classifiers import classifier, save
-from tests.support.processes import BENTOML_SERVE, IRIS, ONE_PROCESS, Server, serving, starting, until
+from tests.support.processes import BENTOML_SERVE, IRIS, ONE_PROCESS, Server, children, serving, starting, until
 
 COMMANDS = pytest.mark.parametrize("command", [BENTOML_SERVE, ONE_PROCESS], ids=["bentoml serve", "one process"])
 
@@ -134,7 +134,3 @@ def test_ends_with_a_killed_worker(tmp_path: Path, container: dict[str, str]) ->
         assert "model-load-server: a worker was killed by signal 9" in server.log.read_text()
         with pytest.raises(httpx.TransportError):
             server.client.get("/readyz")
-
-
-def children(parent: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]

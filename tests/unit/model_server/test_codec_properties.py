@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from model_server import codec
@@ -51,14 +51,13 @@ def read(value: Any, shape: tuple[int | None, ...], dtype: np.dtype[Any]) -> Any
     if type(value) not in (int, float) or not -math.inf < value < math.inf:
         raise RefusedError
     if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            try:
-                number = np.float64(value).astype(dtype)
-            except OverflowError as error:
-                raise RefusedError from error
-        if not np.isfinite(number):
+        try:
+            number = float(value)
+        except OverflowError as error:
+            raise RefusedError from error
+        if abs(number) > float(np.finfo(dtype).max):
             raise RefusedError
-        return number.item()
+        return np.float64(number).astype(dtype).item()
     limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     if type(value) is float and abs(value) >= 2**53:
         raise RefusedError
@@ -129,7 +128,6 @@ def cases(draw: st.DrawFn) -> tuple[tuple[int | None, ...], str, bytes]:
     return shape, dtype, body
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(cases(), st.sampled_from([0, codec._FEW_BYTES]))
 @example(((4,), "float32", b'\xef\xbb\xbf{"data":[[1,2,3,4]]}'), 0)
 @example(((4,), "float32", b'[{"data":[1,2,3,4]}]'), 0)

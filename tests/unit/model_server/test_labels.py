@@ -21,6 +21,7 @@ def test_orders_the_names_by_index(tmp_path: Path) -> None:
         ("", "is not JSON"),
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
+        ("[" * 5_000_000, "has 5000000 bytes, a label file at most 4194304"),
         ('{"0": "a", "0": "b"}', "a key stands in it twice"),
         ('["a", "b"]', "must be a JSON object"),
         ("{}", "must be a JSON object"),

@@ -1,6 +1,7 @@
 """A receipt is what was loaded, and tells when the files are not."""
 
 import hashlib
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -64,6 +65,23 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / RECEIPT).mkdir()
     with pytest.raises(ReceiptError, match=r"cannot read the receipt .*receipt\.json"):
         Receipt.read(tmp_path)
+
+
+def test_what_would_be_read_without_end_is_refused(tmp_path: Path, receipt: Receipt) -> None:
+    path = tmp_path / RECEIPT
+    os.mkfifo(path)
+    with pytest.raises(ReceiptError, match="not a regular file"):
+        Receipt.read(tmp_path)
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ReceiptError, match="is not a receipt of the loader: it has 1099511627776 bytes"):
+        Receipt.read(tmp_path)
+    weights = tmp_path / "parts/w"
+    weights.unlink()
+    os.mkfifo(weights)
+    with pytest.raises(ReceiptError, match="not a regular file"):
+        msgspec.structs.replace(receipt.external_data[0], size=0).check(weights)
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "a\\u0000b"])

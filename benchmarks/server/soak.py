@@ -1,0 +1,132 @@
+"""A long time of requests, good and bad, in one process: what grows, and how fast.
+
+`python -m benchmarks.server.soak [REQUESTS]`
+"""
+
+import asyncio
+import itertools
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from benchmarks.environments import ROOT
+from tests.support.processes import IRIS, ONE_PROCESS, Server, serving
+
+_REQUESTS = 1_000_000
+_CONNECTIONS = 16
+_TOGETHER = 25  # sent at once on a connection, which then is closed
+_SAMPLES = 50
+_PATHS = 10_000
+_GOOD = b'{"data": [[5.1, 3.5, 1.4, 0.2]]}'
+_MANY = b'{"data": [' + b"[5.1, 3.5, 1.4, 0.2], " * 999 + b"[5.1, 3.5, 1.4, 0.2]]}"
+
+
+def _post(body: bytes, head: bytes = b"") -> bytes:
+    return b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%b\r\n%b" % (len(body), head, body)
+
+
+def _get(path: bytes) -> bytes:
+    return b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path
+
+
+def _mixture() -> Iterator[list[tuple[bytes, int]]]:
+    """Yield what goes over one connection: requests, each with the status that answers it."""
+    paths = itertools.cycle(_get(b"/unknown/%d" % number) for number in range(_PATHS))
+    last = itertools.cycle(
+        [
+            (b"nonsense\r\n\r\n", 400),
+            (_post(_GOOD), 200),
+            (b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000 + b"\r\n\r\n", 431),
+            (_post(_GOOD), 200),
+            (_post(_GOOD)[:-5], 0),  # the client goes away
+            (b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 400),
+        ]
+    )
+    while True:
+        yield [
+            *((_post(_GOOD), 200) for _ in range(_TOGETHER - 9)),
+            (_post(b"{"), 400),
+            (_post(b'{"data": [[1, 2, 3]]}'), 400),
+            (_post(_GOOD, b"Content-Encoding: gzip\r\n"), 415),
+            (_post(_MANY), 200),
+            (next(paths), 404),
+            (next(paths), 404),
+            (_get(b"/metadata"), 200),
+            (_get(b"/predict"), 405),
+            next(last),
+        ]
+
+
+async def _exchange(port: int, requests: list[tuple[bytes, int]], statuses: Counter[str]) -> None:
+    """Send the requests, each once the one before it is answered, and count the answers."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for sent, expected in requests:
+            writer.write(sent)
+            if not expected:
+                break
+            head = await reader.readuntil(b"\r\n\r\n")
+            status = int(head.split(b" ", 2)[1])
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            await reader.readexactly(length)
+            statuses[str(status) if status == expected else f"{status}, expected {expected}"] += 1
+    finally:
+        writer.close()
+
+
+async def _send(port: int, requests: int, mixture: Iterator[list[tuple[bytes, int]]], statuses: Counter[str]) -> None:
+    async def client(exchanges: int) -> None:
+        for _ in range(exchanges):
+            await _exchange(port, next(mixture), statuses)
+
+    await asyncio.gather(*(client(requests // _TOGETHER // _CONNECTIONS) for _ in range(_CONNECTIONS)))
+
+
+def _sample(server: Server, sent: int, started: float) -> dict[str, float]:
+    process = Path(f"/proc/{server.process.pid}")
+    rollup = (process / "smaps_rollup").read_text()
+    return {
+        "requests": sent,
+        "seconds": round(time.monotonic() - started, 1),
+        "pss_kib": int(rollup.partition("Pss:")[2].split()[0]),
+        "descriptors": len(list((process / "fd").iterdir())),
+        "series": sum(not line.startswith("#") for line in server.client.get("/metrics").text.splitlines()),
+    }
+
+
+def main() -> None:
+    """Run it, print what grew, and write the samples to `benchmarks/results/soak.json`."""
+    requests = int(sys.argv[1]) if len(sys.argv) > 1 else _REQUESTS
+    each = max(requests // _SAMPLES, _TOGETHER * _CONNECTIONS)
+    statuses: Counter[str] = Counter()
+    samples = []
+    with tempfile.TemporaryDirectory() as home, serving(Path(home), IRIS, command=ONE_PROCESS) as server:
+        port = httpx.URL(server.url).port or 0
+        mixture = _mixture()
+        started = time.monotonic()
+        for _ in range(requests // each):
+            asyncio.run(_send(port, each, mixture, statuses))
+            samples.append(_sample(server, sum(statuses.values()), started))
+            print(samples[-1], flush=True)
+    # The first fifth is the time in which caches and pools fill.
+    later = samples[len(samples) // 5 :]
+    slope, _ = np.polyfit([one["requests"] for one in later], [one["pss_kib"] for one in later], 1)
+    result = {
+        "requests": sum(statuses.values()),
+        "statuses": dict(statuses),
+        "pss_bytes_per_request": round(float(slope) * 1024, 3),
+        "samples": samples,
+    }
+    (ROOT / "benchmarks" / "results" / "soak.json").write_text(json.dumps(result, indent=1) + "\n")
+    print({name: value for name, value in result.items() if name != "samples"})
+
+
+if __name__ == "__main__":
+    main()

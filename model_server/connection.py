@@ -1,0 +1,192 @@
+"""Connections: how much of the server one may take, and for how long."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from model_server.codec import encode
+from model_server.http import CUT, PROBES, Gateway, busy
+from model_server.settings import Settings
+
+_MAX_HEAD_BYTES = 64 * 1024
+_CHUNKED_BYTES = 8  # a body in chunks of one byte takes six times its size, and extensions and trailers take some
+_SWEEP_SECONDS = 0.5
+_LINGER_SECONDS = 1
+_PATIENCE_SECONDS = 2  # the gateway's own timeout comes first, with an answer
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's protocol with the bounds that it lacks: on time, on the head of a request, and on requests in flight.
+
+    One sweep looks at all connections twice a second, so that a request costs no timer.
+
+    Args:
+        gateway: knows how many requests are in flight, and counts those that it never sees.
+        settings: say how long a request may take.
+        options: uvicorn's own arguments.
+    """
+
+    _sweeping = False
+
+    def __init__(self, gateway: Gateway, settings: Settings, **options: Any) -> None:  # noqa: ANN401 (uvicorn's)
+        super().__init__(**options)
+        self._gateway = gateway
+        self._timeout = settings.request_timeout_seconds
+        self._max_sent = _CHUNKED_BYTES * (settings.max_body_bytes + _MAX_HEAD_BYTES)
+        self._since = self.loop.time()
+        self._is_in_message = False
+        self._is_in_head = False
+        self._received = 0
+        self._is_refused = False
+        self._refusal: tuple[HTTPStatus, str] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Watch the connection."""
+        super().connection_made(transport)
+        if not Connection._sweeping:
+            Connection._sweeping = True
+            self._sweep_soon()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless the head or what follows it has no end."""
+        if self._is_refused:
+            return
+        self._received += len(data)
+        super().data_received(data)
+        if self._is_in_message and self._received > (_MAX_HEAD_BYTES if self._is_in_head else self._max_sent):
+            self._refuse(*(_long_head() if self._is_in_head else _endless()))
+
+    def on_message_begin(self) -> None:
+        """Note when a request begins."""
+        super().on_message_begin()
+        self._since = self.loop.time()
+        self._is_in_message = self._is_in_head = True
+
+    def on_headers_complete(self) -> None:
+        """Start to answer, unless the head is too large."""
+        if self._received > _MAX_HEAD_BYTES:
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > _MAX_HEAD_BYTES:
+                self._refusal = _long_head()
+                raise ValueError("the head is too large")  # has the parser stop, and uvicorn call `send_400_response`
+        super().on_headers_complete()
+        self._is_in_head = False
+        self._received = 0
+
+    def on_message_complete(self) -> None:
+        """Note when the request is here."""
+        self._is_in_message = False
+        self._since = self.loop.time()
+        self._received = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Note when the answer was written; the client still has to read it."""
+        if not self._is_in_message:
+            self._since = self.loop.time()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's sentence)
+        """Answer what is not HTTP, in place of uvicorn's plain text."""
+        self._refuse(*(self._refusal or (HTTPStatus.BAD_REQUEST, "The request is not valid HTTP/1.1.")))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 (uvicorn's own kind)
+        if self._is_refused:
+            return
+        gateway = self._gateway
+        # One of several in the pipeline is refused by the gateway: here, each would end in the start of the next.
+        if gateway.is_full and not self.pipeline and cycle.scope["path"] not in PROBES:
+            refusal = busy()
+            # A client that waits to be asked for the body may send it, or the next request.
+            gateway.observe(cycle.scope["path"], refusal.status, 0)
+            cycle.response_started = cycle.response_complete = True
+            self._write(
+                refusal.status,
+                refusal.detail,
+                *refusal.headers,
+                close=not cycle.keep_alive or cycle.waiting_for_100_continue,
+            )
+            self.on_response_complete()
+            return
+        gateway.in_flight += 1
+        super()._start_asgi_task(cycle, app)
+
+    def _refuse(self, status: HTTPStatus, detail: str) -> None:
+        """Answer what is no whole request, and close once what came before it is answered."""
+        if self._is_refused:
+            return
+        cycle = self.cycle
+        if self._is_in_message and not self._is_in_head:
+            if cycle.response_complete:
+                self._linger()
+            elif cycle.response_started:
+                self.transport.close()
+            else:
+                cycle.scope[CUT] = status  # type: ignore[literal-required]
+                cycle.disconnected = True
+                cycle.message_event.set()
+                if not self.pipeline:  # else another is answered before it, and then there is nothing to say
+                    self._write(status, detail, close=True)
+        elif cycle and not cycle.response_complete:
+            cycle.keep_alive = False
+        elif not self.transport.is_closing():
+            self._gateway.observe("", status, 0)
+            self._write(status, detail, close=True)
+
+    def _write(self, status: int, detail: str, *headers: tuple[bytes, bytes], close: bool) -> None:
+        body = encode({"detail": detail})
+        lines = [
+            b"HTTP/1.1 %d %b" % (status, HTTPStatus(status).phrase.encode()),
+            b"content-type: application/json",
+            b"content-length: %d" % len(body),
+            *(b"%b: %b" % header for header in headers),
+            *([b"connection: close"] if close else []),
+        ]
+        self.transport.write(b"\r\n".join([*lines, b"", body]))
+        if close:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Say that this is the end, and close soon.
+
+        To close with bytes unread would reset the connection, maybe before the client has read the answer.
+        """
+        self._is_refused = True
+        self._since = self.loop.time() - self._timeout + _LINGER_SECONDS
+        self.transport.write_eof()
+
+    def _sweep_soon(self) -> None:
+        self.loop.call_later(min(_SWEEP_SECONDS, self._timeout / 4), self._sweep)
+
+    def _sweep(self) -> None:
+        now = self.loop.time()
+        for connection in list(self.connections):
+            if isinstance(connection, Connection) and now - connection._since > self._timeout:
+                connection._end_if_late(now - connection._since)
+        Connection._sweeping = bool(self.connections)
+        if self.connections:
+            self._sweep_soon()
+
+    def _end_if_late(self, seconds: float) -> None:
+        if self._is_refused or self.transport.is_closing():
+            self.transport.abort()  # the client does not read what it was answered
+        elif self._is_in_message:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"The request was not here within {self._timeout:g} seconds.")
+        elif self.cycle and not self.cycle.response_complete:
+            if seconds > self._timeout + _PATIENCE_SECONDS:
+                self.transport.abort()
+        elif not self.timeout_keep_alive_task:
+            self.transport.close()  # it has never asked
+
+
+def _long_head() -> tuple[HTTPStatus, str]:
+    return (
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        f"The path and the headers are larger than {_MAX_HEAD_BYTES} bytes together.",
+    )
+
+
+def _endless() -> tuple[HTTPStatus, str]:
+    return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body takes far more bytes than it holds."

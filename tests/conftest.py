@@ -1,0 +1,15 @@
+"""How many cases the generated tests try."""
+
+from hypothesis import HealthCheck, settings
+
+from tests.support.nightly import NIGHTLY
+
+settings.register_profile(
+    "tests",
+    max_examples=20_000 if NIGHTLY else 2000,
+    deadline=None,
+    derandomize=not NIGHTLY,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("tests")

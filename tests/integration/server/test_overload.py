@@ -1,0 +1,163 @@
+"""More than the server can do, clients that take their time, and a model that does."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from model_server.settings import processors
+from tests.support.processes import IRIS, ONE_PROCESS, ROOT, Server, serving, until
+from tests.support.wire import ROW, answer, answers, connect, first_answers, request
+
+GATED = """
+import time
+from pathlib import Path
+
+from model_server.model import Model
+from service import ModelLoadServer
+
+GATE = Path(__file__).with_name("gate")
+predict = Model.predict
+seconds = Model.seconds
+
+def gated(self, rows):
+    if rows[0, 0] == 9:
+        while GATE.exists():
+            time.sleep(0.02)
+    return predict(self, rows)
+
+Model.predict = gated
+Model.seconds = lambda self, rows: 1 if rows == 2 else seconds(self, rows)
+"""
+GATED_ROWS = [[9, 9, 9, 9], [1, 1, 1, 1]]  # two rows go to a thread, there to wait while the gate is there
+TIMEOUT = 2
+
+
+@contextmanager
+def gated_server(home: Path, **environment: str) -> Iterator[tuple[Server, Path]]:
+    """Serve a model that has no answer to `GATED_ROWS` as long as the file exists."""
+    (home / "gated.py").write_text(GATED)
+    gate = home / "gate"
+    gate.touch()
+    environment = {**IRIS, **environment, "PYTHONPATH": f"{home}:{ROOT}"}
+    with serving(home, environment, "gated:ModelLoadServer", ONE_PROCESS) as server:
+        yield server, gate
+
+
+def ask_gated(server: Server) -> int:
+    return server.client.post("/predict", json={"data": GATED_ROWS}).status_code
+
+
+def ask_one(server: Server) -> int:
+    return server.client.post("/predict", json={"data": [[5.1, 3.5, 1.4, 0.2]]}).status_code
+
+
+def count(server: Server, endpoint: str, status: int) -> int:
+    wanted = f'bentoml_service_request_total{{endpoint="{endpoint}",http_response_code="{status}",'
+    lines = server.client.get("/metrics").text.splitlines()
+    return sum(int(float(line.split()[-1])) for line in lines if line.startswith(wanted))
+
+
+def test_one_request_too_many(tmp_path: Path) -> None:
+    limit = processors() + 2
+    with (
+        gated_server(tmp_path, MAX_REQUESTS_IN_FLIGHT=str(limit), REQUEST_TIMEOUT_SECONDS="60") as (server, gate),
+        ThreadPoolExecutor(limit) as clients,
+        ExitStack() as slow,
+    ):
+        for _ in range(2 * limit):  # they wait for the client, and are none of those that the server has to answer
+            connection = slow.enter_context(connect(server))
+            connection.sendall(request(length=1000))
+            slow.enter_context(connect(server))
+        assert ask_one(server) == 200
+        accepted = [clients.submit(ask_gated, server) for _ in range(limit)]
+        until(lambda: ask_one(server) == 503)
+        for path in ("/livez", "/readyz", "/healthz", "/metrics"):
+            assert server.client.get(path).status_code == 200
+        for sent in (request(), request(path=b"/nothing")):
+            with connect(server) as connection:
+                connection.sendall(sent + b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+                busy, alive = first_answers(connection, 2)
+            assert (busy.status, busy.headers["retry-after"]) == (503, "1")
+            assert "send this one again later" in busy.detail
+            assert alive.status == 200
+        with connect(server) as asking:
+            asking.sendall(request(b"", head=b"Expect: 100-continue\r\n", length=len(ROW)))
+            [busy] = answers(asking)
+            assert (busy.status, busy.headers["connection"]) == (503, "close")
+        with connect(server) as hasty:  # it waits for no answer
+            hasty.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" + 3000 * request())
+            first, *others = (one.status for one in first_answers(hasty, 3001))
+            assert (first, others) == (200, [503] * 3000)
+        gate.unlink()
+        assert [one.result() for one in accepted] == [200] * limit
+        until(lambda: ask_one(server) == 200)
+        assert count(server, "/predict", 503) >= 3000
+        assert count(server, "other", 503) == 1
+
+
+def test_timeouts(tmp_path: Path) -> None:
+    threads = processors()
+    with (
+        gated_server(tmp_path, REQUEST_TIMEOUT_SECONDS=str(TIMEOUT)) as (server, gate),
+        ThreadPoolExecutor(threads + 2) as clients,
+        ExitStack() as opened,
+    ):
+        heads = opened.enter_context(connect(server))
+        bodies = opened.enter_context(connect(server))
+        silent = opened.enter_context(connect(server))
+        deaf = opened.enter_context(connect(server))
+        deaf.sendall(b"GET /static_content/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+        heads.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        bodies.sendall(request(body=b"", length=len(ROW)))
+        trickles = [clients.submit(trickle, connection) for connection in (heads, bodies)]
+        refused = [answer(connection) for connection in (heads, bodies)]
+        assert [one.status for one in refused] == [408, 408]
+        assert all("was not here within 2 seconds" in one.detail for one in refused)
+        assert silent.recv(1) == b""
+        for one in trickles:
+            one.result()
+        assert (count(server, "/predict", 408), count(server, "other", 408)) == (1, 1)
+
+        # Those that a thread has begun, and those that wait for one.
+        late = [clients.submit(ask_gated, server) for _ in range(threads + 2)]
+        assert [one.result() for one in late] == [504] * (threads + 2)
+        assert count(server, "/predict", 504) == threads + 2
+        for path in ("/readyz", "/livez"):
+            assert "takes longer than a request may" in server.client.get(path).json()["detail"]
+        assert ask_one(server) == 200  # needs no thread
+        gate.unlink()
+        until(lambda: server.client.get("/readyz").status_code == 200)
+        assert ask_gated(server) == 200
+
+        with pytest.raises((EOFError, ConnectionError)):
+            for _ in answers(deaf):
+                pass
+
+
+def trickle(connection: socket.socket) -> None:
+    """Send a byte now and then until the server has enough."""
+    with suppress(OSError):
+        while True:
+            connection.sendall(b" ")
+            time.sleep(0.1)
+
+
+def test_a_thousand_idle_connections_change_nothing(iris: Server) -> None:
+    with ExitStack() as opened:
+        for number in range(1000):
+            connection = opened.enter_context(connect(iris))
+            if number % 2:
+                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        answered: list[int] = []
+        clients = [threading.Thread(target=lambda: answered.append(ask_one(iris))) for _ in range(8)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        assert answered == [200] * 8

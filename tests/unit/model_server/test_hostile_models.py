@@ -1,0 +1,64 @@
+"""A model that wants more than its own directory, or more memory than there is, is refused with a sentence."""
+
+from pathlib import Path
+
+import pytest
+from onnx import ModelProto, TensorProto, helper
+
+from model_server.errors import StartError
+from model_server.model import Model
+from model_server.settings import Settings
+from tests.support.classifiers import classifier, save
+
+
+def load(made: ModelProto, directory: Path) -> Model:
+    model_path, label_path = save(made, directory, ["a", "b", "c"])
+    return Model.load(Settings.read({"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)}))
+
+
+def weights_at(location: str) -> tuple[ModelProto, bytes]:
+    """Return a classifier whose weights are in another file, and the content of that."""
+    made = classifier()
+    [weights] = [tensor for tensor in made.graph.initializer if tensor.name == "weights"]
+    content = weights.raw_data
+    weights.ClearField("raw_data")
+    weights.data_location = TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=location)
+    return made, content
+
+
+@pytest.mark.parametrize("location", ["../weights", "{outside}", "link", "endless", "in/../../weights"])
+def test_weights_outside_of_the_directory(tmp_path: Path, location: str) -> None:
+    inside = tmp_path / "model"
+    (inside / "in").mkdir(parents=True)
+    made, content = weights_at(location.format(outside=tmp_path / "weights"))
+    (tmp_path / "weights").write_bytes(content)
+    (inside / "link").symlink_to("../weights")
+    (inside / "endless").symlink_to("/dev/zero")
+    with pytest.raises(StartError, match="External data path validation failed"):
+        load(made, inside)
+
+
+def test_weights_inside_of_the_directory(tmp_path: Path) -> None:
+    made, content = weights_at("weights")
+    (tmp_path / "weights").write_bytes(content)
+    assert load(made, tmp_path).metadata.data_shape == "(1, 4)"
+
+
+def test_weights_of_a_declared_size_that_are_not_there(tmp_path: Path) -> None:
+    made = classifier()
+    [weights] = [tensor for tensor in made.graph.initializer if tensor.name == "weights"]
+    weights.dims[:] = [4, 1 << 44]
+    with pytest.raises(StartError, match="cannot be loaded as an ONNX model"):
+        load(made, tmp_path)
+
+
+def test_a_tensor_that_no_memory_holds(tmp_path: Path) -> None:
+    made = classifier()
+    made.graph.initializer.append(helper.make_tensor("length", TensorProto.INT64, [1], [1 << 48]))
+    made.graph.node.insert(0, helper.make_node("ConstantOfShape", ["length"], ["vast"]))
+    made.graph.node.append(helper.make_node("ReduceSum", ["vast"], ["sum"], keepdims=0))
+    made.graph.node.append(helper.make_node("Add", [made.graph.output[0].name, "sum"], ["total"]))
+    made.graph.output[0].name = "total"
+    with pytest.raises(StartError, match="fails on a row of the shape"):
+        load(made, tmp_path)
