@@ -99,6 +99,12 @@ def test_newcomer(tmp_path: Path) -> None:
     assert status.stdout == "?? pets/\n"
 
 
+def test_check() -> None:
+    [(command, output)] = [pair for block in CONSOLE for pair in commands(block) if " -m model_server check" in pair[0]]
+    run = subprocess.run([sys.executable, *command.split()[1:]], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert re.fullmatch(re.escape(output).replace("…", ".*"), run.stdout, re.DOTALL), run.stdout
+
+
 def test_settings_table_is_whole() -> None:
     rows = dict(re.findall(r"^\| `([A-Z_0-9]+)` \| ([a-z, ]+) \|", README, re.MULTILINE))
     fields: dict[str, set[str]] = {}
