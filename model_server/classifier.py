@@ -28,6 +28,7 @@ class Classifier:
 
     Attributes:
         codec: reads rows of the model's input type and shape.
+        feature_names: what to call the values of a row; empty when the model does not say.
         sample: a row of shape (1, *row_shape) that the model has answered.
         sample_probabilities: its answer, of shape (1, classes).
 
@@ -46,6 +47,7 @@ class Classifier:
         self._options = ort.RunOptions()
         self._outputs = [self._signature.output]
         self.codec = self._signature.codec
+        self.feature_names = self._signature.feature_names
         self.sample = self._signature.sample
         self.sample_probabilities = self.probabilities(self.sample)
 

@@ -13,6 +13,7 @@ from model_server.codec import Array, RowCodec
 from model_server.errors import StartError
 
 SAMPLE_PROPERTY = "data_sample"
+NAMES_PROPERTY = "feature_names"
 
 Reader = Callable[[Any], Array]
 
@@ -45,6 +46,7 @@ class Signature:
         output: name of the output with the probabilities.
         to_matrix: turns that output's value into an array of shape (rows, classes).
         sample: a row that it has answered, of shape (1, *row_shape).
+        feature_names: what to call the values of a row; empty when the file does not say.
     """
 
     input: str
@@ -53,6 +55,7 @@ class Signature:
     output: str
     to_matrix: Reader
     sample: Array
+    feature_names: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ def read_signature(session: ort.InferenceSession, labels: Sequence[str]) -> Sign
     output, chosen = _choose(found, len(labels))
     for trial in trials:
         _check_own_label(trial, chosen.to_matrix(trial.values[output]), labels)
-    signature = Signature(name, codec, batch, output, chosen.to_matrix, chosen.sample)
+    names = _feature_names(session, codec)
+    signature = Signature(name, codec, batch, output, chosen.to_matrix, chosen.sample, names)
     return signature if batch or _takes_two(session, signature) else replace(signature, batch=1)
 
 
@@ -134,6 +138,16 @@ def _own_row(session: ort.InferenceSession, codec: RowCodec) -> Array | None:
         return codec.rows(orjson.loads(text))[:1]
     except ValueError as error:
         raise StartError(f'has a metadata property "{SAMPLE_PROPERTY}" that is no row of it: {error}') from error
+
+
+def _feature_names(session: ort.InferenceSession, codec: RowCodec) -> Sequence[str]:
+    """Return the names in the file's metadata property, unless it means something else by it."""
+    try:
+        names = orjson.loads(session.get_modelmeta().custom_metadata_map.get(NAMES_PROPERTY, "[]"))
+    except orjson.JSONDecodeError:
+        return ()
+    are_names = isinstance(names, list) and codec.row_shape == (len(names),) and {str}.issuperset(map(type, names))
+    return names if are_names else ()
 
 
 def _with_fixed_width(codec: RowCodec, own_row: Array | None) -> RowCodec:
