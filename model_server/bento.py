@@ -70,7 +70,8 @@ class ModelService(Service[T]):
         from model_server.pages import describe, page_routes  # noqa: PLC0415
         from model_server.telemetry import Telemetry  # noqa: PLC0415
 
-        telemetry = Telemetry(self.name, (self.bento and self.bento.tag.version) or "not available", model.info)
+        version = (self.bento and self.bento.tag.version) or "not available"
+        telemetry = Telemetry(self.name, version, model.info, model.receipt)
         own_routes = [route for mounted, _, _ in self.mount_apps for route in cast("Starlette", mounted).routes]
         document = describe(self.name, own_routes, model)
         pages = page_routes(self.name, document, telemetry)

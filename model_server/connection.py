@@ -9,6 +9,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from model_server.codec import encode
 from model_server.http import CUT, PROBES, Gateway, busy
 from model_server.settings import Settings
+from model_server.telemetry import reason_of
 
 _MAX_HEAD_BYTES = 64 * 1024
 _CHUNKED_BYTES = 8  # a body in chunks of one byte takes six times its size, and extensions and trailers take some
@@ -100,7 +101,7 @@ class Connection(HttpToolsProtocol):
         if gateway.is_full and not self.pipeline and cycle.scope["path"] not in PROBES:
             refusal = busy()
             # A client that waits to be asked for the body may send it, or the next request.
-            gateway.observe(cycle.scope["path"], refusal.status, 0)
+            gateway.observe(cycle.scope["path"], refusal.status, 0, reason_of(refusal.status))
             cycle.response_started = cycle.response_complete = True
             self._write(
                 refusal.status,
@@ -132,7 +133,7 @@ class Connection(HttpToolsProtocol):
         elif cycle and not cycle.response_complete:
             cycle.keep_alive = False
         elif not self.transport.is_closing():
-            self._gateway.observe("", status, 0)
+            self._gateway.observe("", status, 0, reason_of(status))
             self._write(status, detail, close=True)
 
     def _write(self, status: int, detail: str, *headers: tuple[bytes, bytes], close: bool) -> None:

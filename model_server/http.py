@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
@@ -20,7 +21,7 @@ from model_server.codec import Array, Prediction, encode, encode_prediction
 from model_server.errors import RequestError
 from model_server.model import Model
 from model_server.settings import Settings, processors
-from model_server.telemetry import Telemetry
+from model_server.telemetry import UNAVAILABLE, Telemetry, reason_of
 
 logger = logging.getLogger("model_server")
 
@@ -42,6 +43,14 @@ _OURS = "The server failed to answer; its log says why."
 _STUCK = "Every inference takes longer than a request may; the server answers no others meanwhile."
 
 
+class _Answered(NamedTuple):
+    """What a thread gives: the body, of how many rows, and the seconds that the model took."""
+
+    body: bytes
+    rows: int
+    seconds: float
+
+
 class Gateway:
     """An ASGI application around BentoML's.
 
@@ -59,6 +68,7 @@ class Gateway:
     Attributes:
         in_flight: requests that are here and have no answer yet: a connection adds each when it begins, and the gateway
             takes it away while it waits for the body, and when it has the answer.
+        max_in_flight: how many of them there may be.
     """
 
     def __init__(
@@ -79,10 +89,11 @@ class Gateway:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="inference")
         self._free_threads = asyncio.Semaphore(threads)
         self._max_late = threads
-        self._late: set[Future[bytes]] = set()
+        self._late: set[Future[_Answered]] = set()
         self._timeout = settings.request_timeout_seconds
-        self._max_in_flight = settings.max_requests_in_flight
+        self.max_in_flight = settings.max_requests_in_flight
         self.in_flight = 0
+        telemetry.in_flight = lambda: (self.in_flight, self.max_in_flight)
         self._held_bytes = 0
         self._count = itertools.count(1)
         self._id_format = secrets.token_hex(6).encode() + b"-%d"
@@ -96,33 +107,34 @@ class Gateway:
                 await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        path = scope["path"]
-        predict = self._predictions.get(path)
+        predict = self._predictions.get(scope["path"])
         if predict and scope["method"] == "POST":
-            status = await self._predict(predict, started, scope, receive, send)
+            status, reason = await self._predict(predict, started, scope, receive, send)
         else:
-            status = await self._pass_on(scope, receive, send)
-        self.observe(path, status, time.perf_counter() - started)
+            status, reason = await self._pass_on(scope, receive, send)
+        self.observe(scope["path"], status, time.perf_counter() - started, reason)
 
     @property
     def is_full(self) -> bool:
         """Whether no other request may begin."""
-        return self.in_flight >= self._max_in_flight
+        return self.in_flight >= self.max_in_flight
 
-    def observe(self, path: str, status: int, seconds: float) -> None:
+    def observe(self, path: str, status: int, seconds: float, reason: str) -> None:
         """Count one answered request.
 
         Args:
             path: its raw path.
             status: HTTP status code of the answer.
             seconds: time from request to answer.
+            reason: why it was refused, as in the metrics; empty when it was not.
         """
-        self._telemetry.observe(path if path in self._endpoints else "other", status, seconds)
+        self._telemetry.observe(path if path in self._endpoints else "other", status, seconds, reason)
 
     async def _predict(
         self, predict: Callable[[Array], Prediction], started: float, scope: Scope, receive: Receive, send: Send
-    ) -> int:
+    ) -> tuple[int, str]:
         status: int = HTTPStatus.OK
+        reason = ""
         held: list[int] = []
         headers = dict(scope["headers"])
         request_id = self._request_id(headers)
@@ -139,16 +151,22 @@ class Gateway:
                 if self._seconds(len(rows)) > _INLINE_SECONDS:
                     answer = await self._in_thread(started, lambda: self._answer(predict, rows))
                 else:
-                    answer = encode_prediction(predict(rows))
+                    began = time.perf_counter()
+                    prediction = predict(rows)
+                    self._telemetry.observe_inference(len(rows), time.perf_counter() - began)
+                    answer = encode_prediction(prediction)
         except RequestError as error:
             status, extra, answer = error.status, error.headers, _error_body(error.detail)
+            reason = reason_of(status)
         except ClientDisconnect:
-            return int(scope.get(CUT, _CLIENT_CLOSED_REQUEST))
+            status = int(scope.get(CUT, _CLIENT_CLOSED_REQUEST))
+            return status, reason_of(status)
         except TimeoutError:
             status = HTTPStatus.GATEWAY_TIMEOUT
+            reason = reason_of(status)
             answer = _error_body(f"The model had no answer within {self._timeout:g} seconds.")
         except asyncio.CancelledError:  # by uvicorn, when the time to drain is over
-            status, answer = HTTPStatus.SERVICE_UNAVAILABLE, _error_body(_STOPPING)
+            status, reason, answer = HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, _error_body(_STOPPING)
         except Exception:
             logger.exception(_FAILED, scope["method"], scope["path"], request_id[1].decode())
             status, answer = HTTPStatus.INTERNAL_SERVER_ERROR, _error_body(_OURS)
@@ -156,7 +174,7 @@ class Gateway:
             self.in_flight -= 1
             self._held_bytes -= sum(held)
         await _send(send, status, answer, (request_id, *extra))
-        return status
+        return status, reason
 
     async def _read_body(self, receive: Receive, held: list[int]) -> bytes:
         """Return the body, and add to the list what of it has been counted as held."""
@@ -182,12 +200,12 @@ class Gateway:
                 self._held_bytes += len(part)
                 if self._held_bytes > _LARGE_BODIES * self._max_body_bytes:
                     raise busy()
-        if self.in_flight > self._max_in_flight:
+        if self.in_flight > self.max_in_flight:
             raise busy()
         return b"".join(parts)
 
-    async def _in_thread(self, started: float, work: Callable[[], bytes]) -> bytes:
-        """Return what the work gives; a timeout frees what waits for a thread, but work that has begun goes on.
+    async def _in_thread(self, started: float, work: Callable[[], _Answered]) -> bytes:
+        """Return the answer of the work; a timeout frees what waits for a thread, but work that has begun goes on.
 
         Raises:
             TimeoutError: the request has no more time.
@@ -197,31 +215,36 @@ class Gateway:
             job = self._threads.submit(work)
             loop = asyncio.get_running_loop()
 
-            def has_ended(_: Future[bytes]) -> None:
+            def has_ended(_: Future[_Answered]) -> None:
                 with suppress(RuntimeError):  # the loop is closed
                     loop.call_soon_threadsafe(self._free_thread, job)
 
             job.add_done_callback(has_ended)
             try:
-                return await asyncio.wrap_future(job)
+                return (await asyncio.wrap_future(job)).body
             except asyncio.CancelledError:
                 if not job.done():
                     self._late.add(job)
                 raise
 
-    def _free_thread(self, job: Future[bytes]) -> None:
+    def _free_thread(self, job: Future[_Answered]) -> None:
         self._late.discard(job)
         self._free_threads.release()
+        if not job.cancelled() and not job.exception():
+            self._telemetry.observe_inference(job.result().rows, job.result().seconds)
 
-    def _answer(self, predict: Callable[[Array], Prediction], rows: Array) -> bytes:
+    def _answer(self, predict: Callable[[Array], Prediction], rows: Array) -> _Answered:
         if len(rows) > 1 and self._timeout < self._seconds(len(rows)) < math.inf:
             raise RequestError(
                 f"The model takes over {self._timeout:g} seconds for {len(rows)} rows; send them in several requests.",
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             )
-        return encode_prediction(predict(rows))
+        began = time.perf_counter()
+        prediction = predict(rows)
+        seconds = time.perf_counter() - began
+        return _Answered(encode_prediction(prediction), len(rows), seconds)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> int:
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> tuple[int, str]:
         status = 0
         replaced = False
         request_id = self._request_id(dict(scope["headers"]))
@@ -248,7 +271,7 @@ class Gateway:
         if scope["path"] in PROBES and scope["path"] != "/metrics" and len(self._late) >= self._max_late:
             self.in_flight -= 1
             await _send(send, HTTPStatus.SERVICE_UNAVAILABLE, _error_body(_STUCK), (request_id,))
-            return HTTPStatus.SERVICE_UNAVAILABLE
+            return HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE
         try:
             await self._app(scope, receive, send_in_shape)
         except Exception:
@@ -257,7 +280,7 @@ class Gateway:
             self.in_flight -= 1
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             await _send(send, status, _error_body(_OURS), (request_id,))
-        return status
+        return status, UNAVAILABLE if status == HTTPStatus.SERVICE_UNAVAILABLE else reason_of(status)
 
     def _request_id(self, headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
         """Return the header that names a request: as its client or its trace does, or with a name of our own."""
