@@ -1,16 +1,12 @@
 """The outermost layer of the server: answers predictions itself, and gives every error of the rest one shape."""
 
 import asyncio
-import itertools
-import logging
 import math
-import re
-import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -20,24 +16,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from model_server.codec import Array, Prediction, encode, encode_prediction
 from model_server.errors import RequestError
 from model_server.model import Model
+from model_server.observer import Header, Observer
 from model_server.settings import Settings, processors
-from model_server.telemetry import UNAVAILABLE, Telemetry, reason_of
+from model_server.telemetry import UNAVAILABLE, reason_of
 
-logger = logging.getLogger("model_server")
-
-Headers = Sequence[tuple[bytes, bytes]]
+Headers = Sequence[Header]
 
 # What the event loop may do itself: a thread costs 50 us or more, and what is longer would keep other requests waiting.
 _INLINE_BYTES = 32 * 1024
 _INLINE_SECONDS = 0.002
 _JSON = (b"content-type", b"application/json")
-_REQUEST_ID = re.compile(rb"[\w.:/+=@-]{1,128}")
-_TRACE_ID = re.compile(rb"[\da-f]{2}-(?!0{32})([\da-f]{32})-[\da-f]{16}-[\da-f]{2}")
 _CLIENT_CLOSED_REQUEST = 499  # nginx's status for an answer that nobody waited for
 _LARGE_BODIES = 8  # as many of the largest may be held at once
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})  # answered however many requests are in flight
-CUT = "model_server.cut"  # in a request's scope: the status that its connection has answered with, having waited enough
-_FAILED = "%s %s failed, request %s"
+CUT = "model_server.cut"  # in the scope of a request that its connection has answered, having waited enough
 _STOPPING = "The server is stopping; send the request again."
 _OURS = "The server failed to answer; its log says why."
 _STUCK = "Every inference takes longer than a request may; the server answers no others meanwhile."
@@ -61,19 +53,17 @@ class Gateway:
     Args:
         app: what answers all other routes.
         model: the model that is served.
-        telemetry: counts every request.
+        observer: names, counts and logs every request.
         settings: say how large a body may be, how long a request may take, and how many may be in flight and inferred.
-        endpoints: paths that may stand in metrics; any other is counted as "other".
 
     Attributes:
+        observer: as above.
         in_flight: requests that are here and have no answer yet: a connection adds each when it begins, and the gateway
             takes it away while it waits for the body, and when it has the answer.
         max_in_flight: how many of them there may be.
     """
 
-    def __init__(
-        self, app: ASGIApp, model: Model, telemetry: Telemetry, settings: Settings, *, endpoints: Collection[str]
-    ) -> None:
+    def __init__(self, app: ASGIApp, model: Model, observer: Observer, settings: Settings) -> None:
         self._app = app
         self._parse = model.codec.parse
         self._seconds = model.seconds
@@ -81,9 +71,9 @@ class Gateway:
             "/predict": model.predict,
             "/predict/label": model.predict_label,
         }
-        self._telemetry = telemetry
+        self.observer = observer
+        self._observe_inference = observer.telemetry.observe_inference
         self._max_body_bytes = settings.max_body_bytes
-        self._endpoints = frozenset(endpoints)
         # No more threads than processors: they bound the memory that bodies at the limit can take, too.
         threads = max(1, processors() // settings.intra_op_num_threads)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="inference")
@@ -93,16 +83,14 @@ class Gateway:
         self._timeout = settings.request_timeout_seconds
         self.max_in_flight = settings.max_requests_in_flight
         self.in_flight = 0
-        telemetry.in_flight = lambda: (self.in_flight, self.max_in_flight)
+        observer.telemetry.in_flight = lambda: (self.in_flight, self.max_in_flight)
         self._held_bytes = 0
-        self._count = itertools.count(1)
-        self._id_format = secrets.token_hex(6).encode() + b"-%d"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             if scope["type"] == "websocket":
-                await _refuse_websocket(scope, send)
+                await self._refuse_websocket(scope, send)
             else:
                 await self._app(scope, receive, send)
             return
@@ -112,23 +100,13 @@ class Gateway:
             status, reason = await self._predict(predict, started, scope, receive, send)
         else:
             status, reason = await self._pass_on(scope, receive, send)
-        self.observe(scope["path"], status, time.perf_counter() - started, reason)
+        if status:
+            self.observer.observe(scope, status, time.perf_counter() - started, reason)
 
     @property
     def is_full(self) -> bool:
         """Whether no other request may begin."""
         return self.in_flight >= self.max_in_flight
-
-    def observe(self, path: str, status: int, seconds: float, reason: str) -> None:
-        """Count one answered request.
-
-        Args:
-            path: its raw path.
-            status: HTTP status code of the answer.
-            seconds: time from request to answer.
-            reason: why it was refused, as in the metrics; empty when it was not.
-        """
-        self._telemetry.observe(path if path in self._endpoints else "other", status, seconds, reason)
 
     async def _predict(
         self, predict: Callable[[Array], Prediction], started: float, scope: Scope, receive: Receive, send: Send
@@ -137,7 +115,7 @@ class Gateway:
         reason = ""
         held: list[int] = []
         headers = dict(scope["headers"])
-        request_id = self._request_id(headers)
+        request_id = self.observer.name(scope, headers)
         extra: Headers = ()
         try:
             # Each value of a header that is there twice is checked.
@@ -153,22 +131,21 @@ class Gateway:
                 else:
                     began = time.perf_counter()
                     prediction = predict(rows)
-                    self._telemetry.observe_inference(len(rows), time.perf_counter() - began)
+                    self._observe_inference(len(rows), time.perf_counter() - began)
                     answer = encode_prediction(prediction)
         except RequestError as error:
             status, extra, answer = error.status, error.headers, _error_body(error.detail)
             reason = reason_of(status)
         except ClientDisconnect:
-            status = int(scope.get(CUT, _CLIENT_CLOSED_REQUEST))
-            return status, reason_of(status)
+            return 0 if CUT in scope else _CLIENT_CLOSED_REQUEST, ""
         except TimeoutError:
             status = HTTPStatus.GATEWAY_TIMEOUT
             reason = reason_of(status)
             answer = _error_body(f"The model had no answer within {self._timeout:g} seconds.")
         except asyncio.CancelledError:  # by uvicorn, when the time to drain is over
             status, reason, answer = HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, _error_body(_STOPPING)
-        except Exception:
-            logger.exception(_FAILED, scope["method"], scope["path"], request_id[1].decode())
+        except Exception:  # noqa: BLE001 (whatever it is, it is logged)
+            self.observer.observe_failure(scope)
             status, answer = HTTPStatus.INTERNAL_SERVER_ERROR, _error_body(_OURS)
         finally:
             self.in_flight -= 1
@@ -231,7 +208,7 @@ class Gateway:
         self._late.discard(job)
         self._free_threads.release()
         if not job.cancelled() and not job.exception():
-            self._telemetry.observe_inference(job.result().rows, job.result().seconds)
+            self._observe_inference(job.result().rows, job.result().seconds)
 
     def _answer(self, predict: Callable[[Array], Prediction], rows: Array) -> _Answered:
         if len(rows) > 1 and self._timeout < self._seconds(len(rows)) < math.inf:
@@ -247,7 +224,7 @@ class Gateway:
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> tuple[int, str]:
         status = 0
         replaced = False
-        request_id = self._request_id(dict(scope["headers"]))
+        request_id = self.observer.name(scope)
 
         async def send_in_shape(message: Message) -> None:
             nonlocal status, replaced
@@ -274,26 +251,20 @@ class Gateway:
             return HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE
         try:
             await self._app(scope, receive, send_in_shape)
-        except Exception:
-            logger.exception(_FAILED, scope["method"], scope["path"], request_id[1].decode())
+        except Exception:  # noqa: BLE001 (whatever it is, it is logged)
+            self.observer.observe_failure(scope)
         if not status:
             self.in_flight -= 1
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             await _send(send, status, _error_body(_OURS), (request_id,))
         return status, UNAVAILABLE if status == HTTPStatus.SERVICE_UNAVAILABLE else reason_of(status)
 
-    def _request_id(self, headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
-        """Return the header that names a request: as its client or its trace does, or with a name of our own."""
-        given = headers.get(b"x-request-id")
-        if given and _REQUEST_ID.fullmatch(given):
-            return b"x-request-id", given
-        trace = _TRACE_ID.fullmatch(headers.get(b"traceparent", b""))
-        return b"x-request-id", trace[1] if trace else self._id_format % next(self._count)
-
-
-async def _refuse_websocket(scope: Scope, send: Send) -> None:
-    detail = f"There is no websocket at {_shown(scope)}; /docs.json lists what there is."
-    await _send(send, HTTPStatus.NOT_FOUND, _error_body(detail), kind="websocket.http.response")
+    async def _refuse_websocket(self, scope: Scope, send: Send) -> None:
+        scope["method"] = HTTPMethod.GET
+        status = HTTPStatus.NOT_FOUND
+        detail = f"There is no websocket at {_shown(scope)}; /docs.json lists what there is."
+        await _send(send, status, _error_body(detail), (self.observer.name(scope),), kind="websocket.http.response")
+        self.observer.observe(scope, status, 0, reason_of(status))
 
 
 def _check_headers(headers: Mapping[bytes, bytes], max_body_bytes: int) -> None:

@@ -2,10 +2,12 @@
 
 import io
 import json
+import re
 
 import pytest
 
 from loader.progress import Progress
+from volume.log import LogLevel
 
 
 class Terminal(io.StringIO):
@@ -87,3 +89,29 @@ def test_retries_are_counted() -> None:
     progress = Progress(Terminal())
     progress.retry("the answer was 503", 1.5)
     assert progress.retries == 1
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_a_level_leaves_out_what_matters_less(kind: type[io.StringIO], clock: list[float]) -> None:
+    stream = kind()
+    progress = Progress(stream)
+    progress.level = LogLevel.WARNING
+    progress.start("gs://b/o", 1000, 7)
+    clock[0] += 10
+    progress.advance(500)
+    assert stream.getvalue() == ""
+    progress.retry("the answer was 503", 1.5)
+    assert "the answer was 503" in stream.getvalue()
+
+
+def test_each_line_has_the_same_first_fields() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    progress.start("gs://b/a\udcff", 1000, 7)
+    progress.model = "0" * 64
+    progress.retry("the answer was 503", 1.5)
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert list(first)[:4] == ["time", "level", "event", "uri"]
+    assert (list(second)[:4], second["model"]) == (["time", "level", "event", "model"], "0" * 64)
+    assert (first["level"], second["level"], first["uri"]) == ("info", "warning", "gs://b/a\\udcff")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", first["time"])

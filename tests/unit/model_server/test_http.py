@@ -1,7 +1,8 @@
 """The gateway in front of applications that misbehave."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,8 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model_server.classifier import Classifier
 from model_server.http import Gateway
+from model_server.log import Log
 from model_server.model import Model
 from model_server.model_file import ModelFile
+from model_server.observer import Observer
 from model_server.settings import Settings
 from model_server.telemetry import Telemetry
 from tests.support.classifiers import classifier, save
@@ -36,9 +39,20 @@ def telemetry() -> Telemetry:
 
 
 @pytest.fixture
-def gateway(model: Model, telemetry: Telemetry) -> Callable[[ASGIApp], Gateway]:
+def log_path(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def log(log_path: Path) -> Iterator[Log]:
+    with log_path.open("wb") as file:
+        yield Log(file.fileno())
+
+
+@pytest.fixture
+def gateway(model: Model, telemetry: Telemetry, log: Log) -> Callable[[ASGIApp], Gateway]:
     settings = Settings.read({**IRIS, "MAX_BODY_BYTES": "1000"})
-    return lambda app: Gateway(app, model, telemetry, settings, endpoints=("/predict", "/known"))
+    return lambda app: Gateway(app, model, Observer(telemetry, log, ("/predict", "/known"), 0), settings)
 
 
 def get(app: ASGIApp, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
@@ -141,7 +155,9 @@ def test_a_failure_is_logged_with_the_name_of_its_request(
 
     response = get(gateway(failing), "/known", {"X-Request-ID": "order-7"})
     assert (response.status_code, response.headers["x-request-id"]) == (500, "order-7")
-    assert "GET /known failed, request order-7" in caplog.text
+    [record] = caplog.records
+    assert record.getMessage() == "request_failed"
+    assert record.__dict__["fields"] == {"request_id": "order-7", "method": "GET", "route": "/known"}
 
 
 @pytest.mark.parametrize("values", [("text/plain", "application/json"), ("application/json", "text/plain")])
