@@ -92,12 +92,20 @@ class ModelService(Service[T]):
         # What is there now stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        routes = [route.path for route in (*app.routes, *pages) if isinstance(route, Route)]
-        observer = Observer(telemetry, log, [*document["paths"], *routes], settings.access_log_sample_rate)
-        gateway = Gateway(app, model, observer, settings)
+        paths = (route.path for route in (*app.routes, *pages) if isinstance(route, Route))
+        routes = [*document["paths"], *paths]
+        observer = Observer(telemetry, log, routes, settings.access_log_sample_rate)
+        if settings.otel_exporter_otlp_endpoint:
+            from model_server.tracing import Tracing  # noqa: PLC0415
+
+            tracing = Tracing(self.name, routes)
+            gateway = Gateway(app, model, observer, settings, tracing.step)
+            served = tracing.around(gateway)
+        else:
+            served = gateway = Gateway(app, model, observer, settings)
         # The worker leaves it to uvicorn which protocol to speak.
         HTTP_PROTOCOLS["auto"] = functools.partial(Connection, gateway, settings)  # type: ignore[assignment]
-        return gateway
+        return served
 
 
 class _Lazily(MetaPathFinder):

@@ -1,13 +1,14 @@
 """The outermost layer of the server: answers predictions itself, and gives every error of the rest one shape."""
 
 import asyncio
+import contextvars
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from http import HTTPMethod, HTTPStatus
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
@@ -20,19 +21,32 @@ from model_server.observer import Header, Observer
 from model_server.settings import Settings, processors
 from model_server.telemetry import UNAVAILABLE, reason_of
 
+A = TypeVar("A")
+B = TypeVar("B")
 Headers = Sequence[Header]
 
 # What the event loop may do itself: a thread costs 50 us or more, and what is longer would keep other requests waiting.
 _INLINE_BYTES = 32 * 1024
 _INLINE_SECONDS = 0.002
 _JSON = (b"content-type", b"application/json")
-_CLIENT_CLOSED_REQUEST = 499  # nginx's status for an answer that nobody waited for
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for an answer that nobody waited for
 _LARGE_BODIES = 8  # as many of the largest may be held at once
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})  # answered however many requests are in flight
 CUT = "model_server.cut"  # in the scope of a request that its connection has answered, having waited enough
 _STOPPING = "The server is stopping; send the request again."
 _OURS = "The server failed to answer; its log says why."
 _STUCK = "Every inference takes longer than a request may; the server answers no others meanwhile."
+
+
+class Step(Protocol):
+    """Makes of a function one that does the same, under a name."""
+
+    def __call__(self, name: str, function: Callable[[A], B], /) -> Callable[[A], B]:
+        """Return that function."""
+
+
+def _untraced(_name: str, function: Callable[[A], B]) -> Callable[[A], B]:
+    return function
 
 
 class _Answered(NamedTuple):
@@ -55,6 +69,7 @@ class Gateway:
         model: the model that is served.
         observer: names, counts and logs every request.
         settings: say how large a body may be, how long a request may take, and how many may be in flight and inferred.
+        step: makes of each step of a prediction one that is traced.
 
     Attributes:
         observer: as above.
@@ -63,14 +78,18 @@ class Gateway:
         max_in_flight: how many of them there may be.
     """
 
-    def __init__(self, app: ASGIApp, model: Model, observer: Observer, settings: Settings) -> None:
+    def __init__(
+        self, app: ASGIApp, model: Model, observer: Observer, settings: Settings, step: Step = _untraced
+    ) -> None:
         self._app = app
-        self._parse = model.codec.parse
+        self._parse = step("parse", model.codec.parse)
         self._seconds = model.seconds
-        self._predictions: dict[str, Callable[[Array], Prediction]] = {
+        predictions: dict[str, Callable[[Array], Prediction]] = {
             "/predict": model.predict,
             "/predict/label": model.predict_label,
         }
+        self._predictions = {path: step("inference", predict) for path, predict in predictions.items()}
+        self._encode = step("encode", encode_prediction)
         self.observer = observer
         self._observe_inference = observer.telemetry.observe_inference
         self._max_body_bytes = settings.max_body_bytes
@@ -132,12 +151,12 @@ class Gateway:
                     began = time.perf_counter()
                     prediction = predict(rows)
                     self._observe_inference(len(rows), time.perf_counter() - began)
-                    answer = encode_prediction(prediction)
+                    answer = self._encode(prediction)
         except RequestError as error:
             status, extra, answer = error.status, error.headers, _error_body(error.detail)
             reason = reason_of(status)
         except ClientDisconnect:
-            return 0 if CUT in scope else _CLIENT_CLOSED_REQUEST, ""
+            return 0 if CUT in scope else CLIENT_CLOSED_REQUEST, ""
         except TimeoutError:
             status = HTTPStatus.GATEWAY_TIMEOUT
             reason = reason_of(status)
@@ -189,7 +208,7 @@ class Gateway:
         """
         async with asyncio.timeout(self._timeout - (time.perf_counter() - started)):
             await self._free_threads.acquire()
-            job = self._threads.submit(work)
+            job = self._threads.submit(contextvars.copy_context().run, work)
             loop = asyncio.get_running_loop()
 
             def has_ended(_: Future[_Answered]) -> None:
@@ -219,7 +238,7 @@ class Gateway:
         began = time.perf_counter()
         prediction = predict(rows)
         seconds = time.perf_counter() - began
-        return _Answered(encode_prediction(prediction), len(rows), seconds)
+        return _Answered(self._encode(prediction), len(rows), seconds)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> tuple[int, str]:
         status = 0
