@@ -12,7 +12,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
-from opentelemetry.trace import Span, SpanKind, StatusCode, use_span
+from opentelemetry.trace import Span, SpanKind, StatusCode, get_current_span, use_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -51,6 +51,8 @@ class Tracing:
         """Return the function with a span of that name around each call."""
 
         def traced(argument: A) -> B:
+            if not get_current_span().is_recording():  # the sampler has left this request out
+                return function(argument)
             span = self._tracer.start_span(name)
             try:
                 return function(argument)
