@@ -61,11 +61,12 @@ class ModelService(Service[T]):
         # One worker a service: its metrics need no files, which a second server in the same BENTOML_HOME would wipe.
         os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
         # The parent of the workers never serves, and need not pay for what serving imports.
+        import uvicorn  # noqa: PLC0415
         from bentoml._internal.server.http.traffic import TimeoutMiddleware  # noqa: PLC0415
         from starlette.applications import Starlette  # noqa: PLC0415
         from uvicorn.config import HTTP_PROTOCOLS  # noqa: PLC0415
 
-        from model_server.connection import Connection  # noqa: PLC0415
+        from model_server.connection import Connection, Server  # noqa: PLC0415
         from model_server.http import Gateway  # noqa: PLC0415
         from model_server.pages import describe, page_routes  # noqa: PLC0415
         from model_server.telemetry import Telemetry  # noqa: PLC0415
@@ -99,6 +100,7 @@ class ModelService(Service[T]):
         )
         # The worker leaves it to uvicorn which protocol to speak.
         HTTP_PROTOCOLS["auto"] = functools.partial(Connection, gateway, settings)  # type: ignore[assignment]
+        uvicorn.Server = Server  # type: ignore[misc]
         return gateway
 
 

@@ -1,9 +1,11 @@
 """Connections: how much of the server one may take, and for how long."""
 
 import asyncio
+import socket
 from http import HTTPStatus
 from typing import Any
 
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from model_server.codec import encode
@@ -14,7 +16,20 @@ _MAX_HEAD_BYTES = 64 * 1024
 _CHUNKED_BYTES = 8  # a body in chunks of one byte takes six times its size, and extensions and trailers take some
 _SWEEP_SECONDS = 0.5
 _LINGER_SECONDS = 1
+_ACCEPTED_AT_ONCE = 16
 _PATIENCE_SECONDS = 2  # the gateway's own timeout comes first, with an answer
+
+
+class Server(uvicorn.Server):
+    """uvicorn with more than one listener on its socket.
+
+    libuv accepts one connection a listener before it reads from all that are there: under full load, new ones, those of
+    probes too, would wait for seconds.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and start to serve."""
+        await super().startup([one.dup() for one in sockets or () for _ in range(_ACCEPTED_AT_ONCE)])
 
 
 class Connection(HttpToolsProtocol):

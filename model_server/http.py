@@ -34,7 +34,12 @@ _REQUEST_ID = re.compile(rb"[\w.:/+=@-]{1,128}")
 _TRACE_ID = re.compile(rb"[\da-f]{2}-(?!0{32})([\da-f]{32})-[\da-f]{16}-[\da-f]{2}")
 _CLIENT_CLOSED_REQUEST = 499  # nginx's status for an answer that nobody waited for
 _LARGE_BODIES = 8  # as many of the largest may be held at once
-PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})  # answered however many requests are in flight
+_WAIT_SECONDS = 0.04  # in which all in flight are answered at best, having one row each
+_OWN_SECONDS = 0.0001  # what a request takes besides the inference
+_MOST_IN_FLIGHT = 128
+_FEWEST_IN_FLIGHT = 8
+# Answered however many requests are in flight.
+PROBES = frozenset({"/livez", "/readyz", "/healthz", "/health", "/metrics"})
 CUT = "model_server.cut"  # in a request's scope: the status that its connection has answered with, having waited enough
 _FAILED = "%s %s failed, request %s"
 _STOPPING = "The server is stopping; send the request again."
@@ -59,6 +64,7 @@ class Gateway:
     Attributes:
         in_flight: requests that are here and have no answer yet: a connection adds each when it begins, and the gateway
             takes it away while it waits for the body, and when it has the answer.
+        max_in_flight: how many there may be: the setting, or as many of one row as are answered in 40 ms.
     """
 
     def __init__(
@@ -81,7 +87,7 @@ class Gateway:
         self._max_late = threads
         self._late: set[Future[bytes]] = set()
         self._timeout = settings.request_timeout_seconds
-        self._max_in_flight = settings.max_requests_in_flight
+        self.max_in_flight = settings.max_requests_in_flight or _most_in_flight(model, threads)
         self.in_flight = 0
         self._held_bytes = 0
         self._count = itertools.count(1)
@@ -107,7 +113,7 @@ class Gateway:
     @property
     def is_full(self) -> bool:
         """Whether no other request may begin."""
-        return self.in_flight >= self._max_in_flight
+        return self.in_flight >= self.max_in_flight
 
     def observe(self, path: str, status: int, seconds: float) -> None:
         """Count one answered request.
@@ -182,7 +188,7 @@ class Gateway:
                 self._held_bytes += len(part)
                 if self._held_bytes > _LARGE_BODIES * self._max_body_bytes:
                     raise busy()
-        if self.in_flight > self._max_in_flight:
+        if self.in_flight > self.max_in_flight:
             raise busy()
         return b"".join(parts)
 
@@ -266,6 +272,13 @@ class Gateway:
             return b"x-request-id", given
         trace = _TRACE_ID.fullmatch(headers.get(b"traceparent", b""))
         return b"x-request-id", trace[1] if trace else self._id_format % next(self._count)
+
+
+def _most_in_flight(model: Model, threads: int) -> int:
+    """Return how many requests of one row are answered in the time that the last of them may wait, within bounds."""
+    at_once = threads if model.seconds(1) > _INLINE_SECONDS else 1
+    answered = _WAIT_SECONDS * at_once / (model.sample_seconds + _OWN_SECONDS)
+    return max(_FEWEST_IN_FLIGHT, 2 * threads, min(_MOST_IN_FLIGHT, round(answered)))
 
 
 async def _refuse_websocket(scope: Scope, send: Send) -> None:

@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from model_server.settings import processors
-from tests.support.processes import IRIS, ONE_PROCESS, ROOT, Server, serving, until
+from tests.support.processes import IRIS, ONE_PROCESS, ROOT, Server, children, serving, until
 from tests.support.wire import ROW, answer, answers, connect, first_answers, request
 
 GATED = """
@@ -146,6 +147,14 @@ def trickle(connection: socket.socket) -> None:
         while True:
             connection.sendall(b" ")
             time.sleep(0.1)
+
+
+def test_many_connections_are_accepted_at_once(iris: Server) -> None:
+    """Each listener accepts one and then has those that are there answered: under load, new ones would queue."""
+    [worker] = children(iris.process.pid)
+    with connect(iris):
+        sockets = Counter(str(opened.readlink()) for opened in Path(f"/proc/{worker}/fd").iterdir())
+    assert sockets.most_common(1)[0][1] > 8
 
 
 def test_a_thousand_idle_connections_change_nothing(iris: Server) -> None:

@@ -212,6 +212,21 @@ def test_counts_unknown_paths_as_one(gateway: Callable[[ASGIApp], Gateway], tele
     assert f"bentoml_service_request_duration_seconds_count{{{labels.format('other')}}} 2.0" in exposed
 
 
+@pytest.mark.parametrize(
+    ("seconds", "at_once", "limit"),
+    [(0.000006, 1, 128), (0.0011, 1, 33), (0.004, 1, 10), (0.004, 4, 39), (0.05, 2, 8), (30, 2, 8), (30, 16, 32)],
+)
+def test_as_many_are_in_flight_as_are_answered_soon(
+    model: Model, telemetry: Telemetry, *, monkeypatch: pytest.MonkeyPatch, seconds: float, at_once: int, limit: int
+) -> None:
+    monkeypatch.setattr("model_server.http.processors", lambda: at_once)
+    monkeypatch.setattr(model, "sample_seconds", seconds)
+    monkeypatch.setattr(model, "_one_seconds", seconds)
+    for given, expected in (("", limit), ("3", 3)):
+        settings = Settings.read({**IRIS, "MAX_REQUESTS_IN_FLIGHT": given})
+        assert Gateway(Starlette(), model, telemetry, settings, endpoints=()).max_in_flight == expected
+
+
 def test_other_protocols_go_through(gateway: Callable[[ASGIApp], Gateway]) -> None:
     seen: list[str] = []
 
