@@ -78,7 +78,7 @@ def test_one_request_too_many(tmp_path: Path) -> None:
         assert ask_one(server) == 200
         accepted = [clients.submit(ask_gated, server) for _ in range(limit)]
         until(lambda: ask_one(server) == 503)
-        for path in ("/livez", "/readyz", "/healthz", "/metrics"):
+        for path in ("/livez", "/readyz", "/healthz", "/health", "/metrics"):
             assert server.client.get(path).status_code == 200
         for sent in (request(), request(path=b"/nothing")):
             with connect(server) as connection:
