@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from http import HTTPStatus
+from threading import Barrier
 from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
@@ -83,6 +84,11 @@ class Gateway:
         # No more threads than processors: they bound the memory that bodies at the limit can take, too.
         threads = max(1, processors() // settings.intra_op_num_threads)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="inference")
+        # They begin now: one that begins when memory is short may die unseen, and the event loop would wait for it.
+        begun = Barrier(threads + 1)
+        for _ in range(threads):
+            self._threads.submit(begun.wait)
+        begun.wait()
         self._free_threads = asyncio.Semaphore(threads)
         self._max_late = threads
         self._late: set[Future[bytes]] = set()
