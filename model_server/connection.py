@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 from http import HTTPStatus
 from typing import Any
 
@@ -105,6 +106,9 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's sentence)
         """Answer what is not HTTP, in place of uvicorn's plain text."""
+        error = sys.exception()
+        if error and isinstance(error.__context__, MemoryError):  # of a callback of the parser
+            self._refusal = HTTPStatus.SERVICE_UNAVAILABLE, "The server has no memory for this request."
         self._refuse(*(self._refusal or (HTTPStatus.BAD_REQUEST, "The request is not valid HTTP/1.1.")))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 (uvicorn's own kind)
