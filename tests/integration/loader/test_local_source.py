@@ -64,6 +64,21 @@ def test_the_same_is_refused(target: Target, source: Path) -> None:
     target.assert_empty()
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "label.json"])
+def test_files_without_an_end_are_refused(target: Target, source: Path, name: str) -> None:
+    path = source / name
+    path.unlink()
+    os.mkfifo(path)
+    assert_failed(target.load(), 3, str(path), "regular file")
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert_failed(target.load(), 3, str(path), "regular file")
+    path.unlink()
+    path.symlink_to(name)
+    assert_failed(target.load(), 1, str(path), "symbolic links")
+    target.assert_empty()
+
+
 def test_imports_no_google_package(target: Target) -> None:
     program = """
 import sys
