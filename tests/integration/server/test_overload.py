@@ -1,5 +1,6 @@
 """More than the server can do, clients that take their time, and a model that does."""
 
+import signal
 import socket
 import threading
 import time
@@ -28,6 +29,7 @@ seconds = Model.seconds
 
 def gated(self, rows):
     if rows[0, 0] == 9:
+        GATE.with_name("begun").touch()
         while GATE.exists():
             time.sleep(0.02)
     return predict(self, rows)
@@ -40,13 +42,13 @@ TIMEOUT = 2
 
 
 @contextmanager
-def gated_server(home: Path, **environment: str) -> Iterator[tuple[Server, Path]]:
+def gated_server(home: Path, *options: str, **environment: str) -> Iterator[tuple[Server, Path]]:
     """Serve a model that has no answer to `GATED_ROWS` as long as the file exists."""
     (home / "gated.py").write_text(GATED)
     gate = home / "gate"
     gate.touch()
     environment = {**IRIS, **environment, "PYTHONPATH": f"{home}:{ROOT}"}
-    with serving(home, environment, "gated:ModelLoadServer", ONE_PROCESS) as server:
+    with serving(home, environment, "gated:ModelLoadServer", (*ONE_PROCESS, *options)) as server:
         yield server, gate
 
 
@@ -139,6 +141,18 @@ def test_timeouts(tmp_path: Path) -> None:
         with pytest.raises((EOFError, ConnectionError)):
             for _ in answers(deaf):
                 pass
+
+
+def test_an_inference_without_end_ends_with_the_server(tmp_path: Path) -> None:
+    with (
+        gated_server(tmp_path, "--timeout-graceful-shutdown", "1") as (server, gate),
+        ThreadPoolExecutor(1) as client,
+    ):
+        answered = client.submit(ask_gated, server)
+        until(gate.with_name("begun").exists)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=30) == 0
+        assert answered.result() == 503
 
 
 def trickle(connection: socket.socket) -> None:
