@@ -34,7 +34,7 @@ export BENTOML_HOME ?= $(CURDIR)/.bentoml
 export SERVER_IMAGE LOADER_IMAGE KUSTOMIZE CONTEXT
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test nightly soak sbom lint format requirements manifests images e2e e2e-cluster bench bench-loader page model
+.PHONY: help serve test nightly soak overload sbom lint format requirements manifests images e2e e2e-cluster bench bench-loader page model
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ nightly: $(UV) ## Run the tests of faults as often as they need to be believed (
 
 soak: $(UV) ## Send a million requests, good and bad, and see what grows (REQUESTS=100000 for fewer)
 	$(RUN) --group dev python -m benchmarks.server.soak $(REQUESTS)
+
+overload: $(UV) ## Ask for four times what the server can do, and see who waits, into benchmarks/ (wants wrk, from Debian)
+	command -v wrk >/dev/null || apt-get install -y wrk
+	$(RUN) --group dev python -m benchmarks.server.overload
 
 sbom: $(UV) ## Write the bills of materials of both images, in CycloneDX, to build/sbom
 	mkdir -p build/sbom

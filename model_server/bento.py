@@ -64,11 +64,12 @@ class ModelService(Service[T]):
         # One worker a service: its metrics need no files, which a second server in the same BENTOML_HOME would wipe.
         os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
         # The parent of the workers never serves, and need not pay for what serving imports.
+        import uvicorn  # noqa: PLC0415
         from bentoml._internal.server.http.traffic import TimeoutMiddleware  # noqa: PLC0415
         from starlette.applications import Starlette  # noqa: PLC0415
         from uvicorn.config import HTTP_PROTOCOLS  # noqa: PLC0415
 
-        from model_server.connection import Connection  # noqa: PLC0415
+        from model_server.connection import Connection, Server  # noqa: PLC0415
         from model_server.http import Gateway  # noqa: PLC0415
         from model_server.observer import Observer  # noqa: PLC0415
         from model_server.pages import describe, page_routes  # noqa: PLC0415
@@ -105,6 +106,7 @@ class ModelService(Service[T]):
             served = gateway = Gateway(app, model, observer, settings)
         # The worker leaves it to uvicorn which protocol to speak.
         HTTP_PROTOCOLS["auto"] = functools.partial(Connection, gateway, settings)  # type: ignore[assignment]
+        uvicorn.Server = Server  # type: ignore[misc]
         return served
 
 

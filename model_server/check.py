@@ -5,7 +5,6 @@ import math
 import os
 import sys
 import threading
-import timeit
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ _SAMPLE = """python3 -c 'import json, sys; print(json.dumps({"data": json.load(s
 _NO_SAMPLE = f'the sample is made up: put a row into the metadata property "{SAMPLE_PROPERTY}" to show that'
 _MOST = 1000  # characters that are shown of anything; of what has more, some at both ends
 _SOME = 200
-_TRIES = 5
 
 
 def check(model: Path, labels: Path | None, *, as_json: bool, seconds: float) -> int:
@@ -89,10 +87,8 @@ def _describe(file: ModelFile, labels: Path | None, classifier: Classifier, mode
     signature = classifier.signature
     body = orjson.dumps({"data": model.metadata.data_sample})
     rows = model.codec.parse(body)
-    one = model.seconds(1)
-    more: float | None = model.seconds(2) - one
-    if math.isinf(one):  # it knows that rows may be longer than the sample
-        one, more = min(timeit.repeat(lambda: model.predict(rows), number=1, repeat=_TRIES)), None
+    one = model.sample_seconds
+    more = None if math.isinf(model.seconds(1)) else model.seconds(2) - one  # a longer row may take any time
     receipt = file.receipt and {
         "uri": file.receipt.model.uri,
         "generation": file.receipt.model.generation,

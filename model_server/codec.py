@@ -54,6 +54,8 @@ class RowCodec:
         try:
             document = orjson.loads(body)
         except orjson.JSONDecodeError as error:
+            if error.msg.startswith("Not enough memory"):
+                raise MemoryError from error
             raise RequestError(f"The body is not valid JSON: {error}.") from None
         if not isinstance(document, dict):
             raise RequestError(f'The body is {_name(document)}; expected an object, {{"data": [row, ...]}}.')

@@ -1,9 +1,12 @@
 """Connections: how much of the server one may take, and for how long."""
 
 import asyncio
+import socket
+import sys
 from http import HTTPStatus
 from typing import Any, cast
 
+import uvicorn
 from starlette.types import Scope
 from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -18,7 +21,20 @@ _MAX_HEAD_BYTES = 64 * 1024
 _CHUNKED_BYTES = 8  # a body in chunks of one byte takes six times its size, and extensions and trailers take some
 _SWEEP_SECONDS = 0.5
 _LINGER_SECONDS = 1
+_ACCEPTED_AT_ONCE = 16
 _PATIENCE_SECONDS = 2  # the gateway's own timeout comes first, with an answer
+
+
+class Server(uvicorn.Server):
+    """uvicorn with more than one listener on its socket.
+
+    libuv accepts one connection a listener before it reads from all that are there: under full load, new ones, those of
+    probes too, would wait for seconds.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and start to serve."""
+        await super().startup([one.dup() for one in sockets or () for _ in range(_ACCEPTED_AT_ONCE)])
 
 
 class Connection(HttpToolsProtocol):
@@ -94,6 +110,9 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's sentence)
         """Answer what is not HTTP, in place of uvicorn's plain text."""
+        error = sys.exception()
+        if error and isinstance(error.__context__, MemoryError):  # of a callback of the parser
+            self._refusal = HTTPStatus.SERVICE_UNAVAILABLE, "The server has no memory for this request."
         self._refuse(*(self._refusal or (HTTPStatus.BAD_REQUEST, "The request is not valid HTTP/1.1.")))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 (uvicorn's own kind)

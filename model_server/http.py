@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from http import HTTPMethod, HTTPStatus
+from threading import Barrier
 from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -31,7 +32,12 @@ _INLINE_SECONDS = 0.002
 _JSON = (b"content-type", b"application/json")
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for an answer that nobody waited for
 _LARGE_BODIES = 8  # as many of the largest may be held at once
-PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})  # answered however many requests are in flight
+_WAIT_SECONDS = 0.04  # in which all in flight are answered at best, having one row each
+_OWN_SECONDS = 0.0001  # what a request takes besides the inference
+_MOST_IN_FLIGHT = 128
+_FEWEST_IN_FLIGHT = 8
+# Answered however many requests are in flight.
+PROBES = frozenset({"/livez", "/readyz", "/healthz", "/health", "/metrics"})
 CUT = "model_server.cut"  # in the scope of a request that its connection has answered, having waited enough
 _STOPPING = "The server is stopping; send the request again."
 _OURS = "The server failed to answer; its log says why."
@@ -75,7 +81,7 @@ class Gateway:
         observer: as above.
         in_flight: requests that are here and have no answer yet: a connection adds each when it begins, and the gateway
             takes it away while it waits for the body, and when it has the answer.
-        max_in_flight: how many of them there may be.
+        max_in_flight: how many there may be: the setting, or as many of one row as are answered in 40 ms.
     """
 
     def __init__(
@@ -96,11 +102,16 @@ class Gateway:
         # No more threads than processors: they bound the memory that bodies at the limit can take, too.
         threads = max(1, processors() // settings.intra_op_num_threads)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="inference")
+        # They begin now: one that begins when memory is short may die unseen, and the event loop would wait for it.
+        begun = Barrier(threads + 1)
+        for _ in range(threads):
+            self._threads.submit(begun.wait)
+        begun.wait()
         self._free_threads = asyncio.Semaphore(threads)
         self._max_late = threads
         self._late: set[Future[_Answered]] = set()
         self._timeout = settings.request_timeout_seconds
-        self.max_in_flight = settings.max_requests_in_flight
+        self.max_in_flight = settings.max_requests_in_flight or _most_in_flight(model, threads)
         self.in_flight = 0
         observer.telemetry.in_flight = lambda: (self.in_flight, self.max_in_flight)
         self._held_bytes = 0
@@ -284,6 +295,13 @@ class Gateway:
         detail = f"There is no websocket at {_shown(scope)}; /docs.json lists what there is."
         await _send(send, status, _error_body(detail), (self.observer.name(scope),), kind="websocket.http.response")
         self.observer.observe(scope, status, 0, reason_of(status))
+
+
+def _most_in_flight(model: Model, threads: int) -> int:
+    """Return how many requests of one row are answered in the time that the last of them may wait, within bounds."""
+    at_once = threads if model.seconds(1) > _INLINE_SECONDS else 1
+    answered = _WAIT_SECONDS * at_once / (model.sample_seconds + _OWN_SECONDS)
+    return max(_FEWEST_IN_FLIGHT, 2 * threads, min(_MOST_IN_FLIGHT, round(answered)))
 
 
 def _check_headers(headers: Mapping[bytes, bytes], max_body_bytes: int) -> None:

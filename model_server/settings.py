@@ -19,8 +19,9 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
 
     max_body_bytes: Annotated[int, Meta(gt=0, description="the largest request body accepted, in bytes")] = 8 << 20
     max_requests_in_flight: Annotated[
-        int, Meta(gt=0, description="requests that may wait for their answer at once")
-    ] = 128
+        Annotated[int, Meta(gt=0)] | None,
+        Meta(description="requests that may wait for their answer at once (default: those that take 40 ms together)"),
+    ] = None
     request_timeout_seconds: Annotated[
         float, Meta(gt=0, le=_DAY, description="how long a request may take to arrive, and then to be answered")
     ] = 15

@@ -1,5 +1,6 @@
 """What an ONNX file is, found out from the file alone: the rows it takes and where its class probabilities are."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ _EXPORT_ONE_INPUT = (
     '"rows", FloatTensorType([None, number_of_columns]))], for PyTorch from a module that takes one tensor'
 )
 _EXPORT_SHAPE = 'export it with the shape of a row after a free batch dimension, as in ["N", 4]'
+_MAX_NUMBERS = 1 << 24  # a body of 32 MiB has no more, and Python takes 500 MB for as many
 _TOLERANCE = 0.01  # float16 probabilities of a thousand classes sum to 1 within this
 _CLEARLY = 0.25
 
@@ -164,6 +166,11 @@ def _read_input(session: ort.InferenceSession) -> tuple[str, RowCodec, int | Non
     batch, *row_shape = (dimension if isinstance(dimension, int) else None for dimension in found.shape)
     if 0 in (batch, *row_shape):
         raise StartError(f'declares the empty shape {found.shape} for its input "{found.name}"', _EXPORT_SHAPE)
+    numbers = math.prod(length or 1 for length in (batch, *row_shape))
+    if numbers > _MAX_NUMBERS:
+        raise StartError(
+            f"takes {numbers} numbers at once, of shape {found.shape}; expected at most {_MAX_NUMBERS}", _EXPORT_SHAPE
+        )
     return found.name, RowCodec(np.dtype(_INPUT_TYPES[found.type]), tuple(row_shape)), batch
 
 

@@ -14,7 +14,6 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks.environments import ROOT
 from tests.support.classifiers import classifier
 
-_SLOW_SECONDS = 0.05
 _SIDE = 256
 
 
@@ -32,8 +31,13 @@ class BenchmarkModel:
         return [[round(float(number), 1) for number in row] for row in chance.uniform(0.1, 8, (count, self.width))]
 
 
-def benchmark_models(directory: Path) -> dict[str, BenchmarkModel]:
-    """Return the models by name; what is not shipped is made in the directory."""
+def benchmark_models(directory: Path, slow_seconds: float = 0.05) -> dict[str, BenchmarkModel]:
+    """Return the models by name; what is not shipped is made in the directory.
+
+    Args:
+        directory: where to write them.
+        slow_seconds: about what an inference of the slow one takes.
+    """
     iris = BenchmarkModel(ROOT / "models" / "iris_svc.onnx", ROOT / "models" / "label.json", 4)
     labels = directory / "label.json"
     labels.write_text(json.dumps({str(index): f"class {index}" for index in range(3)}))
@@ -41,7 +45,7 @@ def benchmark_models(directory: Path) -> dict[str, BenchmarkModel]:
     onnx.save(classifier(row_shape=(30,)), wide)
     slow = directory / "slow.onnx"
     # Two layers tell what one takes, and that how many are needed.
-    for layers in (2, max(2, round(2 * _SLOW_SECONDS / _seconds(slow, 2)))):
+    for layers in (2, max(2, round(2 * slow_seconds / _seconds(slow, 2)))):
         onnx.save(_network(layers), slow)
     return {"iris": iris, "wide": BenchmarkModel(wide, labels, 30), "slow": BenchmarkModel(slow, labels, 4)}
 

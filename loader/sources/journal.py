@@ -53,8 +53,8 @@ class Journal:
 
     def open(self) -> None:
         """Take up the pieces that an earlier run has left, or else begin with an empty file."""
-        lines = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
-        if self.target.exists() and lines and lines[0] == self._heading:
+        lines = self._path.read_bytes().splitlines(keepends=True) if _is_own(self._path) else []
+        if _is_own(self.target) and lines and lines[0] == self._heading:
             self.target.chmod(0o644)  # an earlier run may have been killed when it had made the file read-only
             self._take_up([line for line in lines[1:] if line.endswith(b"\n")])
         else:
@@ -65,6 +65,7 @@ class Journal:
         """Write the journal anew, from the pieces that it has in memory, and make the file as long as it will be."""
         content = self._heading + b"".join(_line(piece) for piece in self.pieces.items())
         temporary = self._path.with_name(f"{self._path.name}~")
+        temporary.unlink(missing_ok=True)
         temporary.write_bytes(content)
         temporary.replace(self._path)
         with self.target.open("ab") as file:
@@ -85,6 +86,11 @@ class Journal:
                     continue
                 if 0 <= piece < self.count and crc32c(os.pread(file.fileno(), PIECE, piece * PIECE)) == crc:
                     self.pieces[piece] = crc
+
+
+def _is_own(path: Path) -> bool:
+    """Return whether this is a file as a loader leaves it: no link to elsewhere, and no pipe to wait for."""
+    return path.is_file() and not path.is_symlink()
 
 
 def _line(content: object) -> bytes:

@@ -16,8 +16,10 @@ import pytest
 from tests.e2e.conftest import Emulator
 from tests.e2e.podman import LOADER, SERVER, Pod, playing, podman
 from tests.support.classifiers import classifier, expected, save
+from tests.support.load import under_load
 from tests.support.manifests import one, render
-from tests.support.processes import ROOT
+from tests.support.nightly import ROUNDS
+from tests.support.processes import ROOT, until
 
 Play = Callable[..., AbstractContextManager[Pod]]
 
@@ -169,6 +171,18 @@ def test_sigterm_drains_every_request_in_flight(play: Play) -> None:
                 assert json.load(response) == {"prediction": ["setosa"] * 1000}
             connection.close()
         assert pod.exit_code() == 0
+
+
+@pytest.mark.parametrize("_round", range(ROUNDS))
+def test_sigterm_under_load(play: Play, _round: int) -> None:
+    """What the first process of the container has accepted it answers, and ends with 0."""
+    with play() as pod:
+        pod.until_ready()
+        with under_load(pod) as load:
+            until(lambda: load.answered > 100, 60)
+            podman("kill", "--signal", "TERM", pod.container(SERVER))
+            assert pod.exit_code() == 0
+        assert load.broken == []
 
 
 def test_killed_server_process_ends_the_container(play: Play) -> None:

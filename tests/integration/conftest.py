@@ -1,6 +1,8 @@
-"""One server for all tests that only ask it."""
+"""One server for all tests that only ask it, and a disk that is soon full."""
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,3 +14,16 @@ def iris(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The iris model, served by a real `bentoml serve`."""
     with serving(tmp_path_factory.mktemp("iris"), IRIS) as server:
         yield server
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", path], check=True, capture_output=True)  # noqa: S607
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("file systems cannot be mounted here")
+    yield path
+    subprocess.run(["umount", path], check=True)  # noqa: S607

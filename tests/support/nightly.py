@@ -3,3 +3,4 @@
 import os
 
 NIGHTLY = bool(os.environ.get("NIGHTLY"))
+ROUNDS = 20 if NIGHTLY else 1  # of what is a matter of chance

@@ -5,14 +5,18 @@ import json
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
-from tests.support.processes import Server
-
 _ANSWER_SECONDS = 60
 ROW = b'{"data": [[5.1, 3.5, 1.4, 0.2]]}'
+
+
+class Served(Protocol):
+    """What has a client that knows where it listens, on 127.0.0.1."""
+
+    client: httpx.Client
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,9 @@ class Answer:
         return str(document["detail"])
 
 
-def connect(server: Server) -> socket.socket:
+def connect(server: Served) -> socket.socket:
     """Return a new connection to the server."""
-    return socket.create_connection(("127.0.0.1", httpx.URL(server.url).port or 0), timeout=_ANSWER_SECONDS)
+    return socket.create_connection(("127.0.0.1", server.client.base_url.port or 0), timeout=_ANSWER_SECONDS)
 
 
 def request(body: bytes = ROW, head: bytes = b"", path: bytes = b"/predict", length: int | None = None) -> bytes:
@@ -81,7 +85,7 @@ def answer(connection: socket.socket) -> Answer:
     return next(answers(connection))
 
 
-def ask(server: Server, sent: bytes) -> Answer:
+def ask(server: Served, sent: bytes) -> Answer:
     """Send the bytes on a new connection, which nothing follows, and return the first answer."""
     with connect(server) as connection:
         connection.sendall(sent)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,19 +15,6 @@ from tests.integration.loader.fault_server import Exchange, FaultServer, StoredO
 from tests.integration.loader.running import Run, Target, assert_failed
 
 _MIB = 1 << 20
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", path], check=True, capture_output=True)  # noqa: S607
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("file systems cannot be mounted here")
-    yield path
-    subprocess.run(["umount", path], check=True)  # noqa: S607
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -1,9 +1,9 @@
 """What a server can do to a load, one fault at a time, over a real socket."""
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
-from email.utils import formatdate
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -150,7 +150,9 @@ def test_a_failure_that_stays_is_given_up(target: Target, server: FaultServer, c
     target.assert_empty()
 
 
-@pytest.mark.parametrize("after", [lambda: "1", lambda: formatdate(time.time() + 2, usegmt=True)])
+@pytest.mark.parametrize(
+    "after", [lambda: "1", lambda: format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)]
+)
 def test_retry_after_is_honoured(target: Target, server: FaultServer, pair: Pair, after: Callable[[], str]) -> None:
     def refuse(exchange: Exchange) -> None:
         exchange.status(429, Retry_After=after())

@@ -94,6 +94,21 @@ def test_a_dry_run_refuses_the_same(target: Target, source: Path) -> None:
     assert not target.directory.exists()
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "label.json"])
+def test_files_without_an_end_are_refused(target: Target, source: Path, name: str) -> None:
+    path = source / name
+    path.unlink()
+    os.mkfifo(path)
+    assert_failed(target.load(), 3, str(path), "regular file")
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert_failed(target.load(), 3, str(path), "regular file")
+    path.unlink()
+    path.symlink_to(name)
+    assert_failed(target.load(), 1, str(path), "symbolic links")
+    target.assert_empty()
+
+
 def test_imports_no_google_package(target: Target) -> None:
     program = """
 import sys

@@ -1,8 +1,10 @@
 """More than the server can do, clients that take their time, and a model that does."""
 
+import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from model_server.settings import processors
-from tests.support.processes import IRIS, ONE_PROCESS, ROOT, Server, serving, until
+from tests.support.processes import IRIS, ONE_PROCESS, ROOT, Server, children, serving, until
 from tests.support.wire import ROW, answer, answers, connect, first_answers, request
 
 GATED = """
@@ -27,6 +29,7 @@ seconds = Model.seconds
 
 def gated(self, rows):
     if rows[0, 0] == 9:
+        GATE.with_name("begun").touch()
         while GATE.exists():
             time.sleep(0.02)
     return predict(self, rows)
@@ -39,13 +42,13 @@ TIMEOUT = 2
 
 
 @contextmanager
-def gated_server(home: Path, **environment: str) -> Iterator[tuple[Server, Path]]:
+def gated_server(home: Path, *options: str, **environment: str) -> Iterator[tuple[Server, Path]]:
     """Serve a model that has no answer to `GATED_ROWS` as long as the file exists."""
     (home / "gated.py").write_text(GATED)
     gate = home / "gate"
     gate.touch()
     environment = {**IRIS, **environment, "PYTHONPATH": f"{home}:{ROOT}"}
-    with serving(home, environment, "gated:ModelLoadServer", ONE_PROCESS) as server:
+    with serving(home, environment, "gated:ModelLoadServer", (*ONE_PROCESS, *options)) as server:
         yield server, gate
 
 
@@ -77,7 +80,7 @@ def test_one_request_too_many(tmp_path: Path) -> None:
         assert ask_one(server) == 200
         accepted = [clients.submit(ask_gated, server) for _ in range(limit)]
         until(lambda: ask_one(server) == 503)
-        for path in ("/livez", "/readyz", "/healthz", "/metrics"):
+        for path in ("/livez", "/readyz", "/healthz", "/health", "/metrics"):
             assert server.client.get(path).status_code == 200
         for sent in (request(), request(path=b"/nothing")):
             with connect(server) as connection:
@@ -140,12 +143,32 @@ def test_timeouts(tmp_path: Path) -> None:
                 pass
 
 
+def test_an_inference_without_end_ends_with_the_server(tmp_path: Path) -> None:
+    with (
+        gated_server(tmp_path, "--timeout-graceful-shutdown", "1") as (server, gate),
+        ThreadPoolExecutor(1) as client,
+    ):
+        answered = client.submit(ask_gated, server)
+        until(gate.with_name("begun").exists)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=30) == 0
+        assert answered.result() == 503
+
+
 def trickle(connection: socket.socket) -> None:
     """Send a byte now and then until the server has enough."""
     with suppress(OSError):
         while True:
             connection.sendall(b" ")
             time.sleep(0.1)
+
+
+def test_many_connections_are_accepted_at_once(iris: Server) -> None:
+    """Each listener accepts one and then has those that are there answered: under load, new ones would queue."""
+    [worker] = children(iris.process.pid)
+    with connect(iris):
+        sockets = Counter(str(opened.readlink()) for opened in Path(f"/proc/{worker}/fd").iterdir())
+    assert sockets.most_common(1)[0][1] > 8
 
 
 def test_a_thousand_idle_connections_change_nothing(iris: Server) -> None:

@@ -51,6 +51,13 @@ def test_each_name_is_found_once_in_order(tmp_path: Path) -> None:
     assert locations(tmp_path, model(initializer=tensors).SerializeToString()) == ["b", "a"]
 
 
+def test_what_a_tensor_is_said_to_hold_takes_nothing(tmp_path: Path) -> None:
+    vast = external("w")
+    vast.dims[:] = [1 << 62, 1 << 62]
+    inside = TensorProto(name="u", data_type=TensorProto.FLOAT, dims=[1 << 62], raw_data=b"1234")
+    assert locations(tmp_path, model(initializer=[vast, inside]).SerializeToString()) == ["w"]
+
+
 def test_names_that_do_not_count_are_left(tmp_path: Path) -> None:
     tensor = external("unused")
     tensor.data_location = TensorProto.DEFAULT

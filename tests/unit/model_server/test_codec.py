@@ -1,5 +1,8 @@
 """Strict rows: what is taken, and the sentence for what is not."""
 
+import subprocess
+import sys
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -40,6 +43,25 @@ def refusal(codec: RowCodec, body: bytes) -> str:
 )
 def test_refuses_a_body(body: bytes, sentence: str) -> None:
     assert refusal(IRIS, body).startswith(sentence)
+
+
+def test_a_body_that_no_memory_holds_is_not_called_invalid() -> None:
+    program = """
+        import resource
+        from pathlib import Path
+        import numpy as np
+        from model_server.codec import RowCodec
+
+        body = b'{"data": "' + b"x" * (8 << 20) + b'"}'
+        used = int(Path("/proc/self/status").read_text().partition("VmSize:")[2].split()[0]) << 10
+        resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), resource.RLIM_INFINITY))
+        try:
+            RowCodec(np.dtype(np.float32), (4,)).parse(body)
+        except MemoryError:
+            print("no memory")
+        """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    assert ended.stdout == "no memory\n"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A model that wants more than its own directory, or more memory than there is, is refused with a sentence."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from model_server.errors import StartError
 from model_server.model import Model
 from model_server.settings import Settings
 from tests.support.classifiers import classifier, save
+from volume.settings import SettingsError
 
 
 def load(made: ModelProto, directory: Path) -> Model:
@@ -62,3 +64,27 @@ def test_a_tensor_that_no_memory_holds(tmp_path: Path) -> None:
     made.graph.output[0].name = "total"
     with pytest.raises(StartError, match="fails on a row of the shape"):
         load(made, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("batch", "row"), [("N", (1 << 25,)), ("N", (1 << 62, 1 << 62)), (1 << 40, (4,)), (1 << 30, ("length",))]
+)
+def test_rows_that_no_memory_holds(tmp_path: Path, batch: int | str, row: tuple[int | str, ...]) -> None:
+    made = classifier(row_shape=("length",))
+    shape = made.graph.input[0].type.tensor_type.shape
+    shape.CopyFrom(helper.make_tensor_value_info("rows", TensorProto.FLOAT, [batch, *row]).type.tensor_type.shape)
+    with pytest.raises(StartError, match=r"takes \d+ numbers at once, of shape .*; expected at most 16777216"):
+        load(made, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["MODEL_FILEPATH", "LABEL_FILEPATH"])
+def test_files_without_an_end(tmp_path: Path, name: str) -> None:
+    model_path, label_path = save(classifier(), tmp_path, ["a", "b", "c"])
+    environment = {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)}
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    (tmp_path / "circle").symlink_to("circle")
+    findings = {"pipe": "Not a regular file", "endless": "Not a regular file", "circle": "Too many levels of symbolic"}
+    for found, finding in findings.items():
+        with pytest.raises(SettingsError, match=f"^{name} is {tmp_path}/{found}: {finding}"):
+            Settings.read({**environment, name: str(tmp_path / found)})

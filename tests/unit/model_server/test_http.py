@@ -216,6 +216,30 @@ def test_counts_unknown_paths_as_one(gateway: Callable[[ASGIApp], Gateway], tele
     assert 'model_server_refused_total{reason="not_found"} 3.0' in exposed
 
 
+@pytest.mark.parametrize(
+    ("seconds", "at_once", "limit"),
+    [(0.000006, 1, 128), (0.0011, 1, 33), (0.004, 1, 10), (0.004, 4, 39), (0.05, 2, 8), (30, 2, 8), (30, 16, 32)],
+)
+def test_as_many_are_in_flight_as_are_answered_soon(
+    model: Model,
+    telemetry: Telemetry,
+    log: Log,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    at_once: int,
+    limit: int,
+) -> None:
+    monkeypatch.setattr("model_server.http.processors", lambda: at_once)
+    monkeypatch.setattr(model, "sample_seconds", seconds)
+    monkeypatch.setattr(model, "_one_seconds", seconds)
+    for given, expected in (("", limit), ("3", 3)):
+        settings = Settings.read({**IRIS, "MAX_REQUESTS_IN_FLIGHT": given})
+        gateway = Gateway(Starlette(), model, Observer(telemetry, log, (), 0), settings)
+        assert gateway.max_in_flight == expected
+        assert f"model_server_max_requests_in_flight {expected}.0" in telemetry.exposition().decode()
+
+
 def test_other_protocols_go_through(gateway: Callable[[ASGIApp], Gateway]) -> None:
     seen: list[str] = []
 

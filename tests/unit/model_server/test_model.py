@@ -44,13 +44,21 @@ def test_labels(iris: Model) -> None:
 )
 def test_time_of_many_rows(monkeypatch: pytest.MonkeyPatch, one: float, many: float | None, ten: float) -> None:
     """The time of one row is measured and that of several, which tells what each more of them takes."""
-    measured = [[1, one], [1, many]]
-    monkeypatch.setattr("model_server.model.timeit.repeat", lambda *_, **__: measured.pop(0))
+    measured = [0.1, *4 * [one], 0.1, *4 * [many]]
+    monkeypatch.setattr("model_server.model.timeit.timeit", lambda *_, **__: measured.pop(0))
     monkeypatch.setattr("model_server.model._LONG_SECONDS", 4 * one if many else 0.005)
     assert Model.load(Settings.read(IRIS)).seconds(10) == pytest.approx(ten)
 
 
 def test_time_of_rows_of_any_length_is_unknown(tmp_path: Path) -> None:
-    model, labels = save(classifier(row_shape=("length", 2)), tmp_path, ["a", "b", "c"])
-    settings = Settings.read({"MODEL_FILEPATH": str(model), "LABEL_FILEPATH": str(labels)})
-    assert Model.load(settings).seconds(1) == math.inf
+    model_path, label_path = save(classifier(row_shape=("length", 2)), tmp_path, ["a", "b", "c"])
+    settings = Settings.read({"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)})
+    model = Model.load(settings)
+    assert model.seconds(1) == model.seconds(2) == math.inf
+    assert 0 < model.sample_seconds < math.inf
+
+
+def test_a_long_inference_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = iter([30.0])
+    monkeypatch.setattr("model_server.model.timeit.timeit", lambda *_, **__: next(measured))
+    assert Model.load(Settings.read(IRIS)).seconds(2) == 60

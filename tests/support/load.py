@@ -1,0 +1,97 @@
+"""Clients that ask all the time, and see whether an answer is owed to them."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tests.support.wire import ROW, Served, answers, connect, request
+
+_CLIENTS = 16
+_MANY_ROWS = b'{"data": [' + b"[5.1, 3.5, 1.4, 0.2], " * 5000 + b"[5.1, 3.5, 1.4, 0.2]]}"
+
+
+@dataclass
+class Load:
+    """What clients have seen.
+
+    Attributes:
+        answered: requests that were accepted and answered whole.
+        broken: what became of those that were accepted and not answered whole.
+        ended: told to send no more.
+    """
+
+    answered: int = 0
+    broken: list[str] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def ask(self, server: Served, body: bytes) -> None:
+        """Send requests until the server takes no more; it has accepted one when it asks for its body."""
+        while not self.ended.is_set():
+            try:
+                connection = connect(server)
+            except OSError:
+                return
+            with connection:
+                if not accepts(connection, request(body, head=b"Expect: 100-continue\r\n")[: -len(body)]):
+                    return
+                try:
+                    connection.sendall(body)
+                    status = next(answers(connection)).status
+                except (OSError, EOFError, StopIteration) as error:
+                    self.broken.append(repr(error))
+                else:
+                    if status == 200:
+                        self.answered += 1
+                    else:
+                        self.broken.append(f"status {status}")
+
+    def ask_on_one_connection(self, server: Served) -> None:
+        """Send one request after the other, each when the one before it is answered; no answer may be cut."""
+        with connect(server) as connection:
+            try:
+                connection.sendall(request())
+                for answer in answers(connection):
+                    if answer.status != 200:
+                        self.broken.append(f"status {answer.status}")
+                    if self.ended.is_set():
+                        return
+                    connection.sendall(request())
+            except OSError:  # the server closed it while it was idle
+                return
+            except EOFError as error:
+                self.broken.append(repr(error))
+
+
+def accepts(connection: socket.socket, head: bytes) -> bool:
+    """Send the head of a request, and return whether the server asks for the body."""
+    got = b""
+    try:
+        connection.sendall(head)
+        while not got.endswith(b"\r\n\r\n"):
+            if not (byte := connection.recv(1)):
+                return False
+            got += byte
+    except OSError:
+        return False
+    return got == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@contextmanager
+def under_load(server: Served) -> Iterator[Load]:
+    """Give what clients see that ask all the time."""
+    load = Load()
+    bodies = [ROW, ROW, ROW, _MANY_ROWS]
+    clients = [
+        *(threading.Thread(target=load.ask, args=(server, bodies[number % 4])) for number in range(_CLIENTS)),
+        *(threading.Thread(target=load.ask_on_one_connection, args=(server,)) for _ in range(_CLIENTS)),
+    ]
+    for client in clients:
+        client.start()
+    try:
+        yield load
+    finally:
+        load.ended.set()
+        for client in clients:
+            client.join()
