@@ -19,6 +19,7 @@ import msgspec
 
 from loader.errors import LoadError, UsageError
 from loader.load import load
+from loader.plan import plan
 from loader.progress import Progress
 from loader.settings import TERMINATION_LOG, Settings
 from loader.watchdog import watchdog
@@ -33,7 +34,8 @@ Every flag is an environment variable too, in capitals; a flag wins."""
 _EXAMPLES = """\
 examples:
   USE_LOCAL_MODEL=true MODEL_FILEPATH=workdir/model.onnx LABEL_FILEPATH=workdir/label.json python -m loader
-  python -m loader --gcs_bucket models --gcs_model_blob iris/1/model.onnx"""
+  python -m loader --gcs_bucket models --gcs_model_blob iris/1/model.onnx
+  GCS_BUCKET=models GCS_MODEL_BLOB=iris/1/model.onnx python -m loader --dry-run"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,11 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment = dict(os.environ)
     progress = Progress(sys.stdout)
     try:
-        flags = vars(_parser().parse_args(arguments))
+        flags = vars(_parser().parse_args(_spelled(sys.argv[1:] if arguments is None else arguments)))
         environment |= {name.upper(): value for name, value in flags.items() if value is not None}
         settings = Settings.read(environment)
         with watchdog(settings.load_timeout_seconds, progress.activity, partial(_report, environment)) as deadline:
-            load(settings, deadline, progress)
+            run = plan if settings.dry_run else load
+            run(settings, deadline, progress)
     except SettingsError as error:
         _report(environment, UsageError(f"{error} (--help lists all settings)"))
         return UsageError.exit_code
@@ -63,6 +66,15 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError(message)
+
+
+def _spelled(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with flags as they are declared: --dry-run is --dry_run."""
+    parted = [argument.partition("=") for argument in arguments]
+    return [
+        (f"--{name[2:].replace('-', '_')}" if name.startswith("--") else name) + equals + value
+        for name, equals, value in parted
+    ]
 
 
 def _report(environment: Mapping[str, str], error: LoadError) -> None:

@@ -1,11 +1,9 @@
 """A load, from settings to published files."""
 
-import hashlib
-
 from loader import __version__
 from loader.errors import ReplacedError
 from loader.progress import Progress
-from loader.publish import Staging, staging
+from loader.publish import Staging, staging, staging_key
 from loader.settings import Settings
 from loader.sources import Artifact, Source, open_source
 from loader.verify import check_labels, check_labels_size, check_names, check_sha256, external_data
@@ -40,11 +38,10 @@ def load(settings: Settings, deadline: Deadline, progress: Progress) -> Receipt:
 
 def _attempt(settings: Settings, source: Source, deadline: Deadline, progress: Progress) -> tuple[Receipt, bool]:
     """Publish the files that the source has now, unless they stand there; return the receipt and whether they did."""
-    pair = _look_up(settings, source, progress)
+    pair = look_up(settings, source, progress)
     model, labels = pair.values()
     check_labels_size(labels.uri, labels.size)
-    key = hashlib.sha256(f"{model.uri}#{model.generation}".encode()).hexdigest()[:16]
-    with staging(settings.model_filepath, settings.label_filepath, key) as staged:
+    with staging(settings.model_filepath, settings.label_filepath, staging_key(model)) as staged:
         records = _stage(settings, source, staged, pair, progress)
         if standing := staged.standing(records):
             return standing, True
@@ -76,14 +73,14 @@ def _stage(
     beside = {location: source.beside_model(location) for location in locations}
     records = [model, labels, *_bring(source, staged, beside, progress)]
     # What was looked up later may be of a later upload than what was looked up first.
-    now = [*_look_up(settings, source, progress).values(), *map(source.beside_model, locations)]
+    now = [*look_up(settings, source, progress).values(), *map(source.beside_model, locations)]
     for artifact, record in zip(now, records, strict=True):
         if not artifact.is_in(record):
             raise ReplacedError(f"{artifact.uri} was overwritten while the model was loaded: load it again")
     return records
 
 
-def _look_up(settings: Settings, source: Source, progress: Progress) -> dict[str, Artifact]:
+def look_up(settings: Settings, source: Source, progress: Progress) -> dict[str, Artifact]:
     """Return the model and its label file as they are at the source now, by the names they are to have here."""
     progress.doing = "looking up the model and its label file"
     return {settings.model_filepath.name: source.model(), settings.label_filepath.name: source.labels()}

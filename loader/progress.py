@@ -5,11 +5,14 @@ import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
 from volume.receipt import Receipt
+
+if TYPE_CHECKING:
+    from loader.plan import Plan
 
 _LINE_SECONDS = 5.0
 _BAR_SECONDS = 0.1
@@ -96,6 +99,25 @@ class Progress:
                 f"{verb}: {receipt.model.uri} ({_bytes(size)} in {len(files)} files, sha256 {receipt.model.sha256})",
                 "done", uri=receipt.model.uri, generation=receipt.model.generation, sha256=receipt.model.sha256,
                 files=len(files), bytes=size, seconds=receipt.seconds, attempts=receipt.attempts, in_place=in_place,
+            )  # fmt: skip
+
+    def would_load(self, plan: "Plan") -> None:
+        """Say what a load would bring."""
+        model, *_ = plan.artifacts
+        files = [
+            f"{file.uri} {'is in place at' if file.in_place else 'to'} {file.target} ({_bytes(file.size)}, "
+            f"generation {file.generation}, {f'sha256 {file.sha256}' if file.sha256 else f'crc32c {file.crc32c}'})"
+            for file in plan.artifacts
+        ]
+        rest = [] if plan.all_known else ["and the files with weights of it, which the model names once it is here"]
+        verb = "already in place" if plan.in_place else "would load"
+        summary = f"{verb}, with {_bytes(plan.bytes_free)} free, credentials: {plan.credentials}"
+        with self._lock:
+            self._say(
+                "\n  ".join([summary, *files, *rest]),
+                "would_load", uri=model.uri, generation=model.generation, sha256=model.sha256,
+                files=len(plan.artifacts), bytes=sum(file.size for file in plan.artifacts),
+                **msgspec.structs.asdict(plan),
             )  # fmt: skip
 
     def _say(self, sentence: str, event: str, **fields: object) -> None:

@@ -9,7 +9,9 @@ Until then they are staged in `.model-partial-<key>`. A run that was killed leav
 takes it up if its key is the same and clears it if not.
 """
 
+import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
@@ -52,9 +54,7 @@ class Staging:
 
     def require_space(self, artifacts: dict[str, Artifact]) -> None:
         """Raise `NoSpaceError` unless the file system can take what is not yet here of the named artifacts."""
-        with during(f"cannot ask for the free space of {self._parent}"):
-            status = os.statvfs(self._parent)
-        free = status.f_bavail * status.f_frsize
+        free = self.free()
         needed = sum(artifact.size - self._allocated(name) for name, artifact in artifacts.items())
         if needed > free:
             raise NoSpaceError(
@@ -62,28 +62,61 @@ class Staging:
                 "give the volume more room"
             )
 
+    def free(self) -> int:
+        """Return how many bytes the file system has free."""
+        with during(f"cannot ask for the free space of {self._parent}"):
+            status = os.statvfs(_nearest(self._parent))
+        return status.f_bavail * status.f_frsize
+
+    def require_writable(self) -> None:
+        """Raise a `LoadError` unless the directories can be written, or made; a load finds out by doing it."""
+        for directory in (self._parent, self._labels.parent):
+            with during(f"cannot write to {directory}"):
+                nearest = _nearest(directory)
+                if not nearest.is_dir():
+                    raise NotADirectoryError(errno.ENOTDIR, f"{nearest} is not a directory")
+                if os.statvfs(nearest).f_flag & os.ST_RDONLY:
+                    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+                if not os.access(nearest, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def published(self, name: str) -> Path:
+        """Return where the published file of that name is, if there is one."""
+        return self._current / name
+
+    def whole(self, name: str, artifact: Artifact) -> FileRecord | None:
+        """Return the record of the published file of that name, if it is the artifact and its bytes are whole."""
+        for record in _records(self._published) if self._published else ():
+            if record.name == name and artifact.is_in(record):
+                with suppress(OSError, ReceiptError):
+                    record.check(self.published(name))
+                    return record
+        return None
+
     def reuse(self, name: str, artifact: Artifact) -> FileRecord | None:
         """Stage the published file of that name, if it is the artifact and its bytes are whole; else return None."""
-        for record in _records(self._published) if self._published else ():
-            if record.name != name or not artifact.is_in(record):
-                continue
-            with suppress(OSError, ReceiptError):
-                record.check(self._current / name)
+        if record := self.whole(name, artifact):
+            with suppress(OSError):
                 target = self.path(name)
                 target.unlink(missing_ok=True)
                 self.journal(name).unlink(missing_ok=True)  # lest a download be resumed into the published file
-                target.hardlink_to(self._current / name)
+                target.hardlink_to(self.published(name))
                 return record
         return None
 
     def standing(self, records: list[FileRecord]) -> Receipt | None:
         """Return the receipt of what is published, if that is exactly these files and all of them whole; else None."""
+        if not self.stand(records):
+            return None
+        reused = all((self._files / record.name).samefile(self.published(record.name)) for record in records)
+        return self._published if reused else None
+
+    def stand(self, records: list[FileRecord]) -> bool:
+        """Return whether the receipt lists exactly these files, and the final paths lead to what is published."""
         published = self._published
         if published is None or tuple(records) != _records(published):
-            return None
-        reused = all((self._files / record.name).samefile(self._current / record.name) for record in records)
-        linked = all(self._is_linked(name, final) for name, final in self._finals(published).items())
-        return published if reused and linked else None
+            return False
+        return all(self._is_linked(name, final) for name, final in self._finals(published).items())
 
     def publish(self, receipt: Receipt) -> None:
         """Make the staged files durable and read-only, and have them appear at the final paths with the receipt.
@@ -155,6 +188,16 @@ class Staging:
         return 0
 
 
+def staging_key(model: Artifact) -> str:
+    """Return the key under which a load of this version of a model is staged."""
+    return hashlib.sha256(f"{model.uri}#{model.generation}".encode()).hexdigest()[:16]
+
+
+def look_at(final_model: Path, final_labels: Path, key: str) -> Staging:
+    """Return what `staging` would yield, only to look at: nothing is made, held or cleared."""
+    return Staging(*_real(final_model, final_labels), key)
+
+
 @contextmanager
 def staging(final_model: Path, final_labels: Path, key: str) -> Iterator[Staging]:
     """Hold the target directory for one load; what it leaves is published, or can be resumed, or is cleared.
@@ -173,8 +216,7 @@ def staging(final_model: Path, final_labels: Path, key: str) -> Iterator[Staging
     for final in (final_model, final_labels):
         with during(f"cannot make the directory {final.parent}"):
             final.parent.mkdir(parents=True, exist_ok=True)
-    # A link that goes up, as from the labels' directory to the model's, goes up from where the directory really is.
-    finals = (final_model.parent.resolve() / final_model.name, final_labels.parent.resolve() / final_labels.name)
+    finals = _real(final_model, final_labels)
     parent = finals[0].parent
     with during(f"cannot write to {parent}"), _lock(parent):
         keep = key
@@ -187,6 +229,17 @@ def staging(final_model: Path, final_labels: Path, key: str) -> Iterator[Staging
             raise
         finally:
             _clear(finals, keep)
+
+
+def _real(*finals: Path) -> tuple[Path, Path]:
+    # A link that goes up, as from the labels' directory to the model's, goes up from where the directory really is.
+    model, labels = (final.parent.resolve() / final.name for final in finals)
+    return model, labels
+
+
+def _nearest(directory: Path) -> Path:
+    """Return the directory, or if it does not exist, the nearest above it that does."""
+    return next(path for path in (directory, *directory.parents) if path.exists())
 
 
 @contextmanager

@@ -59,6 +59,7 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=64)] | None,
         Meta(description="ranges of an object to fetch at once (default: 1 for each 64 MiB, at most 4 or the cores)"),
     ] = None
+    dry_run: Annotated[bool, Meta(description="say what would be loaded, and write nothing")] = False
     termination_log: Annotated[
         Path, Meta(description="the file, if it exists, that gets the reason of a failure (terminationMessagePath)")
     ] = TERMINATION_LOG

@@ -1,4 +1,4 @@
-"""`python -m model_server serve`: the very worker of `bentoml serve`, without the process manager around it."""
+"""`python -m model_server`: serves in this one process, or checks whether a model can be served."""
 
 import argparse
 import os
@@ -7,8 +7,12 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _BACKLOG = 2048
 _END_SECONDS = 2
@@ -17,7 +21,18 @@ _END_SECONDS = 2
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command of the service, and exit."""
     parser = argparse.ArgumentParser(prog="python -m model_server", description="The model server.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    _add_serve(commands)
+    _add_check(commands)
+    options = parser.parse_args(arguments)
+    if options.command == "check":
+        from model_server.check import check  # noqa: PLC0415 (`serve` has yet to set its signal handlers)
+
+        sys.exit(check(options.model, options.labels, as_json=options.json, seconds=options.timeout))
+    serve(options.bento, options.host, options.port, options.timeout_graceful_shutdown)
+
+
+def _add_serve(commands: "_Commands") -> None:
     command = commands.add_parser(
         "serve",
         help="serve the model in this one process",
@@ -36,8 +51,28 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         metavar="SECONDS",
         help="how long requests may take to end once the server was told to stop",
     )
-    options = parser.parse_args(arguments)
-    serve(options.bento, options.host, options.port, options.timeout_graceful_shutdown)
+
+
+def _add_check(commands: "_Commands") -> None:
+    command = commands.add_parser(
+        "check",
+        help="say whether a model can be served",
+        description="Say whether the service can serve a model: what it takes and gives, its metadata, a request and "
+        "its answer, and how long an inference takes; or else why not, and what to change.",
+        epilog="exit codes: 0 it can be served, 1 it cannot, 2 usage",
+    )
+    command.add_argument("model", type=Path, metavar="MODEL", help="the ONNX file")
+    command.add_argument(
+        "labels",
+        type=Path,
+        nargs="?",
+        metavar="LABELS",
+        help="its label file (default: label.json beside it; if there is none, names are made up)",
+    )
+    command.add_argument("--json", action="store_true", help="say it as one JSON document")
+    command.add_argument(
+        "--timeout", type=float, default=60, metavar="SECONDS", help="how long that may take (default: %(default)s)"
+    )
 
 
 def serve(bento: str, host: str, port: int, timeout_graceful_shutdown: int) -> NoReturn:

@@ -10,6 +10,7 @@ import onnxruntime as ort
 from model_server.codec import Array
 from model_server.errors import RequestError, StartError
 from model_server.model_file import ModelFile
+from model_server.remedies import remedy
 from model_server.signature import one_line, read_signature
 
 logger = logging.getLogger("model_server")
@@ -23,10 +24,11 @@ class Classifier:
 
     Args:
         file: the ONNX model; its bytes are needed no longer once this is made.
-        labels: name of each class.
+        labels: name of each class; None takes any number of classes.
         threads: how many threads one inference uses.
 
     Attributes:
+        signature: how the model is called.
         codec: reads rows of the model's input type and shape.
         sample: a row of shape (1, *row_shape) that the model has answered.
         sample_probabilities: its answer, of shape (1, classes).
@@ -35,18 +37,18 @@ class Classifier:
         StartError: the file cannot be loaded, or is not a classifier with one class a label.
     """
 
-    def __init__(self, file: ModelFile, labels: Sequence[str], threads: int = 1) -> None:
+    def __init__(self, file: ModelFile, labels: Sequence[str] | None, threads: int = 1) -> None:
         session = _open_session(file, threads)
         try:
-            self._signature = read_signature(session, labels)
+            self.signature = read_signature(session, labels)
         except StartError as error:
-            raise StartError(f"MODEL_FILEPATH: {file.path} {error}") from error
+            raise StartError(f"MODEL_FILEPATH: {file.path} {error.reason}", error.change) from error
         # Beneath the public `run`, which checks names that never change for a tenth of a request's time.
         self._session_run = session._sess.run
         self._options = ort.RunOptions()
-        self._outputs = [self._signature.output]
-        self.codec = self._signature.codec
-        self.sample = self._signature.sample
+        self._outputs = [self.signature.output]
+        self.codec = self.signature.codec
+        self.sample = self.signature.sample
         self.sample_probabilities = self.probabilities(self.sample)
 
     def probabilities(self, rows: Array) -> Array:
@@ -60,7 +62,7 @@ class Classifier:
                 it does not take.
             Exception: the model failed; ONNX Runtime's errors have no other base in common.
         """
-        batch = self._signature.batch
+        batch = self.signature.batch
         matrix = self._run(rows) if batch is None or batch == len(rows) else self._run_in_batches(rows, batch)
         # Of a few numbers, Python is quicker to find that their sum is finite.
         if matrix.size <= _FEW_NUMBERS and math.isfinite(sum(map(sum, matrix.tolist()))):
@@ -81,13 +83,13 @@ class Classifier:
 
     def _run(self, rows: Array) -> Array:
         try:
-            [value] = self._session_run(self._outputs, {self._signature.input: rows}, self._options)
+            [value] = self._session_run(self._outputs, {self.signature.input: rows}, self._options)
         except Exception as error:
             if None in self.codec.row_shape:
                 logger.info("the model failed on rows of shape %s", rows.shape[1:], exc_info=True)
                 raise RequestError(f"The model takes no rows of shape {rows.shape[1:]}.") from error
             raise
-        matrix = self._signature.to_matrix(value)
+        matrix = self.signature.to_matrix(value)
         if len(matrix) != len(rows):
             raise RuntimeError(f"the model answered {len(rows)} rows with {len(matrix)}")
         return matrix
@@ -103,4 +105,7 @@ def _open_session(file: ModelFile, threads: int) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(file.content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise StartError(f"MODEL_FILEPATH: {file.path} cannot be loaded as an ONNX model: {one_line(error)}") from error
+        reason = one_line(error)
+        raise StartError(
+            f"MODEL_FILEPATH: {file.path} cannot be loaded as an ONNX model: {reason}", remedy(file.content, reason)
+        ) from error

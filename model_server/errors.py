@@ -4,7 +4,17 @@ from collections.abc import Sequence
 
 
 class StartError(Exception):
-    """The service cannot start: the message is one line that says what was found and what was expected."""
+    """The service cannot start: the message is one line that says what was found and what was expected.
+
+    Attributes:
+        reason: that, without what to do.
+        change: what to do about it; empty where the reason leaves no doubt.
+    """
+
+    def __init__(self, reason: str, change: str = "") -> None:
+        super().__init__(f"{reason}: {change}" if change else reason)
+        self.reason = reason
+        self.change = change
 
 
 class RequestError(ValueError):

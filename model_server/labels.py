@@ -35,7 +35,9 @@ def load_labels(path: Path, record: FileRecord | None = None) -> tuple[str, ...]
     except ReceiptError as error:
         raise StartError(f"LABEL_FILEPATH: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise StartError(f"LABEL_FILEPATH: {path} is not JSON: {error}") from error
+        raise StartError(
+            f"LABEL_FILEPATH: {path} is not JSON: {error}", 'write it like {"0": "first name", "1": "second name"}'
+        ) from error
     if not isinstance(names, dict) or not names:
         raise StartError(f'LABEL_FILEPATH: {path} must be a JSON object like {{"0": "name"}} with an entry a class')
     for index in range(len(names)):

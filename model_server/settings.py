@@ -47,6 +47,8 @@ def processors() -> int:
 
 def _problem(path: Path) -> str | None:
     try:
+        if (path / "saved_model.pb").exists():
+            return f"A SavedModel of TensorFlow, of which python -m tf2onnx.convert --saved-model {path} makes ONNX"
         if not stat.S_ISREG(path.stat().st_mode):
             return "Not a regular file"
         path.open("rb").close()

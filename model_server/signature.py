@@ -30,6 +30,15 @@ _INPUT_TYPES = {
     "tensor(uint64)": np.uint64,
     "tensor(bool)": np.bool_,
 }
+_EXPORT_PROBABILITIES = (
+    "export class probabilities, for scikit-learn with skl2onnx of a classifier that has predict_proba (an SVC has it "
+    "with probability=True), for a neural network with a softmax at its end"
+)
+_EXPORT_ONE_INPUT = (
+    "export it with a single input, for scikit-learn with initial_types=[("
+    '"rows", FloatTensorType([None, number_of_columns]))], for PyTorch from a module that takes one tensor'
+)
+_EXPORT_SHAPE = 'export it with the shape of a row after a free batch dimension, as in ["N", 4]'
 _TOLERANCE = 0.01  # float16 probabilities of a thousand classes sum to 1 within this
 _CLEARLY = 0.25
 
@@ -45,6 +54,10 @@ class Signature:
         output: name of the output with the probabilities.
         to_matrix: turns that output's value into an array of shape (rows, classes).
         sample: a row that it has answered, of shape (1, *row_shape).
+        names: what that output itself calls the classes; empty if it is a tensor.
+        outputs: all outputs as the file declares them, each with `name`, `type` and `shape`.
+        properties: the metadata properties of the file.
+        producer: what wrote the file, by its own account.
     """
 
     input: str
@@ -53,6 +66,10 @@ class Signature:
     output: str
     to_matrix: Reader
     sample: Array
+    names: tuple[str, ...]
+    outputs: Sequence[ort.NodeArg]
+    properties: Mapping[str, str]
+    producer: str
 
 
 @dataclass(frozen=True)
@@ -69,10 +86,11 @@ class _Candidate:
 
     to_matrix: Reader
     classes: int
+    names: tuple[str, ...]
     sample: Array
 
 
-def read_signature(session: ort.InferenceSession, labels: Sequence[str]) -> Signature:
+def read_signature(session: ort.InferenceSession, labels: Sequence[str] | None) -> Signature:
     """Return how to call the classifier, having called it.
 
     It is tried on the row in the file's metadata property `data_sample` and on made-up rows, which it may fail on
@@ -80,10 +98,10 @@ def read_signature(session: ort.InferenceSession, labels: Sequence[str]) -> Sign
 
     Args:
         session: a session on the file.
-        labels: name of each class; string classes of a ZipMap are put in this order.
+        labels: name of each class; string classes of a ZipMap are put in this order. None takes any number of classes.
 
     Raises:
-        StartError: the file is no classifier, or has not as many classes as there are labels. The message goes on
+        StartError: the file is no classifier, or has not as many classes as there are labels. The reason goes on
             from the file's name: "has 2 inputs ...".
     """
     name, codec, batch = _read_input(session)
@@ -93,36 +111,55 @@ def read_signature(session: ort.InferenceSession, labels: Sequence[str]) -> Sign
     found = {
         output.name: candidate
         for output in session.get_outputs()
-        if (candidate := _candidate(output.name, trials, labels, batch or 1))
+        if (candidate := _candidate(output.name, trials, labels or (), batch or 1))
     }
     if not found:
-        raise StartError(f"is no classifier: {_describe(trials[0])}")
-    output, chosen = _choose(found, len(labels))
+        raise StartError(f"is no classifier: {_describe(trials[0])}", _EXPORT_PROBABILITIES)
+    output, chosen = _choose(found, None if labels is None else len(labels))
     for trial in trials:
-        _check_own_label(trial, chosen.to_matrix(trial.values[output]), labels)
-    signature = Signature(name, codec, batch, output, chosen.to_matrix, chosen.sample)
+        _check_own_label(trial, chosen.to_matrix(trial.values[output]), labels or ())
+    meta = session.get_modelmeta()
+    signature = Signature(
+        input=name,
+        codec=codec,
+        batch=batch,
+        output=output,
+        to_matrix=chosen.to_matrix,
+        sample=chosen.sample,
+        names=chosen.names,
+        outputs=session.get_outputs(),
+        properties=meta.custom_metadata_map,
+        producer=meta.producer_name,
+    )
     return signature if batch or _takes_two(session, signature) else replace(signature, batch=1)
 
 
 def one_line(error: object) -> str:
     """Return an error of ONNX Runtime as the one line that says what happened."""
     text = " ".join(str(error).split())
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", text)
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", text)
+    # Without where in its source it happened, for one takes that for a file of one's own.
+    return re.sub(r"/onnxruntime_src/\S+:\d+ .*?\)(?: const)? (?=\w)", "", text).rstrip(".")
 
 
 def _read_input(session: ort.InferenceSession) -> tuple[str, RowCodec, int | None]:
     inputs = session.get_inputs()
     if len(inputs) != 1:
         names = ", ".join(f'"{found.name}"' for found in inputs) or "none"
-        raise StartError(f"has {len(inputs)} inputs ({names}); expected one tensor of rows")
+        raise StartError(f"has {len(inputs)} inputs ({names}); expected one tensor of rows", _EXPORT_ONE_INPUT)
     [found] = inputs
     if found.type not in _INPUT_TYPES:
-        raise StartError(f'takes {found.type} as its input "{found.name}"; expected a tensor of numbers')
+        raise StartError(
+            f'takes {found.type} as its input "{found.name}"; expected a tensor of numbers',
+            "make numbers of the texts before the model, and export the model alone",
+        )
     if not found.shape:
-        raise StartError(f'declares no shape for its input "{found.name}"; expected at least a batch dimension')
+        raise StartError(
+            f'declares no shape for its input "{found.name}"; expected at least a batch dimension', _EXPORT_SHAPE
+        )
     batch, *row_shape = (dimension if isinstance(dimension, int) else None for dimension in found.shape)
     if 0 in (batch, *row_shape):
-        raise StartError(f'declares the empty shape {found.shape} for its input "{found.name}"')
+        raise StartError(f'declares the empty shape {found.shape} for its input "{found.name}"', _EXPORT_SHAPE)
     return found.name, RowCodec(np.dtype(_INPUT_TYPES[found.type]), tuple(row_shape)), batch
 
 
@@ -133,7 +170,10 @@ def _own_row(session: ort.InferenceSession, codec: RowCodec) -> Array | None:
     try:
         return codec.rows(orjson.loads(text))[:1]
     except ValueError as error:
-        raise StartError(f'has a metadata property "{SAMPLE_PROPERTY}" that is no row of it: {error}') from error
+        raise StartError(
+            f'has a metadata property "{SAMPLE_PROPERTY}" that is no row of it: {str(error).rstrip(".")}',
+            f"make it a JSON list of one row of the shape {codec.row_shape}",
+        ) from error
 
 
 def _with_fixed_width(codec: RowCodec, own_row: Array | None) -> RowCodec:
@@ -142,8 +182,8 @@ def _with_fixed_width(codec: RowCodec, own_row: Array | None) -> RowCodec:
         return codec
     if own_row is None:
         raise StartError(
-            "does not say how many numbers a row has; export it with a fixed number, or put a row into its metadata "
-            f'property "{SAMPLE_PROPERTY}"'
+            "does not say how many numbers a row has",
+            f'export it with a fixed number, or put a row into its metadata property "{SAMPLE_PROPERTY}"',
         )
     return RowCodec(codec.dtype, own_row.shape[1:])
 
@@ -161,14 +201,19 @@ def _trials(
             values = session.run(None, {name: np.repeat(row, batch, axis=0)})
         except Exception as error:
             if row is own_row:
-                raise StartError(f'fails on the row in its property "{SAMPLE_PROPERTY}": {one_line(error)}') from error
+                raise StartError(
+                    f'fails on the row in its property "{SAMPLE_PROPERTY}": {one_line(error)}',
+                    "put a row there that it takes",
+                ) from error
             failure = one_line(error)
             continue
         tried += 1
         yield _Trial(row, dict(zip((output.name for output in session.get_outputs()), values, strict=True)))
     if not tried:
-        hint = f'; put a row that it takes into its metadata property "{SAMPLE_PROPERTY}"'
-        raise StartError(f"fails on a row of the shape {codec.row_shape} that it declares: {failure}{hint}")
+        raise StartError(
+            f"fails on a row of the shape {codec.row_shape} that it declares: {failure}",
+            f'put a row that it takes into its metadata property "{SAMPLE_PROPERTY}"',
+        )
 
 
 def _candidate(output: str, trials: Sequence[_Trial], labels: Sequence[str], batch: int) -> _Candidate | None:
@@ -182,7 +227,7 @@ def _candidate(output: str, trials: Sequence[_Trial], labels: Sequence[str], bat
             continue
         if not _are_probabilities(matrix, batch):
             return None
-        candidate = candidate or _Candidate(to_matrix, matrix.shape[1], trial.row)
+        candidate = candidate or _Candidate(to_matrix, matrix.shape[1], _own_names(trial.values[output]), trial.row)
     return candidate
 
 
@@ -192,7 +237,10 @@ def _reader(value: object, labels: Sequence[str]) -> Reader | None:
         classes = list(value[0])
         unnamed = [f'"{name}"' for name in classes if name not in labels]
         if len(classes) == len(labels) and 0 < len(unnamed) < len(labels):
-            raise StartError(f"has classes that LABEL_FILEPATH calls by other names: {', '.join(unnamed)}")
+            raise StartError(
+                f"has classes that LABEL_FILEPATH calls by other names: {', '.join(unnamed)}",
+                "give the label file the model's own names",
+            )
         order = labels if set(classes) == set(labels) else classes
         return lambda maps: np.array([[row[name] for name in order] for row in maps], np.float32)
     if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim > 1 and value.size:
@@ -204,6 +252,10 @@ def _reader(value: object, labels: Sequence[str]) -> Reader | None:
     return None
 
 
+def _own_names(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value[0])) if isinstance(value, list) else ()
+
+
 def _are_probabilities(matrix: Array, rows: int) -> bool:
     if len(matrix) != rows or matrix.shape[1] < 2:  # noqa: PLR2004 (one column is no choice between classes)
         return False
@@ -211,14 +263,20 @@ def _are_probabilities(matrix: Array, rows: int) -> bool:
     return bool((matrix >= -_TOLERANCE).all() and (abs(sums - 1) <= _TOLERANCE).all())
 
 
-def _choose(found: Mapping[str, _Candidate], labels: int) -> tuple[str, _Candidate]:
-    fitting = {output: candidate for output, candidate in found.items() if candidate.classes == labels}
+def _choose(found: Mapping[str, _Candidate], labels: int | None) -> tuple[str, _Candidate]:
+    fitting = {output: candidate for output, candidate in found.items() if labels in (None, candidate.classes)}
     if not fitting:
         counts = " or ".join(str(candidate.classes) for candidate in found.values())
-        raise StartError(f"has {counts} classes but LABEL_FILEPATH names {labels}; expected one name a class")
+        raise StartError(
+            f"has {counts} classes but LABEL_FILEPATH names {labels}; expected one name a class",
+            "take the label file of this model, or write one with its classes in the order of their probabilities",
+        )
     if len(fitting) > 1:
         names = ", ".join(f'"{output}"' for output in fitting)
-        raise StartError(f"has {len(fitting)} outputs that may be the class probabilities ({names}); expected one")
+        raise StartError(
+            f"has {len(fitting)} outputs that may be the class probabilities ({names}); expected one",
+            "remove the others from the outputs of its graph",
+        )
     return fitting.popitem()
 
 
@@ -233,7 +291,8 @@ def _check_own_label(trial: _Trial, matrix: Array, labels: Sequence[str]) -> Non
         if matrix[0, ours] - matrix[0, labels.index(own)] > _CLEARLY:
             raise StartError(
                 f'calls a row "{own}" whose most probable class LABEL_FILEPATH calls "{labels[ours]}"; expected the '
-                "names in the order of its columns"
+                "names in the order of its columns",
+                "put them in that order, for scikit-learn that of classes_",
             )
 
 
@@ -251,7 +310,4 @@ def _describe(trial: _Trial) -> str:
         f'"{output}" is {f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else "no tensor"}'
         for output, value in trial.values.items()
     )
-    return (
-        f"{kinds}, and none holds two or more class probabilities a row, from 0 to 1 with a sum of 1; export what "
-        "predict_proba or a softmax gives"
-    )
+    return f"{kinds}, and none holds two or more class probabilities a row, from 0 to 1 with a sum of 1"

@@ -39,6 +39,10 @@ class Artifact(Struct, frozen=True):
 class Source(Protocol):
     """A place that holds a model, its label file, and maybe its weights in files beside it."""
 
+    @property
+    def credentials(self) -> str:
+        """What kind of credentials it has been asked with, without any secret."""
+
     def model(self) -> Artifact:
         """Return the model as it is at the source now.
 

@@ -43,6 +43,11 @@ class GcsSource:
             anonymous=anonymous,
         )
 
+    @property
+    def credentials(self) -> str:
+        """What google-auth has found, or none."""
+        return self._client.credentials
+
     def model(self) -> Artifact:
         """Return the model's object, in the generation that is asked for or else the newest."""
         return self._artifact(self._model, self._model_generation)

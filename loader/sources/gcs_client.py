@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -41,6 +41,9 @@ from loader.errors import (
 )
 from loader.retry import Setback
 from loader.sources import Artifact
+
+if TYPE_CHECKING:
+    from loader.sources.gcs_credentials import Credentials
 
 _MAX_ANSWER = 64 << 10
 _MAX_QUOTE = 200
@@ -88,11 +91,12 @@ class GcsClient:
             retries=False,
             headers={"User-Agent": f"model-loader/{__version__}"},
         )
-        self._authorize: Callable[[str, dict[str, str]], None] | None = None
-        if not anonymous:
-            from loader.sources.gcs_credentials import Credentials  # noqa: PLC0415 (its imports take 0.2 s)
+        self._credentials = None if anonymous else _default_credentials(self._pool)
 
-            self._authorize = Credentials(self._pool).authorize
+    @property
+    def credentials(self) -> str:
+        """What kind of credentials requests are sent with, without any secret."""
+        return self._credentials.kind if self._credentials else "none"
 
     def metadata(self, bucket: str, name: str, generation: int | None) -> ObjectMetadata:
         """Return the metadata of the object's generation, by default of the newest.
@@ -155,8 +159,8 @@ class GcsClient:
 
     @contextmanager
     def _get(self, url: str, headers: dict[str, str]) -> Iterator[urllib3.BaseHTTPResponse]:
-        if self._authorize:
-            self._authorize(url, headers)
+        if self._credentials:
+            self._credentials.authorize(url, headers)
         try:
             response = self._pool.request(
                 "GET", url, headers={**self._pool.headers, **headers}, preload_content=False, redirect=False
@@ -224,6 +228,12 @@ class GcsClient:
             case code if code in (408, 429) or code >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise Setback(f"the answer was {told}", wait=_retry_after(response))
         raise LoadError(f"{action}: the answer was {told}, expected the object: check the settings")
+
+
+def _default_credentials(pool: urllib3.PoolManager) -> "Credentials":
+    from loader.sources.gcs_credentials import Credentials  # noqa: PLC0415 (its imports take 0.2 s)
+
+    return Credentials(pool)
 
 
 def _proxy(endpoint: str) -> tuple[str, dict[str, str]]:

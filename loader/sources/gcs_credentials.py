@@ -25,6 +25,12 @@ class Credentials:
         self._credentials: Any = None
         logging.getLogger("google.auth").setLevel(logging.ERROR)  # it warns of a missing project, which none needs
 
+    @property
+    def kind(self) -> str:
+        """The module of google-auth that they are of, such as google.oauth2.service_account, and whose they are."""
+        email = getattr(self._credentials, "service_account_email", None)
+        return type(self._credentials).__module__ + (f" of {email}" if email else "")
+
     def authorize(self, url: str, headers: dict[str, str]) -> None:
         """Add what a GET of the URL needs to its headers.
 

@@ -20,6 +20,11 @@ class LocalSource:
         self._labels = settings.local_label_filepath or self._model.with_name("label.json")
         self._progress = progress
 
+    @property
+    def credentials(self) -> str:
+        """A file system asks for none."""
+        return "none"
+
     def model(self) -> Artifact:
         """Return the model; its generation is its modification time in nanoseconds."""
         return _artifact(self._model)

@@ -78,6 +78,14 @@ class Target:
             output, error = process.communicate(timeout=60)
         return Run(process.returncode, output, error)
 
+    def snapshot(self) -> dict[str, tuple[int, ...]]:
+        """Return what there is in the directory, and what would show that it was touched."""
+        return {
+            str(path): (status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            for path in (self.directory, *self.directory.rglob("*"))
+            if self.directory.exists() and (status := path.lstat())
+        }
+
     def receipt(self) -> Receipt | None:
         """The receipt of what stands here."""
         return Receipt.read(self.directory)

@@ -94,7 +94,8 @@ def test_a_disk_without_room_is_found_before_the_first_byte(
 ) -> None:
     server.objects[MODEL] = StoredObject(make_model(5 * _MIB))
     target.directory = small_disk
-    assert_failed(target.load(), 7, str(small_disk), MODEL)
+    for dry_run in ("true", "false"):
+        assert_failed(target.load(dry_run=dry_run), 7, str(small_disk), MODEL)
     assert not any(line.startswith("media") for line in server.requests)
     target.assert_empty()
 
@@ -117,7 +118,8 @@ def test_a_disk_that_fills_up_midway_is_named(target: Target, server: FaultServe
 def test_a_read_only_target_is_named(target: Target, small_disk: Path) -> None:
     target.directory = small_disk
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)  # noqa: S607
-    assert_failed(target.load(), 4, str(small_disk), "Read-only")
+    for dry_run in ("true", "false"):
+        assert_failed(target.load(dry_run=dry_run), 4, str(small_disk), "Read-only")
     target.assert_empty()
 
 

@@ -51,6 +51,15 @@ def test_a_key_file_is_used_and_its_token_shown_to_no_one(
     assert TOKEN not in run.output
 
 
+def test_a_dry_run_names_the_kind_of_credentials(target: Target, key_file: Path) -> None:
+    run = target.load(google_application_credentials=key_file, dry_run="true")
+    [said] = run.events
+    assert said["credentials"] == "google.oauth2.service_account of loader@example.iam.gserviceaccount.com"
+    assert TOKEN not in run.output
+    assert_failed(target.load(dry_run="true"), 4, "GOOGLE_APPLICATION_CREDENTIALS")
+    target.assert_empty()
+
+
 def test_the_metadata_server_is_asked_last(target: Target, server: FaultServer, pair: Pair) -> None:
     host = server.url.removeprefix("http://")
     run = target.load(no_gce_check="", gce_metadata_host=host, gce_metadata_ip=host)

@@ -8,7 +8,7 @@ import pytest
 from google.cloud import storage
 
 from tests.integration.loader.conftest import BUCKET, LABELS, MODEL, Pair, make_labels, make_model, with_external_data
-from tests.integration.loader.running import Target, assert_failed
+from tests.integration.loader.running import UNREACHABLE, Target, assert_failed
 from tests.support.fake_gcs import fake_gcs_server, storage_client
 
 
@@ -207,3 +207,79 @@ def test_external_data_stays_in_the_models_directory(target: Target, bucket: sto
     upload(bucket, MODEL, with_external_data(location))
     assert_failed(target.load(), 5, repr(location).strip("'"))
     target.assert_empty()
+
+
+def test_a_dry_run_says_what_a_load_then_does(target: Target, bucket: storage.Bucket, pair: Pair) -> None:
+    run = target.load(dry_run="true")
+    assert (run.exit_code, run.error) == (0, "")
+    assert not target.directory.exists()
+    [said] = run.events
+    assert (said["event"], said["files"], said["bytes"]) == ("would_load", 2, len(pair[0]) + len(pair[1]))
+    assert (said["in_place"], said["all_known"], said["credentials"]) == (False, False, "none")
+
+    assert target.load().exit_code == 0
+    receipt = target.assert_holds(*pair)
+    for planned, record, path in zip(
+        said["artifacts"], (receipt.model, receipt.labels), (target.model, target.labels), strict=True
+    ):
+        for field in ("uri", "generation", "size", "crc32c"):
+            assert planned[field] == getattr(record, field)
+        assert (planned["sha256"], planned["target"], planned["in_place"]) == (None, str(path), False)
+
+    before = target.snapshot()
+    [said] = target.load(dry_run="true").events
+    assert (said["in_place"], said["all_known"], said["sha256"]) == (True, True, receipt.model.sha256)
+    upload(bucket, LABELS, make_labels("x", "y", "z"))
+    [said] = target.load(dry_run="true").events
+    assert said["in_place"] is False
+    assert [planned["in_place"] for planned in said["artifacts"]] == [True, False]
+    target.model.chmod(0o644)
+    target.model.write_bytes(pair[0][:-1] + b"!")
+    [said] = target.load(dry_run="true").events
+    assert [planned["in_place"] for planned in said["artifacts"]] == [False, False]
+    assert before.keys() == target.snapshot().keys()
+
+
+def test_a_dry_run_counts_external_data_once_the_model_is_here(target: Target, bucket: storage.Bucket) -> None:
+    upload(bucket, MODEL, with_external_data("weights.bin"))
+    upload(bucket, "iris/1/weights.bin", b"w" * 4000)
+    [said] = target.load(dry_run="true").events
+    assert (said["files"], said["all_known"]) == (2, False)
+    assert target.load().exit_code == 0
+    before = target.snapshot()
+    [said] = target.load(dry_run="true").events
+    assert (said["files"], said["all_known"], said["in_place"]) == (3, True, True)
+    upload(bucket, "iris/1/weights.bin", b"v" * 5000)
+    [said] = target.load(dry_run="true").events
+    assert [planned["in_place"] for planned in said["artifacts"]] == [True, True, False]
+    assert said["artifacts"][2]["target"] == str(target.directory / "weights.bin")
+    bucket.blob("iris/1/weights.bin").delete()
+    assert_failed(target.load(dry_run="true"), 3, "weights.bin")
+    assert before == target.snapshot()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "exit_code"),
+    [
+        ("gcs_bucket", "no-such-bucket", 3),
+        ("gcs_model_blob", "no/such/model.onnx", 3),
+        ("gcs_label_blob", "nothing.json", 3),
+        ("gcs_model_generation", "1", 3),
+        ("gcs_bucket", "", 2),
+        ("model_filepath", "/dev/null/model.onnx", 1),
+    ],
+)
+def test_a_dry_run_ends_like_the_load(target: Target, setting: str, value: str, exit_code: int) -> None:
+    assert target.load(dry_run="true", **{setting: value}).exit_code == exit_code
+    assert not target.directory.exists()
+    assert target.load(**{setting: value}).exit_code == exit_code
+
+
+def test_a_dry_run_refuses_labels_that_are_too_large(target: Target, bucket: storage.Bucket) -> None:
+    upload(bucket, LABELS, b" " * (5 << 20))
+    assert_failed(target.load(dry_run="true"), 5, LABELS, "no label file")
+
+
+def test_a_dry_run_does_not_outlive_its_time(target: Target) -> None:
+    run = target.load(dry_run="true", storage_emulator_host="127.0.0.1:1", load_timeout_seconds=1)
+    assert_failed(run, UNREACHABLE, "127.0.0.1:1")

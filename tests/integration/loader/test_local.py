@@ -169,6 +169,15 @@ def test_flag_wins_over_variable(place: Place, tmp_path: Path) -> None:
     assert place.standing() == "one"
 
 
+@pytest.mark.parametrize("flag", ["--dry-run", "--dry_run", "--dry-run=true"])
+def test_a_dry_run_by_flag(place: Place, flag: str) -> None:
+    place.offer("one")
+    ended = place.load(flag, f"--model-filepath={place.model}")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert '"event":"would_load"' in ended.stdout
+    assert not place.target.exists()
+
+
 @pytest.mark.parametrize(
     ("environment", "finding"),
     [

@@ -1,5 +1,6 @@
 """A local model has the checks and the receipt of one from a bucket, and none of its imports."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.loader.conftest import Pair, make_model
+from tests.integration.loader.conftest import Pair, make_model, with_external_data
 from tests.integration.loader.running import Target, assert_failed
 
 
@@ -62,6 +63,35 @@ def test_the_same_is_refused(target: Target, source: Path) -> None:
     (source / "model.onnx").mkdir()
     assert_failed(target.load(), 3, "model.onnx", "regular file")
     target.assert_empty()
+
+
+def test_a_dry_run_reads_the_files_and_writes_none(target: Target, source: Path, pair: Pair) -> None:
+    [said] = target.load(dry_run="true").events
+    assert not target.directory.exists()
+    assert (said["sha256"], said["all_known"], said["in_place"]) == (hashlib.sha256(pair[0]).hexdigest(), True, False)
+    target.load()
+    before = target.snapshot()
+    [said] = target.load(dry_run="true").events
+    assert said["in_place"] is True
+    (source / "model.onnx").write_bytes(with_external_data("weights.bin"))
+    assert_failed(target.load(dry_run="true"), 3, "weights.bin")
+    (source / "weights.bin").write_bytes(b"w" * 4000)
+    [said] = target.load(dry_run="true").events
+    assert [planned["in_place"] for planned in said["artifacts"]] == [False, True, False]
+    assert target.snapshot() == before
+
+
+def test_a_dry_run_refuses_the_same(target: Target, source: Path) -> None:
+    assert_failed(target.load(dry_run="true", model_sha256="0" * 64), 5, "MODEL_SHA256")
+    assert_failed(target.load(dry_run="true", label_sha256="0" * 64), 5, "LABEL_SHA256")
+    (source / "label.json").write_text("[]")
+    assert_failed(target.load(dry_run="true"), 5, "no label file")
+    (source / "model.onnx").write_text("<html>")
+    assert_failed(target.load(dry_run="true", local_label_filepath=source / "model.onnx"), 5)
+    (source / "model.onnx").unlink()
+    os.mkfifo(source / "model.onnx")
+    assert_failed(target.load(dry_run="true"), 3, "regular file")
+    assert not target.directory.exists()
 
 
 def test_imports_no_google_package(target: Target) -> None:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from loader.plan import Plan, PlannedFile
 from loader.progress import Progress
 
 
@@ -87,3 +88,22 @@ def test_retries_are_counted() -> None:
     progress = Progress(Terminal())
     progress.retry("the answer was 503", 1.5)
     assert progress.retries == 1
+
+
+def test_a_terminal_reads_what_would_be_loaded() -> None:
+    files = [
+        PlannedFile(
+            uri=f"gs://b/{name}", generation=7, size=2_000_000, crc32c="AAAAAA==", sha256=sha256,
+            target=f"/workdir/{name}", in_place=bool(sha256),
+        )
+        for name, sha256 in (("model.onnx", None), ("label.json", "f" * 64))
+    ]  # fmt: skip
+    plan = Plan(artifacts=tuple(files), all_known=False, in_place=False, bytes_free=5_000_000_000, credentials="none")
+    stream = Terminal()
+    Progress(stream).would_load(plan)
+    assert stream.getvalue().removeprefix("\r\x1b[K").splitlines() == [
+        "loader: would load, with 5 GB free, credentials: none",
+        "  gs://b/model.onnx to /workdir/model.onnx (2 MB, generation 7, crc32c AAAAAA==)",
+        f"  gs://b/label.json is in place at /workdir/label.json (2 MB, generation 7, sha256 {'f' * 64})",
+        "  and the files with weights of it, which the model names once it is here",
+    ]

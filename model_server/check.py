@@ -1,0 +1,208 @@
+"""`python -m model_server check`: whether a file can be served, found out by the very code that serves it."""
+
+import json
+import math
+import os
+import sys
+import threading
+import timeit
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+import orjson
+
+from model_server.classifier import Classifier
+from model_server.codec import encode_prediction
+from model_server.errors import StartError
+from model_server.labels import load_labels
+from model_server.model import Model
+from model_server.model_file import ModelFile
+from model_server.settings import Settings
+from model_server.signature import SAMPLE_PROPERTY
+from volume.settings import SettingsError
+
+_URL = "http://127.0.0.1:3000"
+_POST = "-H 'content-type: application/json' -d"
+_SAMPLE = """python3 -c 'import json, sys; print(json.dumps({"data": json.load(sys.stdin)["data_sample"]}))'"""
+_NO_SAMPLE = f'the sample is made up: put a row into the metadata property "{SAMPLE_PROPERTY}" to show that'
+_MOST = 1000  # characters that are shown of anything; of what has more, some at both ends
+_SOME = 200
+_TRIES = 5
+
+
+def check(model: Path, labels: Path | None, *, as_json: bool, seconds: float) -> int:
+    """Print whether the model can be served, and how or why not; return 0 if it can and 1 if not.
+
+    Args:
+        model: the ONNX file.
+        labels: its label file; None takes the `label.json` beside it, and makes names up if there is none.
+        as_json: print one JSON document instead of a text.
+        seconds: how long that may take; the process ends with 1 then.
+    """
+
+    def give_up() -> None:
+        reason = f"MODEL_FILEPATH: {model} has not been loaded and answered a row within {seconds:g} s"
+        _print(_refusal(reason, "make it smaller, or give it longer with --timeout"), as_json=as_json)
+        os._exit(1)
+
+    late = threading.Timer(seconds, give_up)
+    late.daemon = True
+    late.start()
+    try:
+        report = examine(model, labels)
+    except StartError as error:
+        report = _refusal(error.reason, error.change)
+    except SettingsError as error:
+        report = _refusal(str(error))
+    late.cancel()
+    _print(report, as_json=as_json)
+    return 0 if report["servable"] else 1
+
+
+def examine(model: Path, labels: Path | None) -> dict[str, Any]:
+    """Return what the service makes of the model, as JSON types.
+
+    Raises:
+        SettingsError: a path is not that of a file, or another setting of the service is wrong.
+        StartError: the files cannot be served.
+    """
+    beside = model.with_name("label.json")
+    if labels is None and os.path.lexists(beside):
+        labels = beside
+    settings = Settings.read(
+        # Without a label file there is none to look for, and any file will do.
+        {**os.environ, "MODEL_FILEPATH": str(model), "LABEL_FILEPATH": str(labels or __file__)}
+    )
+    file = ModelFile.read(settings.model_filepath)
+    names = load_labels(labels, file.receipt.labels if file.receipt else None) if labels else None
+    classifier = Classifier(file, names, settings.intra_op_num_threads)
+    return _describe(file, labels, classifier, Model(classifier, names or _made_up(classifier), file))
+
+
+def _made_up(classifier: Classifier) -> tuple[str, ...]:
+    count = classifier.sample_probabilities.shape[1]
+    return classifier.signature.names or tuple(f"class {index}" for index in range(count))
+
+
+def _describe(file: ModelFile, labels: Path | None, classifier: Classifier, model: Model) -> dict[str, Any]:
+    signature = classifier.signature
+    body = orjson.dumps({"data": model.metadata.data_sample})
+    rows = model.codec.parse(body)
+    one = model.seconds(1)
+    more: float | None = model.seconds(2) - one
+    if math.isinf(one):  # it knows that rows may be longer than the sample
+        one, more = min(timeit.repeat(lambda: model.predict(rows), number=1, repeat=_TRIES)), None
+    receipt = file.receipt and {
+        "uri": file.receipt.model.uri,
+        "generation": file.receipt.model.generation,
+        "started": file.receipt.started.isoformat(),
+    }
+    return {
+        "servable": True,
+        "model": {
+            "path": str(file.path),
+            "bytes": len(file.content),
+            "sha256": file.identity,
+            "producer": signature.producer,
+            "receipt": receipt,
+        },
+        "input": {
+            "name": signature.input,
+            "type": str(model.codec.dtype),
+            "shape": [signature.batch, *model.codec.row_shape],
+        },
+        "outputs": [
+            {"name": output.name, "type": output.type, "shape": output.shape, "used": output.name == signature.output}
+            for output in signature.outputs
+        ],
+        "labels": model.labels,
+        "label_file": str(labels) if labels else None,
+        "own_sample": SAMPLE_PROPERTY in signature.properties,
+        "metadata": model.metadata.model_dump(),
+        "request": {"data": model.metadata.data_sample},
+        "predict": orjson.loads(encode_prediction(model.predict(rows))),
+        "predict_label": orjson.loads(encode_prediction(model.predict_label(rows))),
+        "seconds": one,
+        "seconds_each_more_row": more,
+        "onnxruntime": ort.__version__,
+    }
+
+
+def _refusal(reason: str, change: str = "") -> dict[str, Any]:
+    return {"servable": False, "reason": reason, "change": change}
+
+
+def _print(report: dict[str, Any], *, as_json: bool) -> None:
+    text = orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() if as_json else "\n".join(_lines(report))
+    # Names may have letters that the terminal has not.
+    print(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding), flush=True)
+
+
+def _lines(report: dict[str, Any]) -> list[str]:
+    if not report["servable"]:
+        lines = [f"Cannot be served. {report['reason'].rstrip('.')}."]
+        return [*lines, f"What to change: {report['change']}."] if report["change"] else lines
+    model, metadata = report["model"], report["metadata"]
+    return [
+        f"{model['path']} can be served{'' if report['label_file'] else ', once it has a label file'}.",
+        "",
+        f"file       {model['bytes']} bytes, sha256 {model['sha256']}"
+        + (f", made by {_quote(model['producer'])}" if model["producer"] else ""),
+        f"receipt    {_of_receipt(model['receipt'])}",
+        f"input      {_quote(report['input']['name'])} {report['input']['type']} {_shape(report['input']['shape'])}",
+        *(f"output     {_of_output(output)}" for output in report["outputs"]),
+        f"inference  {_of_time(report)}, with ONNX Runtime {report['onnxruntime']}",
+        f"labels     {report['label_file'] or 'none: write a label.json beside the model with names like these'}",
+        f"/label     {_compact(report['labels'])}",
+        f"/metadata  {_compact(metadata)}",
+        *([] if report["own_sample"] else [f"           {_NO_SAMPLE}"]),
+        "",
+        *_of_route("/predict", report["request"], report["predict"]),
+        *_of_route("/predict/label", report["request"], report["predict_label"]),
+    ]
+
+
+def _of_receipt(receipt: dict[str, Any] | None) -> str:
+    if receipt is None:
+        return "none: no loader has brought the file"
+    return f"agrees: {receipt['uri']} generation {receipt['generation']}, loaded {receipt['started']}"
+
+
+def _of_output(output: dict[str, Any]) -> str:
+    use = ""
+    if output["used"]:
+        use = ": the class probabilities, " + ("a tensor" if output["type"].startswith("tensor") else "as ZipMap maps")
+    return f"{_quote(output['name'])} {output['type']} {_shape(output['shape'] or [])}{use}".replace(" ()", "")
+
+
+def _of_time(report: dict[str, Any]) -> str:
+    more = report["seconds_each_more_row"]
+    each = "" if more is None else f", {more * 1e6:.2f} us for each more"
+    return f"{report['seconds'] * 1e6:.1f} us for a row{each}"
+
+
+def _of_route(route: str, request: dict[str, Any], answer: dict[str, Any]) -> list[str]:
+    body = json.dumps(request)
+    if len(body) > _MOST:
+        return [f"$ curl -s {_URL}/metadata | {_SAMPLE} | curl -s {_URL}{route} {_POST} @-", _compact(answer)]
+    return [f"$ curl -s {_URL}{route} {_POST} '{body}'", _compact(answer)]
+
+
+def _shape(dimensions: list[int | str | None]) -> str:
+    named = [
+        _quote(length)[1:-1] if isinstance(length, str) else "N" if not axis and length is None else length or "any"
+        for axis, length in enumerate(dimensions)
+    ]
+    return f"({', '.join(map(str, named))})"
+
+
+def _quote(name: str) -> str:
+    """Return the name in quotes, and without characters that a terminal would take for a command."""
+    return orjson.dumps(name).decode()
+
+
+def _compact(value: object) -> str:
+    """Return the value as the service serves it, without the middle if it is long."""
+    text = orjson.dumps(value).decode()
+    return text if len(text) <= _MOST else f"{text[:_SOME]} … {text[-_SOME:]}"
