@@ -81,10 +81,10 @@ requirements: $(UV) ## Write the requirements of both images from uv.lock, and t
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--output-file k8s/requirements.txt k8s/requirements.in
 
-manifests: $(UV) ## Render all overlays into build/manifests and check them against Kubernetes' schemas and good practice
+manifests: $(UV) ## Render all manifests into build/manifests and check them against Kubernetes' schemas and good practice
 	rm -rf build/manifests && mkdir -p build/manifests
-	for overlay in local gcs gcs-key; do \
-		$(KUSTOMIZE) k8s/overlays/$$overlay > build/manifests/$$overlay.yml || exit 1; \
+	for rendered in overlays/local overlays/gcs overlays/gcs-key monitoring; do \
+		$(KUSTOMIZE) k8s/$$rendered > build/manifests/$$(basename $$rendered).yml || exit 1; \
 	done
 	$(CHECKS) kubernetes-validate --strict --kubernetes-version $(KUBERNETES_VERSION) build/manifests/*.yml
 	$(CHECKS) checkov --config-file k8s/checkov.yml --directory build/manifests
