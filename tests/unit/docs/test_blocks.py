@@ -12,7 +12,7 @@ from tests.support.documents import DATA, DOCUMENTS, Block, blocks
 from tests.support.processes import ROOT
 
 CLUSTER = "console cluster"
-MAKE = re.compile(r"\bmake ((?:[a-z][a-z0-9-]*|[A-Z_]+=\S+)(?: (?:[a-z][a-z0-9-]*|[A-Z_]+=\S+))*)")
+MAKE = re.compile(r"(?:[`$&;] ?)make ((?:[a-z][a-z0-9-]*|[A-Z_]+=\S+)(?: (?:[a-z][a-z0-9-]*|[A-Z_]+=\S+))*)")
 TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
@@ -47,7 +47,7 @@ def test_cluster_block_can_be_read(block: Block) -> None:
 
 
 def test_pinning_changes_the_settings(tmp_path: Path) -> None:
-    [sed] = [command for block in blocks(CLUSTER) for command, _ in block.commands if command.startswith("sed ")]
+    [sed] = [command for block in blocks(CLUSTER) for command, _ in block.commands if "sed -i" in command]
     settings = "k8s/overlays/gcs/settings.env"
     (tmp_path / settings).parent.mkdir(parents=True)
     (tmp_path / settings).write_bytes((ROOT / settings).read_bytes())

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.support.documents import DOCUMENTS
+from tests.support.documents import DOCUMENTS, prose
 from tests.support.processes import ROOT
 
 MEASURED = DOCUMENTS["benchmarks/README.md"]
@@ -27,8 +27,8 @@ def test_peers_are_those_of_the_benchmark() -> None:
 
 def test_figures_were_measured() -> None:
     units = r"(?:us|ms|s|MB|times)"
-    for document in ("docs/architecture.md", "docs/choosing.md"):
-        found = re.findall(rf"\b(\d+(?:\.\d+)?)(?= {units}\b)", DOCUMENTS[document])
+    for document in ("README.md", "docs/architecture.md", "docs/choosing.md", "docs/service.md"):
+        found = re.findall(rf"\b(\d+(?:\.\d+)?)(?= {units}\b)", prose(document).partition("\n## Settings")[0])
         assert found
         for figure in found:
             assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.]*\d)", MEASURED), f"{document}: {figure}"
