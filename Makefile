@@ -34,7 +34,7 @@ export BENTOML_HOME ?= $(CURDIR)/.bentoml
 export SERVER_IMAGE LOADER_IMAGE KUSTOMIZE CONTEXT
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test nightly soak sbom lint format requirements manifests images e2e e2e-cluster bench bench-loader model
+.PHONY: help serve test nightly soak sbom lint format requirements manifests images e2e e2e-cluster bench bench-loader page model
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +109,10 @@ bench: $(UV) ## Compare the server with its peers, into benchmarks/ (half an hou
 
 bench-loader: $(UV) ## Compare the loader with its peers, into benchmarks/loader/
 	$(RUN) --group dev python -m benchmarks.loader.run
+
+page: $(UV) ## Draw docs/page.png anew: what the test of the page sees (wants chromium, from Debian)
+	$(RUN) --group dev pytest tests/integration/server/test_page.py -k loader --numprocesses 0
+	cp build/screenshots/light.png docs/page.png
 
 model: $(UV) ## Train the iris model again into models/
 	$(RUN) --group dev python models/train.py

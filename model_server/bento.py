@@ -73,7 +73,7 @@ class ModelService(Service[T]):
         telemetry = Telemetry(self.name, (self.bento and self.bento.tag.version) or "not available", model.info)
         own_routes = [route for mounted, _, _ in self.mount_apps for route in cast("Starlette", mounted).routes]
         document = describe(self.name, own_routes, model)
-        pages = page_routes(self.name, document, telemetry)
+        pages = page_routes(self.name, document, model, telemetry)
         self.mount_asgi_app(Starlette(routes=pages))
         # Only BentoML's proxy of other programs uses it, and it takes 8 MB.
         sys.meta_path.insert(0, _Lazily("aiohttp"))

@@ -30,6 +30,7 @@ class Classifier:
     Attributes:
         signature: how the model is called.
         codec: reads rows of the model's input type and shape.
+        feature_names: what to call the values of a row; empty when the model does not say.
         sample: a row of shape (1, *row_shape) that the model has answered.
         sample_probabilities: its answer, of shape (1, classes).
 
@@ -48,6 +49,7 @@ class Classifier:
         self._options = ort.RunOptions()
         self._outputs = [self.signature.output]
         self.codec = self.signature.codec
+        self.feature_names = self.signature.feature_names
         self.sample = self.signature.sample
         self.sample_probabilities = self.probabilities(self.sample)
 

@@ -29,6 +29,8 @@ class Model:
     Attributes:
         codec: reads the rows that the other methods take.
         labels: name of each class by its index, as in the label file.
+        name: what to call the model.
+        feature_names: what to call the values of a row; empty when the model does not say.
         metadata: what the model takes and gives.
         etag: the model's identity as an HTTP entity tag.
         info: the model's digest, source and generation.
@@ -39,6 +41,8 @@ class Model:
         self._names = labels
         self.codec = classifier.codec
         self.labels = {str(index): name for index, name in enumerate(labels)}
+        self.name = file.name
+        self.feature_names = classifier.feature_names
         self.metadata = describe(classifier)
         self.etag = f'"{file.identity}"'
         self.info = {"sha256": file.identity, "source": file.source, "generation": file.generation}

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from urllib.parse import unquote
 
 from model_server.errors import StartError
 from volume.receipt import Receipt, ReceiptError
@@ -49,6 +50,13 @@ class ModelFile:
             raise StartError(f"MODEL_FILEPATH: {error}") from error
         identity = receipt.identity if receipt else hashlib.sha256(content).hexdigest()
         return cls(path, real.parent, content, identity, receipt)
+
+    @property
+    def name(self) -> str:
+        """What to call the model: its object's name in a bucket, or its file's name."""
+        scheme, _, place = self.source.partition("://")
+        path = place.partition("/")[2]
+        return unquote(path.rpartition("/")[2]) if scheme == "file" else path
 
     @property
     def source(self) -> str:

@@ -13,6 +13,7 @@ from model_server.codec import Array, RowCodec
 from model_server.errors import StartError
 
 SAMPLE_PROPERTY = "data_sample"
+NAMES_PROPERTY = "feature_names"
 
 Reader = Callable[[Any], Array]
 
@@ -58,6 +59,7 @@ class Signature:
         outputs: all outputs as the file declares them, each with `name`, `type` and `shape`.
         properties: the metadata properties of the file.
         producer: what wrote the file, by its own account.
+        feature_names: what to call the values of a row; empty when the file does not say.
     """
 
     input: str
@@ -70,6 +72,7 @@ class Signature:
     outputs: Sequence[ort.NodeArg]
     properties: Mapping[str, str]
     producer: str
+    feature_names: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ def read_signature(session: ort.InferenceSession, labels: Sequence[str] | None) 
         outputs=session.get_outputs(),
         properties=meta.custom_metadata_map,
         producer=meta.producer_name,
+        feature_names=_feature_names(meta.custom_metadata_map, codec),
     )
     return signature if batch or _takes_two(session, signature) else replace(signature, batch=1)
 
@@ -174,6 +178,16 @@ def _own_row(session: ort.InferenceSession, codec: RowCodec) -> Array | None:
             f'has a metadata property "{SAMPLE_PROPERTY}" that is no row of it: {str(error).rstrip(".")}',
             f"make it a JSON list of one row of the shape {codec.row_shape}",
         ) from error
+
+
+def _feature_names(properties: Mapping[str, str], codec: RowCodec) -> Sequence[str]:
+    """Return the names in the file's metadata property, unless it means something else by it."""
+    try:
+        names = orjson.loads(properties.get(NAMES_PROPERTY, "[]"))
+    except orjson.JSONDecodeError:
+        return ()
+    are_names = isinstance(names, list) and codec.row_shape == (len(names),) and {str}.issuperset(map(type, names))
+    return names if are_names else ()
 
 
 def _with_fixed_width(codec: RowCodec, own_row: Array | None) -> RowCodec:

@@ -53,6 +53,7 @@ def export(pipeline: Pipeline) -> ModelProto:
         {
             "class_names": json.dumps(iris.target_names.tolist()),
             "data_sample": json.dumps(iris.data[:1].tolist()),
+            "feature_names": json.dumps(iris.feature_names),
         },
     )
     return model

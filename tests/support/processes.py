@@ -53,7 +53,11 @@ class Server:
 
 @contextlib.contextmanager
 def serving(
-    home: Path, environment: Mapping[str, str], target: str = ".", command: Sequence[str] = BENTOML_SERVE
+    home: Path,
+    environment: Mapping[str, str],
+    target: str = ".",
+    command: Sequence[str] = BENTOML_SERVE,
+    port: int | None = None,
 ) -> Iterator[Server]:
     """Serve with `bentoml serve` and give the server once it is ready; it is stopped afterwards.
 
@@ -62,8 +66,9 @@ def serving(
         environment: variables beside those of this process.
         target: what to serve.
         command: what serves it, if not that.
+        port: where it listens, if that matters.
     """
-    port = free_port()
+    port = port or free_port()
     with (
         starting(home, environment, target, port, command) as (process, log),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=_START_SECONDS, limits=_NO_IDLING) as client,

@@ -23,7 +23,7 @@ def test_build_and_serve(tmp_path: Path) -> None:
     [source] = (tmp_path / "bentos" / "model_load_server").glob("*/src")
     packed = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
     ours = {str(path.relative_to(ROOT)) for name in ("model_server", "volume") for path in (ROOT / name).glob("*.py")}
-    assert packed == {"service.py", "bentofile.yaml", *ours}
+    assert packed == {"service.py", "bentofile.yaml", "model_server/page.html", *ours}
     required = (source.parent / "env" / "python" / "requirements.txt").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for dependency in project["dependencies"]:
@@ -31,3 +31,4 @@ def test_build_and_serve(tmp_path: Path) -> None:
         assert re.search(rf"^{name}==\S+", required, re.MULTILINE), name
     with serving(tmp_path, IRIS, "model_load_server:latest") as server:
         assert server.predict([[5.1, 3.5, 1.4, 0.2]], "/predict/label") == "setosa"
+        assert server.client.get("/").text.startswith("<!doctype html>")

@@ -103,6 +103,7 @@ def test_unknown_route(iris: Server, method: str, route: str) -> None:
         ("POST", "/docs.json", "GET"),
         ("POST", "/readyz", "GET"),
         ("POST", "/", "GET"),
+        ("POST", "/docs", "GET"),
     ],
 )
 def test_wrong_method(iris: Server, method: str, route: str, allowed: str) -> None:

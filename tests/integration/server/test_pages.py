@@ -1,4 +1,4 @@
-"""The API page, its document and the metrics."""
+"""The API reference, its document and the metrics; test_page.py has the page about the model."""
 
 import re
 
@@ -9,8 +9,8 @@ from tests.support.classifiers import classifier, save
 from tests.support.processes import Server, serving
 
 
-def test_page_reaches_no_other_host(iris: Server) -> None:
-    page = iris.client.get("/")
+def test_reference_reaches_no_other_host(iris: Server) -> None:
+    page = iris.client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert "://" not in page.text
     references = re.findall(r"(?:src|href)=\"([^\"]+)\"", page.text) + re.findall(r"url: '([^']+)'", page.text)
@@ -76,7 +76,7 @@ def test_metrics_count_requests_by_route_and_status(iris: Server) -> None:
         return float(found[1]) if found else 0
 
     before = count("/predict/label", 200), count("/predict/label", 400)
-    seen = {route: count(route, 200) for route in ("/health", "/label", "/docs.json", "/livez", "/schema.json")}
+    seen = {route: count(route, 200) for route in ("/", "/docs", "/docs.json", "/health", "/label", "/livez")}
     for route in seen:
         iris.client.get(route)
     assert {route: count(route, 200) for route in seen} == {route: number + 1 for route, number in seen.items()}

@@ -98,8 +98,8 @@ def test_stops_when_asked(tmp_path: Path, asked: signal.Signals) -> None:
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
 def test_one_process_answers_alike_and_stops_when_asked(tmp_path: Path, iris: Server, asked: signal.Signals) -> None:
     asking = [
-        *(("GET", path, None) for path in ("/", "/health", "/metadata", "/label", "/docs.json", "/schema.json")),
-        *(("GET", path, None) for path in ("/readyz", "/livez", "/healthz", "/none")),
+        *(("GET", path, None) for path in ("/", "/docs", "/docs.json", "/schema.json", "/none")),
+        *(("GET", path, None) for path in ("/health", "/metadata", "/label", "/readyz", "/livez", "/healthz")),
         *(
             ("POST", path, {"data": rows})
             for path in ("/predict", "/predict/label")

@@ -152,6 +152,25 @@ def test_takes_the_sample_from_the_file(tmp_path: Path) -> None:
     assert Classifier(ModelFile.read(path), LABELS).sample.tolist() == sample[:1]
 
 
+@pytest.mark.parametrize(
+    ("text", "row_shape", "names"),
+    [
+        ('["a", "b", "b", ""]', (4,), ["a", "b", "b", ""]),
+        ('["a", "b"]', (4,), []),
+        ('["a", "b"]', (2, 2), []),
+        ('["a", "b", "c", 4]', (4,), []),
+        ('"abcd"', (4,), []),
+        ("a,b,c,d", (4,), []),
+        ("[]", (4,), []),
+    ],
+)
+def test_takes_names_of_the_values_from_the_file(
+    tmp_path: Path, text: str, row_shape: tuple[int, ...], names: list[str]
+) -> None:
+    path, _ = save(classifier(row_shape=row_shape, properties={"feature_names": text}), tmp_path, LABELS)
+    assert list(Classifier(ModelFile.read(path), LABELS).feature_names) == names
+
+
 def test_makes_up_another_row_where_zeros_have_no_answer(tmp_path: Path) -> None:
     normalised = model(
         [

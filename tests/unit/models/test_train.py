@@ -65,5 +65,6 @@ def test_says_what_it_is() -> None:
     assert properties == {
         "class_names": ["setosa", "versicolor", "virginica"],
         "data_sample": [[5.1, 3.5, 1.4, 0.2]],
+        "feature_names": ["sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"],
     }
     assert list(load_labels(MODELS / "label.json")) == properties["class_names"]
