@@ -16,6 +16,7 @@ from tests.support.clone import files
 from tests.support.processes import ROOT
 
 URL = "http://127.0.0.1:3000"
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 DATA = {"json", "mermaid", "text", "yaml"}
 _FENCE = re.compile(r"^( *)```([^`\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)

@@ -5,10 +5,8 @@ import re
 import pytest
 
 from tests.support.clone import files
-from tests.support.documents import DOCUMENTS, prose
+from tests.support.documents import DOCUMENTS, LINK, prose
 from tests.support.processes import ROOT
-
-LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def anchors(document: str) -> set[str]:

@@ -32,7 +32,8 @@ def test_changelog_begins_with_it() -> None:
     assert sorted(versions, key=lambda version: [*map(int, version.split("."))], reverse=True) == versions
 
 
-def test_documents_name_images_of_it() -> None:
+def test_documents_name_images_and_tags_of_it() -> None:
     for document, text in DOCUMENTS.items():
         if document != "CHANGELOG.md":
-            assert set(re.findall(r"\bmodel-load-(?:server|loader):(\d[\w.]*)", text)) <= {VERSION}, document
+            found = re.findall(r"\b(?:model-load-(?:server|loader):|--annotate v|origin v)(\d[\w.]*)", text)
+            assert set(found) <= {VERSION}, document
