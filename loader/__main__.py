@@ -23,6 +23,7 @@ from loader.plan import plan
 from loader.progress import Progress
 from loader.settings import TERMINATION_LOG, Settings
 from loader.watchdog import watchdog
+from volume.log import LogLevel, json_line
 from volume.settings import SettingsError
 
 _DESCRIPTION = """\
@@ -46,17 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         flags = vars(_parser().parse_args(_spelled(sys.argv[1:] if arguments is None else arguments)))
         environment |= {name.upper(): value for name, value in flags.items() if value is not None}
         settings = Settings.read(environment)
-        with watchdog(settings.load_timeout_seconds, progress.activity, partial(_report, environment)) as deadline:
-            run = plan if settings.dry_run else load
+        run = plan if settings.dry_run else load
+        progress.level = settings.log_level
+        give_up = partial(_report, environment, progress)
+        with watchdog(settings.load_timeout_seconds, progress.activity, give_up) as deadline:
             run(settings, deadline, progress)
     except SettingsError as error:
-        _report(environment, UsageError(f"{error} (--help lists all settings)"))
+        _report(environment, progress, UsageError(f"{error} (--help lists all settings)"))
         return UsageError.exit_code
     except LoadError as error:
-        _report(environment, error)
+        _report(environment, progress, error)
         return error.exit_code
     except Exception as error:  # noqa: BLE001 (whatever it is, the operator gets one line and a documented exit code)
-        _report(environment, LoadError(f"{type(error).__name__}: {error}"))
+        _report(environment, progress, LoadError(f"{type(error).__name__}: {error}"))
         return LoadError.exit_code
     return 0
 
@@ -77,16 +80,18 @@ def _spelled(arguments: Sequence[str]) -> list[str]:
     ]
 
 
-def _report(environment: Mapping[str, str], error: LoadError) -> None:
-    """Print the error as one line, also to where the kubelet looks for the reason of a failure."""
+def _report(environment: Mapping[str, str], progress: Progress, error: LoadError) -> None:
+    """Log the error as one line, and tell it to where the kubelet looks for the reason of a failure."""
     termination_log = Path(environment.get("TERMINATION_LOG") or TERMINATION_LOG)
-    line = " ".join(f"loader: {error}".split())
+    sentence = " ".join(str(error).split())
+    line = f"loader: {sentence}\n"
     with suppress(OSError, ValueError):
         if sys.stderr:  # None when the descriptor is closed
-            print(line, file=sys.stderr, flush=True)
+            event = json_line(LogLevel.ERROR, "failed", progress.model, error=sentence, exit_code=error.exit_code)
+            print(line if sys.stderr.isatty() else event, end="", file=sys.stderr, flush=True)
     with suppress(OSError):
         if termination_log.exists():
-            termination_log.write_text(line + "\n", encoding="utf-8", errors="backslashreplace")
+            termination_log.write_text(line, encoding="utf-8", errors="backslashreplace")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -44,6 +44,7 @@ def _attempt(settings: Settings, source: Source, deadline: Deadline, progress: P
     with staging(settings.model_filepath, settings.label_filepath, staging_key(model)) as staged:
         records = _stage(settings, source, staged, pair, progress)
         if standing := staged.standing(records):
+            progress.model = standing.identity
             return standing, True
         receipt = Receipt(
             model=records[0],
@@ -54,6 +55,7 @@ def _attempt(settings: Settings, source: Source, deadline: Deadline, progress: P
             attempts=1 + progress.retries,
             loader_version=__version__,
         )
+        progress.model = receipt.identity
         progress.doing = "publishing"
         staged.publish(receipt)
         return receipt, False

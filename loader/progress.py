@@ -4,11 +4,11 @@ import math
 import threading
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
+from volume.log import LogLevel, json_line
 from volume.receipt import Receipt
 
 if TYPE_CHECKING:
@@ -26,11 +26,15 @@ class Progress:
     A stream that is closed or full, or whose reader has gone, misses some of the story; the load goes on.
 
     Attributes:
+        level: the least level that is told.
+        model: the digest of the model, once it is known.
         doing: what the load is at, as the end of a sentence that begins with "while".
         retries: how many there were.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
+        self.level = LogLevel.INFO
+        self.model = ""
         self.doing = "starting"
         self.retries = 0
         self._stream = stream
@@ -87,7 +91,10 @@ class Progress:
         with self._lock:
             self.retries += 1
             self._setback = reason
-            self._say(f"{reason}; trying again in {seconds:.1f} s", "retry", reason=reason, seconds=round(seconds, 3))
+            self._say(
+                f"{reason}; trying again in {seconds:.1f} s", "retry", LogLevel.WARNING,
+                reason=reason, seconds=round(seconds, 3),
+            )  # fmt: skip
 
     def done(self, receipt: Receipt, *, in_place: bool) -> None:
         """Say what stands in the volume now; `in_place` when it stood there before."""
@@ -120,17 +127,19 @@ class Progress:
                 **msgspec.structs.asdict(plan),
             )  # fmt: skip
 
-    def _say(self, sentence: str, event: str, **fields: object) -> None:
-        if self._terminal:
+    def _say(self, sentence: str, event: str, level: LogLevel = LogLevel.INFO, **fields: object) -> None:
+        if not self._terminal:
+            self._write_line(event, level, **fields)
+        elif level.number >= self.level.number:
             self._write(f"\r\x1b[Kloader: {sentence}\n")
-        else:
-            self._write_line(event, **fields)
 
-    def _write_line(self, event: str, **fields: object) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._write(msgspec.json.encode({"time": now, "event": event, **fields}).decode() + "\n")
+    def _write_line(self, event: str, level: LogLevel = LogLevel.INFO, **fields: object) -> None:
+        if level.number >= self.level.number:
+            self._write(json_line(level, event, self.model, **fields))
 
     def _draw(self, rate: float, left: float | None) -> None:
+        if LogLevel.INFO.number < self.level.number:
+            return
         share = self._here / self._size if self._size else 1.0
         bar = ("#" * round(share * _BAR_WIDTH)).ljust(_BAR_WIDTH, ".")
         eta = "?" if left is None else f"{left:.0f} s"

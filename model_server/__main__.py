@@ -87,20 +87,26 @@ def serve(bento: str, host: str, port: int, timeout_graceful_shutdown: int) -> N
     # uvicorn drains on them, and then raises them again.
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
-    from _bentoml_impl.worker.service import main as work  # noqa: PLC0415 (only now does SIGTERM have a handler)
+    # Imported only now that SIGTERM has a handler.
+    from _bentoml_impl.worker.service import main as work  # noqa: PLC0415
 
+    from model_server.log import configure, fail  # noqa: PLC0415
+
+    configure()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
-        sys.exit(f"model-load-server: cannot listen on {host} port {port}: {error}")
+        fail(f"cannot listen on {host} port {port}: {error}")
+        sys.exit(1)
     options = {
         "fd": listener.detach(),
         "backlog": _BACKLOG,
         "timeout-graceful-shutdown": timeout_graceful_shutdown,
     }
     work([bento, *(f"--{name}={value}" for name, value in options.items())], standalone_mode=False)
-    sys.exit("model-load-server: the server ended without being told to; its log says why")
+    fail("the server ended without being told to; its log says why")
+    sys.exit(1)
 
 
 def _end(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType, TracebackType
@@ -23,6 +23,7 @@ from bentoml._internal.utils.analytics import usage_stats
 from starlette.routing import Route
 
 from model_server.errors import StartError
+from model_server.log import configure, fail
 from model_server.settings import Settings
 from volume.settings import SettingsError
 
@@ -53,9 +54,11 @@ class ModelService(Service[T]):
         """Return what a worker serves, or end the process with one line on what is wrong with the model."""
         try:
             settings = Settings.read(os.environ)
+            log = configure(settings.log_level)
             model = served_model()
         except (SettingsError, StartError) as error:
             _exit(error)
+        log.model = model.info["sha256"]
         if server_context.worker_index is not None:
             _end_with_parent()
         # One worker a service: its metrics need no files, which a second server in the same BENTOML_HOME would wipe.
@@ -67,10 +70,12 @@ class ModelService(Service[T]):
 
         from model_server.connection import Connection  # noqa: PLC0415
         from model_server.http import Gateway  # noqa: PLC0415
+        from model_server.observer import Observer  # noqa: PLC0415
         from model_server.pages import describe, page_routes  # noqa: PLC0415
         from model_server.telemetry import Telemetry  # noqa: PLC0415
 
-        telemetry = Telemetry(self.name, (self.bento and self.bento.tag.version) or "not available", model.info)
+        version = (self.bento and self.bento.tag.version) or "not available"
+        telemetry = Telemetry(self.name, version, model.info, model.receipt)
         own_routes = [route for mounted, _, _ in self.mount_apps for route in cast("Starlette", mounted).routes]
         document = describe(self.name, own_routes, model)
         pages = page_routes(self.name, document, model, telemetry)
@@ -87,19 +92,20 @@ class ModelService(Service[T]):
         # What is there now stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        gateway = Gateway(
-            app,
-            model,
-            telemetry,
-            settings,
-            endpoints=[
-                *document["paths"],
-                *(route.path for route in (*app.routes, *pages) if isinstance(route, Route)),
-            ],
-        )
+        paths = (route.path for route in (*app.routes, *pages) if isinstance(route, Route))
+        routes = [*document["paths"], *paths]
+        observer = Observer(telemetry, log, routes, settings.access_log_sample_rate)
+        if settings.otel_exporter_otlp_endpoint:
+            from model_server.tracing import Tracing  # noqa: PLC0415
+
+            tracing = Tracing(self.name, routes)
+            gateway = Gateway(app, model, observer, settings, tracing.step)
+            served = tracing.around(gateway)
+        else:
+            served = gateway = Gateway(app, model, observer, settings)
         # The worker leaves it to uvicorn which protocol to speak.
         HTTP_PROTOCOLS["auto"] = functools.partial(Connection, gateway, settings)  # type: ignore[assignment]
-        return gateway
+        return served
 
 
 class _Lazily(MetaPathFinder):
@@ -140,10 +146,10 @@ def supervise() -> None:
     BentoML's process manager starts a failed worker again for ever, or, in a container, goes on without one.
     """
     try:
-        Settings.read(os.environ)
+        configure(Settings.read(os.environ).log_level)
     except SettingsError as error:
         _exit(error)
-    sys.excepthook = _explain
+    sys.excepthook = functools.partial(_explain, sys.excepthook)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, _end_with_worker)
 
@@ -169,18 +175,25 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _explain(
+    otherwise: Callable[[type[BaseException], BaseException, TracebackType | None], object],
+    kind: type[BaseException],
+    error: BaseException,
+    trace: TracebackType | None,
+) -> None:
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        print("model-load-server: the port is taken by another process: choose another", file=sys.stderr, flush=True)
+        fail("the port is taken by another process: choose another")
         os._exit(1)  # nothing was started, and the process manager's end may wait for ever
     else:
-        sys.__excepthook__(kind, error, trace)
+        otherwise(kind, error, trace)
 
 
 def _exit(reason: object) -> NoReturn:
-    """End with a status, or with 1 and a message; the hard way if the process manager takes five seconds to end."""
+    """End with a status, or with 1 and a line that says why; the hard way if that takes five seconds."""
     status = reason if isinstance(reason, int) else 1
+    if not isinstance(reason, int):
+        fail(str(reason))
     killer = threading.Timer(_END_SECONDS, os._exit, [status])
     killer.daemon = True
     killer.start()
-    sys.exit(status if isinstance(reason, int) else f"model-load-server: {reason}")
+    sys.exit(status)

@@ -88,7 +88,7 @@ class Classifier:
             [value] = self._session_run(self._outputs, {self.signature.input: rows}, self._options)
         except Exception as error:
             if None in self.codec.row_shape:
-                logger.info("the model failed on rows of shape %s", rows.shape[1:], exc_info=True)
+                logger.debug("model_failed", exc_info=True)
                 raise RequestError(f"The model takes no rows of shape {rows.shape[1:]}.") from error
             raise
         matrix = self.signature.to_matrix(value)

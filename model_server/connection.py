@@ -2,13 +2,17 @@
 
 import asyncio
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
+from starlette.types import Scope
+from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from model_server.codec import encode
 from model_server.http import CUT, PROBES, Gateway, busy
+from model_server.observer import UNKNOWN, Header
 from model_server.settings import Settings
+from model_server.telemetry import reason_of
 
 _MAX_HEAD_BYTES = 64 * 1024
 _CHUNKED_BYTES = 8  # a body in chunks of one byte takes six times its size, and extensions and trailers take some
@@ -99,13 +103,14 @@ class Connection(HttpToolsProtocol):
         # One of several in the pipeline is refused by the gateway: here, each would end in the start of the next.
         if gateway.is_full and not self.pipeline and cycle.scope["path"] not in PROBES:
             refusal = busy()
-            # A client that waits to be asked for the body may send it, or the next request.
-            gateway.observe(cycle.scope["path"], refusal.status, 0)
             cycle.response_started = cycle.response_complete = True
+            request_id = self._observe(cycle.scope, refusal.status)
             self._write(
                 refusal.status,
                 refusal.detail,
+                request_id,
                 *refusal.headers,
+                # A client that waits to be asked for the body may send it, or the next request.
                 close=not cycle.keep_alive or cycle.waiting_for_100_continue,
             )
             self.on_response_complete()
@@ -124,18 +129,25 @@ class Connection(HttpToolsProtocol):
             elif cycle.response_started:
                 self.transport.close()
             else:
-                cycle.scope[CUT] = status  # type: ignore[literal-required]
+                cycle.scope[CUT] = True  # type: ignore[literal-required]
                 cycle.disconnected = True
                 cycle.message_event.set()
+                request_id = self._observe(cycle.scope, status)
                 if not self.pipeline:  # else another is answered before it, and then there is nothing to say
-                    self._write(status, detail, close=True)
+                    self._write(status, detail, request_id, close=True)
         elif cycle and not cycle.response_complete:
             cycle.keep_alive = False
         elif not self.transport.is_closing():
-            self._gateway.observe("", status, 0)
-            self._write(status, detail, close=True)
+            self._write(status, detail, self._observe({**UNKNOWN}, status), close=True)
 
-    def _write(self, status: int, detail: str, *headers: tuple[bytes, bytes], close: bool) -> None:
+    def _observe(self, scope: Scope | HTTPScope, status: int) -> Header:
+        """Have a refusal counted and logged, and return the header that names the request."""
+        observer = self._gateway.observer
+        request = cast("Scope", scope)
+        observer.observe(request, status, self.loop.time() - self._since, reason_of(status))
+        return observer.name(request)
+
+    def _write(self, status: int, detail: str, *headers: Header, close: bool) -> None:
         body = encode({"detail": detail})
         lines = [
             b"HTTP/1.1 %d %b" % (status, HTTPStatus(status).phrase.encode()),

@@ -1,16 +1,14 @@
 """The outermost layer of the server: answers predictions itself, and gives every error of the rest one shape."""
 
 import asyncio
-import itertools
-import logging
+import contextvars
 import math
-import re
-import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
+from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
@@ -19,27 +17,44 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from model_server.codec import Array, Prediction, encode, encode_prediction
 from model_server.errors import RequestError
 from model_server.model import Model
+from model_server.observer import Header, Observer
 from model_server.settings import Settings, processors
-from model_server.telemetry import Telemetry
+from model_server.telemetry import UNAVAILABLE, reason_of
 
-logger = logging.getLogger("model_server")
-
-Headers = Sequence[tuple[bytes, bytes]]
+A = TypeVar("A")
+B = TypeVar("B")
+Headers = Sequence[Header]
 
 # What the event loop may do itself: a thread costs 50 us or more, and what is longer would keep other requests waiting.
 _INLINE_BYTES = 32 * 1024
 _INLINE_SECONDS = 0.002
 _JSON = (b"content-type", b"application/json")
-_REQUEST_ID = re.compile(rb"[\w.:/+=@-]{1,128}")
-_TRACE_ID = re.compile(rb"[\da-f]{2}-(?!0{32})([\da-f]{32})-[\da-f]{16}-[\da-f]{2}")
-_CLIENT_CLOSED_REQUEST = 499  # nginx's status for an answer that nobody waited for
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for an answer that nobody waited for
 _LARGE_BODIES = 8  # as many of the largest may be held at once
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})  # answered however many requests are in flight
-CUT = "model_server.cut"  # in a request's scope: the status that its connection has answered with, having waited enough
-_FAILED = "%s %s failed, request %s"
+CUT = "model_server.cut"  # in the scope of a request that its connection has answered, having waited enough
 _STOPPING = "The server is stopping; send the request again."
 _OURS = "The server failed to answer; its log says why."
 _STUCK = "Every inference takes longer than a request may; the server answers no others meanwhile."
+
+
+class Step(Protocol):
+    """Makes of a function one that does the same, under a name."""
+
+    def __call__(self, name: str, function: Callable[[A], B], /) -> Callable[[A], B]:
+        """Return that function."""
+
+
+def _untraced(_name: str, function: Callable[[A], B]) -> Callable[[A], B]:
+    return function
+
+
+class _Answered(NamedTuple):
+    """What a thread gives: the body, of how many rows, and the seconds that the model took."""
+
+    body: bytes
+    rows: int
+    seconds: float
 
 
 class Gateway:
@@ -52,80 +67,74 @@ class Gateway:
     Args:
         app: what answers all other routes.
         model: the model that is served.
-        telemetry: counts every request.
+        observer: names, counts and logs every request.
         settings: say how large a body may be, how long a request may take, and how many may be in flight and inferred.
-        endpoints: paths that may stand in metrics; any other is counted as "other".
+        step: makes of each step of a prediction one that is traced.
 
     Attributes:
+        observer: as above.
         in_flight: requests that are here and have no answer yet: a connection adds each when it begins, and the gateway
             takes it away while it waits for the body, and when it has the answer.
+        max_in_flight: how many of them there may be.
     """
 
     def __init__(
-        self, app: ASGIApp, model: Model, telemetry: Telemetry, settings: Settings, *, endpoints: Collection[str]
+        self, app: ASGIApp, model: Model, observer: Observer, settings: Settings, step: Step = _untraced
     ) -> None:
         self._app = app
-        self._parse = model.codec.parse
+        self._parse = step("parse", model.codec.parse)
         self._seconds = model.seconds
-        self._predictions: dict[str, Callable[[Array], Prediction]] = {
+        predictions: dict[str, Callable[[Array], Prediction]] = {
             "/predict": model.predict,
             "/predict/label": model.predict_label,
         }
-        self._telemetry = telemetry
+        self._predictions = {path: step("inference", predict) for path, predict in predictions.items()}
+        self._encode = step("encode", encode_prediction)
+        self.observer = observer
+        self._observe_inference = observer.telemetry.observe_inference
         self._max_body_bytes = settings.max_body_bytes
-        self._endpoints = frozenset(endpoints)
         # No more threads than processors: they bound the memory that bodies at the limit can take, too.
         threads = max(1, processors() // settings.intra_op_num_threads)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="inference")
         self._free_threads = asyncio.Semaphore(threads)
         self._max_late = threads
-        self._late: set[Future[bytes]] = set()
+        self._late: set[Future[_Answered]] = set()
         self._timeout = settings.request_timeout_seconds
-        self._max_in_flight = settings.max_requests_in_flight
+        self.max_in_flight = settings.max_requests_in_flight
         self.in_flight = 0
+        observer.telemetry.in_flight = lambda: (self.in_flight, self.max_in_flight)
         self._held_bytes = 0
-        self._count = itertools.count(1)
-        self._id_format = secrets.token_hex(6).encode() + b"-%d"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             if scope["type"] == "websocket":
-                await _refuse_websocket(scope, send)
+                await self._refuse_websocket(scope, send)
             else:
                 await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        path = scope["path"]
-        predict = self._predictions.get(path)
+        predict = self._predictions.get(scope["path"])
         if predict and scope["method"] == "POST":
-            status = await self._predict(predict, started, scope, receive, send)
+            status, reason = await self._predict(predict, started, scope, receive, send)
         else:
-            status = await self._pass_on(scope, receive, send)
-        self.observe(path, status, time.perf_counter() - started)
+            status, reason = await self._pass_on(scope, receive, send)
+        if status:
+            self.observer.observe(scope, status, time.perf_counter() - started, reason)
 
     @property
     def is_full(self) -> bool:
         """Whether no other request may begin."""
-        return self.in_flight >= self._max_in_flight
-
-    def observe(self, path: str, status: int, seconds: float) -> None:
-        """Count one answered request.
-
-        Args:
-            path: its raw path.
-            status: HTTP status code of the answer.
-            seconds: time from request to answer.
-        """
-        self._telemetry.observe(path if path in self._endpoints else "other", status, seconds)
+        return self.in_flight >= self.max_in_flight
 
     async def _predict(
         self, predict: Callable[[Array], Prediction], started: float, scope: Scope, receive: Receive, send: Send
-    ) -> int:
+    ) -> tuple[int, str]:
         status: int = HTTPStatus.OK
+        reason = ""
         held: list[int] = []
         headers = dict(scope["headers"])
-        request_id = self._request_id(headers)
+        request_id = self.observer.name(scope, headers)
         extra: Headers = ()
         try:
             # Each value of a header that is there twice is checked.
@@ -139,24 +148,29 @@ class Gateway:
                 if self._seconds(len(rows)) > _INLINE_SECONDS:
                     answer = await self._in_thread(started, lambda: self._answer(predict, rows))
                 else:
-                    answer = encode_prediction(predict(rows))
+                    began = time.perf_counter()
+                    prediction = predict(rows)
+                    self._observe_inference(len(rows), time.perf_counter() - began)
+                    answer = self._encode(prediction)
         except RequestError as error:
             status, extra, answer = error.status, error.headers, _error_body(error.detail)
+            reason = reason_of(status)
         except ClientDisconnect:
-            return int(scope.get(CUT, _CLIENT_CLOSED_REQUEST))
+            return 0 if CUT in scope else CLIENT_CLOSED_REQUEST, ""
         except TimeoutError:
             status = HTTPStatus.GATEWAY_TIMEOUT
+            reason = reason_of(status)
             answer = _error_body(f"The model had no answer within {self._timeout:g} seconds.")
         except asyncio.CancelledError:  # by uvicorn, when the time to drain is over
-            status, answer = HTTPStatus.SERVICE_UNAVAILABLE, _error_body(_STOPPING)
-        except Exception:
-            logger.exception(_FAILED, scope["method"], scope["path"], request_id[1].decode())
+            status, reason, answer = HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, _error_body(_STOPPING)
+        except Exception:  # noqa: BLE001 (whatever it is, it is logged)
+            self.observer.observe_failure(scope)
             status, answer = HTTPStatus.INTERNAL_SERVER_ERROR, _error_body(_OURS)
         finally:
             self.in_flight -= 1
             self._held_bytes -= sum(held)
         await _send(send, status, answer, (request_id, *extra))
-        return status
+        return status, reason
 
     async def _read_body(self, receive: Receive, held: list[int]) -> bytes:
         """Return the body, and add to the list what of it has been counted as held."""
@@ -182,49 +196,54 @@ class Gateway:
                 self._held_bytes += len(part)
                 if self._held_bytes > _LARGE_BODIES * self._max_body_bytes:
                     raise busy()
-        if self.in_flight > self._max_in_flight:
+        if self.in_flight > self.max_in_flight:
             raise busy()
         return b"".join(parts)
 
-    async def _in_thread(self, started: float, work: Callable[[], bytes]) -> bytes:
-        """Return what the work gives; a timeout frees what waits for a thread, but work that has begun goes on.
+    async def _in_thread(self, started: float, work: Callable[[], _Answered]) -> bytes:
+        """Return the answer of the work; a timeout frees what waits for a thread, but work that has begun goes on.
 
         Raises:
             TimeoutError: the request has no more time.
         """
         async with asyncio.timeout(self._timeout - (time.perf_counter() - started)):
             await self._free_threads.acquire()
-            job = self._threads.submit(work)
+            job = self._threads.submit(contextvars.copy_context().run, work)
             loop = asyncio.get_running_loop()
 
-            def has_ended(_: Future[bytes]) -> None:
+            def has_ended(_: Future[_Answered]) -> None:
                 with suppress(RuntimeError):  # the loop is closed
                     loop.call_soon_threadsafe(self._free_thread, job)
 
             job.add_done_callback(has_ended)
             try:
-                return await asyncio.wrap_future(job)
+                return (await asyncio.wrap_future(job)).body
             except asyncio.CancelledError:
                 if not job.done():
                     self._late.add(job)
                 raise
 
-    def _free_thread(self, job: Future[bytes]) -> None:
+    def _free_thread(self, job: Future[_Answered]) -> None:
         self._late.discard(job)
         self._free_threads.release()
+        if not job.cancelled() and not job.exception():
+            self._observe_inference(job.result().rows, job.result().seconds)
 
-    def _answer(self, predict: Callable[[Array], Prediction], rows: Array) -> bytes:
+    def _answer(self, predict: Callable[[Array], Prediction], rows: Array) -> _Answered:
         if len(rows) > 1 and self._timeout < self._seconds(len(rows)) < math.inf:
             raise RequestError(
                 f"The model takes over {self._timeout:g} seconds for {len(rows)} rows; send them in several requests.",
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             )
-        return encode_prediction(predict(rows))
+        began = time.perf_counter()
+        prediction = predict(rows)
+        seconds = time.perf_counter() - began
+        return _Answered(self._encode(prediction), len(rows), seconds)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> int:
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> tuple[int, str]:
         status = 0
         replaced = False
-        request_id = self._request_id(dict(scope["headers"]))
+        request_id = self.observer.name(scope)
 
         async def send_in_shape(message: Message) -> None:
             nonlocal status, replaced
@@ -248,29 +267,23 @@ class Gateway:
         if scope["path"] in PROBES and scope["path"] != "/metrics" and len(self._late) >= self._max_late:
             self.in_flight -= 1
             await _send(send, HTTPStatus.SERVICE_UNAVAILABLE, _error_body(_STUCK), (request_id,))
-            return HTTPStatus.SERVICE_UNAVAILABLE
+            return HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE
         try:
             await self._app(scope, receive, send_in_shape)
-        except Exception:
-            logger.exception(_FAILED, scope["method"], scope["path"], request_id[1].decode())
+        except Exception:  # noqa: BLE001 (whatever it is, it is logged)
+            self.observer.observe_failure(scope)
         if not status:
             self.in_flight -= 1
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             await _send(send, status, _error_body(_OURS), (request_id,))
-        return status
+        return status, UNAVAILABLE if status == HTTPStatus.SERVICE_UNAVAILABLE else reason_of(status)
 
-    def _request_id(self, headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
-        """Return the header that names a request: as its client or its trace does, or with a name of our own."""
-        given = headers.get(b"x-request-id")
-        if given and _REQUEST_ID.fullmatch(given):
-            return b"x-request-id", given
-        trace = _TRACE_ID.fullmatch(headers.get(b"traceparent", b""))
-        return b"x-request-id", trace[1] if trace else self._id_format % next(self._count)
-
-
-async def _refuse_websocket(scope: Scope, send: Send) -> None:
-    detail = f"There is no websocket at {_shown(scope)}; /docs.json lists what there is."
-    await _send(send, HTTPStatus.NOT_FOUND, _error_body(detail), kind="websocket.http.response")
+    async def _refuse_websocket(self, scope: Scope, send: Send) -> None:
+        scope["method"] = HTTPMethod.GET
+        status = HTTPStatus.NOT_FOUND
+        detail = f"There is no websocket at {_shown(scope)}; /docs.json lists what there is."
+        await _send(send, status, _error_body(detail), (self.observer.name(scope),), kind="websocket.http.response")
+        self.observer.observe(scope, status, 0, reason_of(status))
 
 
 def _check_headers(headers: Mapping[bytes, bytes], max_body_bytes: int) -> None:

@@ -34,6 +34,7 @@ class Model:
         metadata: what the model takes and gives.
         etag: the model's identity as an HTTP entity tag.
         info: the model's digest, source and generation.
+        receipt: what the loader says of it; None when no loader brought it.
     """
 
     def __init__(self, classifier: Classifier, labels: tuple[str, ...], file: ModelFile) -> None:
@@ -46,6 +47,7 @@ class Model:
         self.metadata = describe(classifier)
         self.etag = f'"{file.identity}"'
         self.info = {"sha256": file.identity, "source": file.source, "generation": file.generation}
+        self.receipt = file.receipt
         self._one_seconds, self._row_seconds = _measure(classifier)
 
     @classmethod

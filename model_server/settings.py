@@ -24,6 +24,12 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
     request_timeout_seconds: Annotated[
         float, Meta(gt=0, le=_DAY, description="how long a request may take to arrive, and then to be answered")
     ] = 15
+    access_log_sample_rate: Annotated[
+        float, Meta(ge=0, le=1, description="the share of successful requests that are logged; errors always are")
+    ] = 0
+    otel_exporter_otlp_endpoint: Annotated[
+        str, Meta(pattern="^(https?://.+)?$", description="the OTLP/HTTP collector to send spans to")
+    ] = ""
     intra_op_num_threads: Annotated[int, Meta(gt=0, description="the processors that one inference uses")] = 1
 
     def __post_init__(self) -> None:

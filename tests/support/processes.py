@@ -1,6 +1,7 @@
 """The real programs, in processes of their own."""
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -104,6 +105,15 @@ def starting(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def events(log: Path) -> list[dict[str, Any]]:
+    """Return the lines of a log; each must be JSON, and begin with the same fields."""
+    whole, _, _ = log.read_text().rpartition("\n")
+    lines: list[dict[str, Any]] = [json.loads(line) for line in whole.splitlines()]
+    for line in lines:
+        assert list(line)[:3] == ["time", "level", "event"], line
+    return lines
 
 
 def service_environment(home: Path, environment: Mapping[str, str]) -> dict[str, str]:

@@ -26,6 +26,14 @@ class Run:
         """The lines of JSON that the load said."""
         return [json.loads(line) for line in self.output.splitlines()]
 
+    @property
+    def reason(self) -> str:
+        """Why it failed, by the line of JSON on stderr."""
+        failure = json.loads(self.error)
+        assert list(failure)[:3] == ["time", "level", "event"]
+        assert (failure["level"], failure["event"], failure["exit_code"]) == ("error", "failed", self.exit_code)
+        return str(failure["error"])
+
     def named(self, event: str) -> list[dict[str, Any]]:
         """The lines of one kind."""
         return [line for line in self.events if line["event"] == event]
@@ -124,4 +132,4 @@ def assert_failed(run: Run, exit_code: int | tuple[int, ...], *words: str) -> No
     assert run.exit_code in (exit_code if isinstance(exit_code, tuple) else (exit_code,)), run
     assert run.error.count("\n") == 1, run
     for word in words:
-        assert word in run.error
+        assert word in run.reason

@@ -101,7 +101,7 @@ def test_a_name_that_is_no_utf8_is_reported(target: Target, tmp_path: Path) -> N
     target.termination_log.touch()
     run = target.load(use_local_model="true", local_model_filepath=f"{tmp_path}/a\udcff")
     assert_failed(run, 3, "a\\udcff")
-    assert target.termination_log.read_text() == run.error
+    assert target.termination_log.read_text() == f"loader: {run.reason}\n"
 
 
 def test_an_endpoint_with_a_password_is_refused_without_showing_it(target: Target) -> None:

@@ -370,4 +370,4 @@ def test_the_reason_of_a_failure_goes_to_the_termination_log(target: Target, ser
     server.on("metadata", always(status(403)))
     target.termination_log.touch()
     run = target.load()
-    assert target.termination_log.read_text() == run.error
+    assert target.termination_log.read_text() == f"loader: {run.reason}\n"

@@ -5,11 +5,12 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.support.processes import IRIS, ROOT, Server, serving, until
+from tests.support.processes import IRIS, ROOT, Server, events, serving, until
 
 PREDICTIONS = ["/predict", "/predict/label"]
 JSON = {"content-type": "application/json"}
@@ -162,18 +163,30 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+def check_failure(server: Server, method: str, route: str) -> None:
+    """Check that the log tells of a failure and of the answer, under one id."""
+
+    def told() -> list[dict[str, Any]]:
+        return [line for line in events(server.log) if line.get("method") == method and line["route"] == route]
+
+    until(lambda: len(told()) == 2)
+    failure, answered = told()
+    assert (failure["event"], failure["level"]) == ("request_failed", "error")
+    assert "RuntimeError: secret of the house" in failure["trace"]
+    assert (answered["event"], answered["status"]) == ("request", 500)
+    assert failure["request_id"] == answered["request_id"]
+
+
 @pytest.mark.parametrize("route", PREDICTIONS)
 def test_failure_inside_is_in_the_log_alone(broken: Server, route: str) -> None:
     check(broken.client.post(route, json={"data": [[5.1, 3.5, 1.4, 0.2]]}), 500, "its log says why")
-    log = broken.log.read_text()
-    assert f"POST {route} failed" in log
-    assert "RuntimeError: secret of the house" in log
+    check_failure(broken, "POST", route)
 
 
 @pytest.mark.parametrize("route", ["/broken", "/metrics"])
 def test_failure_of_a_get_route_is_in_the_log_alone(broken: Server, route: str) -> None:
     check(broken.client.get(route), 500, "its log says why")
-    until(lambda: f"GET {route} failed" in broken.log.read_text())
+    check_failure(broken, "GET", route)
 
 
 SLOW = """

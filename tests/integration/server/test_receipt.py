@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from tests.support.classifiers import classifier, expected, save
-from tests.support.processes import ROOT, serving, starting
+from tests.support.processes import ROOT, events, serving, starting
 from volume.receipt import Receipt
 
 LABELS = ["a", "b", "c"]
@@ -92,7 +92,7 @@ def test_files_that_are_not_the_receipts_are_refused(tmp_path: Path, name: str, 
     path.write_bytes(b"{}" if name == "receipt.json" else content)
     with starting(tmp_path, environment) as (process, log):
         assert process.wait(timeout=60) == 1
-    assert re.search(rf"^model-load-server: {finding}", log.read_text(), re.MULTILINE)
+    assert re.match(finding, events(log)[-1]["error"])
 
 
 def test_a_pair_of_two_loads_is_refused(tmp_path: Path) -> None:

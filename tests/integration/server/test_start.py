@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.support.classifiers import classifier, save
-from tests.support.processes import BENTOML_SERVE, IRIS, ONE_PROCESS, Server, children, serving, starting, until
+from tests.support.processes import BENTOML_SERVE, IRIS, ONE_PROCESS, Server, children, events, serving, starting, until
 
 COMMANDS = pytest.mark.parametrize("command", [BENTOML_SERVE, ONE_PROCESS], ids=["bentoml serve", "one process"])
 
@@ -18,12 +18,12 @@ COMMANDS = pytest.mark.parametrize("command", [BENTOML_SERVE, ONE_PROCESS], ids=
 def fail_to_start(
     home: Path, environment: dict[str, str], port: int | None = None, command: Sequence[str] = BENTOML_SERVE
 ) -> str:
-    """Return the only line that is not BentoML's own log."""
+    """Return the reason, which one line tells; the others are BentoML's."""
     with starting(home, environment, port=port, command=command) as (process, log):
         assert process.wait(timeout=60) == 1
-    [line] = [line for line in log.read_text().splitlines() if "[INFO]" not in line and "[cli]" not in line]
-    assert line.startswith("model-load-server: ")
-    return line
+    [failure] = [line for line in events(log) if line["event"] != "message"]
+    assert (failure["event"], failure["level"]) == ("failed", "error")
+    return str(failure["error"])
 
 
 def test_without_model_and_variables(tmp_path: Path) -> None:
@@ -91,6 +91,7 @@ def test_stops_when_asked(tmp_path: Path, asked: signal.Signals) -> None:
         workers = children(server.process.pid)
         server.process.send_signal(asked)
         assert server.process.wait(timeout=30) == 0
+    assert "Starting production HTTP BentoServer" in events(server.log)[0]["message"]
     assert workers
     until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
 
@@ -131,6 +132,6 @@ def test_ends_with_a_killed_worker(tmp_path: Path, container: dict[str, str]) ->
         [worker] = children(server.process.pid)
         os.kill(worker, signal.SIGKILL)
         assert server.process.wait(timeout=10) == 1
-        assert "model-load-server: a worker was killed by signal 9" in server.log.read_text()
+        assert events(server.log)[-1]["error"] == "a worker was killed by signal 9"
         with pytest.raises(httpx.TransportError):
             server.client.get("/readyz")

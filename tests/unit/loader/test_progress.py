@@ -2,11 +2,13 @@
 
 import io
 import json
+import re
 
 import pytest
 
 from loader.plan import Plan, PlannedFile
 from loader.progress import Progress
+from volume.log import LogLevel
 
 
 class Terminal(io.StringIO):
@@ -90,20 +92,55 @@ def test_retries_are_counted() -> None:
     assert progress.retries == 1
 
 
-def test_a_terminal_reads_what_would_be_loaded() -> None:
+def planned(bucket: str) -> Plan:
     files = [
         PlannedFile(
-            uri=f"gs://b/{name}", generation=7, size=2_000_000, crc32c="AAAAAA==", sha256=sha256,
+            uri=f"gs://{bucket}/{name}", generation=7, size=2_000_000, crc32c="AAAAAA==", sha256=sha256,
             target=f"/workdir/{name}", in_place=bool(sha256),
         )
         for name, sha256 in (("model.onnx", None), ("label.json", "f" * 64))
     ]  # fmt: skip
-    plan = Plan(artifacts=tuple(files), all_known=False, in_place=False, bytes_free=5_000_000_000, credentials="none")
+    return Plan(artifacts=tuple(files), all_known=False, in_place=False, bytes_free=5_000_000_000, credentials="none")
+
+
+def test_a_terminal_reads_what_would_be_loaded() -> None:
     stream = Terminal()
-    Progress(stream).would_load(plan)
+    Progress(stream).would_load(planned("b"))
     assert stream.getvalue().removeprefix("\r\x1b[K").splitlines() == [
         "loader: would load, with 5 GB free, credentials: none",
         "  gs://b/model.onnx to /workdir/model.onnx (2 MB, generation 7, crc32c AAAAAA==)",
         f"  gs://b/label.json is in place at /workdir/label.json (2 MB, generation 7, sha256 {'f' * 64})",
         "  and the files with weights of it, which the model names once it is here",
     ]
+
+
+def test_a_plan_may_name_files_in_any_bytes() -> None:
+    stream = io.StringIO()
+    Progress(stream).would_load(planned("\udcff"))
+    assert json.loads(stream.getvalue())["artifacts"][0]["uri"] == "gs://\\udcff/model.onnx"
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_a_level_leaves_out_what_matters_less(kind: type[io.StringIO], clock: list[float]) -> None:
+    stream = kind()
+    progress = Progress(stream)
+    progress.level = LogLevel.WARNING
+    progress.start("gs://b/o", 1000, 7)
+    clock[0] += 10
+    progress.advance(500)
+    assert stream.getvalue() == ""
+    progress.retry("the answer was 503", 1.5)
+    assert "the answer was 503" in stream.getvalue()
+
+
+def test_each_line_has_the_same_first_fields() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    progress.start("gs://b/a\udcff", 1000, 7)
+    progress.model = "0" * 64
+    progress.retry("the answer was 503", 1.5)
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert list(first)[:4] == ["time", "level", "event", "uri"]
+    assert (list(second)[:4], second["model"]) == (["time", "level", "event", "model"], "0" * 64)
+    assert (first["level"], second["level"], first["uri"]) == ("info", "warning", "gs://b/a\\udcff")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", first["time"])

@@ -6,6 +6,7 @@ from typing import Annotated
 import pytest
 from msgspec import Meta
 
+from volume.log import LogLevel
 from volume.settings import SettingsError, VolumeSettings
 
 
@@ -25,6 +26,7 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
 def test_defaults_stand_for_what_is_unset_or_empty() -> None:
     assert Settings.read({"NUMBER": "", "OTHER": "x"}) == Settings()
     assert Settings().model_filepath == Path("/workdir/model.onnx")
+    assert Settings().log_level == "info"
 
 
 def test_values_have_their_types() -> None:
@@ -41,11 +43,17 @@ def test_values_have_their_types() -> None:
         ("SECONDS", "nan"),
         ("SECONDS", "inf"),
         ("SECONDS", "-1"),
+        ("LOG_LEVEL", "loud"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_expected(variable: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"{variable} is '{value}': expected"):
         Settings.read({variable: value})
+
+
+@pytest.mark.parametrize("name", ["warning", "WARNING", "Warning"])
+def test_a_level_is_named_in_any_case(name: str) -> None:
+    assert Settings.read({"LOG_LEVEL": name}).log_level is LogLevel.WARNING
 
 
 def test_values_that_do_not_go_together_are_refused() -> None:

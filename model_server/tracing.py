@@ -1,0 +1,145 @@
+"""Spans of requests, sent by OTLP over HTTP; imported only where tracing is on."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from http import HTTPStatus
+from typing import TypeVar
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+from opentelemetry.trace import Span, SpanKind, StatusCode, get_current_span, use_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from model_server.http import CLIENT_CLOSED_REQUEST, PROBES
+from model_server.log import logger
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+_FLUSH_SECONDS = 1.5  # less than a process has when it was told to stop
+_PARENT = ("traceparent", "tracestate")
+
+
+class Tracing:
+    """Makes a span for each request but those of probes, and one for each step of a prediction.
+
+    The SDK and the exporter read their other settings from the environment themselves.
+
+    Args:
+        service_name: the service's name, if the environment has none.
+        routes: paths that may stand in spans.
+    """
+
+    def __init__(self, service_name: str, routes: Collection[str]) -> None:
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # a dead collector fills no log
+        resource = Resource.create()
+        if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+            resource = resource.merge(Resource({SERVICE_NAME: service_name}))
+        self._routes = frozenset(routes)
+        self._parent = TraceContextTextMapPropagator()
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(_Exporter()))
+        self._tracer = self._provider.get_tracer("model_server")
+
+    def step(self, name: str, function: Callable[[A], B]) -> Callable[[A], B]:
+        """Return the function with a span of that name around each call."""
+
+        def traced(argument: A) -> B:
+            if not get_current_span().is_recording():  # the sampler has left this request out
+                return function(argument)
+            span = self._tracer.start_span(name)
+            try:
+                return function(argument)
+            except BaseException:
+                span.set_status(StatusCode.ERROR)
+                raise
+            finally:
+                span.end()
+
+        return traced
+
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """Return the application with a span around each request; what is left of them is sent when it ends."""
+
+        async def traced(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "lifespan":
+
+                async def send_last(message: Message) -> None:
+                    if message["type"].startswith("lifespan.shutdown"):
+                        await self._flush()
+                    await send(message)
+
+                await app(scope, receive, send_last)
+            elif scope["type"] != "http" or scope["path"] in PROBES:
+                await app(scope, receive, send)
+            else:
+                await self._trace(app, scope, receive, send)
+
+        return traced
+
+    async def _trace(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        status: int = CLIENT_CLOSED_REQUEST
+
+        async def send_noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        parent = self._parent.extract({name: headers[name] for name in _PARENT if name in headers})
+        attributes = {"http.request.method": scope["method"]}
+        if scope["path"] in self._routes:
+            attributes["http.route"] = scope["path"]
+        name = " ".join(attributes.values())
+        span = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes)
+        with use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+            try:
+                await app(scope, receive, send_noted)
+            finally:
+                _end(span, status)
+
+    async def _flush(self) -> None:
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+
+        def shut_down() -> None:
+            self._provider.shutdown()
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(done.set)
+
+        # No thread of the loop's own: the process would wait for it without bound.
+        threading.Thread(target=shut_down, daemon=True).start()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(done.wait(), _FLUSH_SECONDS)
+
+
+class _Exporter(OTLPSpanExporter):
+    """Says once when spans are lost, and once when they are taken again."""
+
+    _failing = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = super().export(spans)
+        failing = result is not SpanExportResult.SUCCESS
+        if failing != self._failing:
+            self._failing = failing
+            logger.log(
+                logging.WARNING if failing else logging.INFO,
+                "tracing",
+                extra={"fields": {"state": "lost" if failing else "sent"}},
+            )
+        return result
+
+
+def _end(span: Span, status: int) -> None:
+    span.set_attribute("http.response.status_code", status)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        span.set_attribute("error.type", str(int(status)))
+        span.set_status(StatusCode.ERROR)
