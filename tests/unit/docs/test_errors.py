@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.support.documents import DOCUMENTS
 from tests.support.processes import ROOT
@@ -93,10 +92,3 @@ def test_message_is_in_the_runbook(message: str) -> None:
 @pytest.mark.parametrize("fragment", FRAGMENTS)
 def test_runbook_has_no_other(fragment: str) -> None:
     assert any(shows(fragment, message) for message in MESSAGES)
-
-
-def test_every_alert_has_its_heading() -> None:
-    rules = yaml.safe_load((ROOT / "k8s/monitoring/rules.yml").read_text())
-    alerts = {rule["alert"] for group in rules["spec"]["groups"] for rule in group["rules"]}
-    section = RUNBOOK.partition("\n## Alerts\n")[2].partition("\n## ")[0]
-    assert set(re.findall(r"^### (\w+)$", section, re.MULTILINE)) == alerts
