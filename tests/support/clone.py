@@ -15,19 +15,23 @@ _AUTHOR = ("-c", "user.name=newcomer", "-c", "user.email=newcomer@localhost")
 _OURS = ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "BENTOML_HOME", "UV_PROJECT_ENVIRONMENT")
 
 
-def make_clone(directory: Path) -> Path:
-    """Copy every file that is, or could be, committed into the directory."""
+def files() -> list[str]:
+    """Return the path of every file that is, or could be, committed, relative to the repository."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],  # noqa: S607
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).exists():
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, directory / name)
+    return sorted(name for name in set(listed.stdout.split("\0")) if (ROOT / name).is_file())
+
+
+def make_clone(directory: Path) -> Path:
+    """Copy all files into the directory, and commit them there."""
+    for name in files():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, directory / name)
     for command in (
         ["git", "init", "--quiet"],
         ["git", "add", "--all"],

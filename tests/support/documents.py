@@ -1,0 +1,70 @@
+"""The documents: every Markdown file of the repository, and the blocks of code in it.
+
+The info string of a block says what is done with it:
+
+- `console`: its commands, the lines after `$ `, are run, and print what is below them, where `…` stands for anything;
+- `console cluster`: they need a cluster, a cloud or a container engine, and are only read;
+- `python`: a doctest, which is run;
+- one of `DATA`: no code.
+"""
+
+import re
+import textwrap
+from dataclasses import dataclass
+
+from tests.support.clone import files
+from tests.support.processes import ROOT
+
+URL = "http://127.0.0.1:3000"
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+DATA = {"json", "mermaid", "text", "yaml"}
+_FENCE = re.compile(r"^( *)```([^`\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block.
+
+    Attributes:
+        document: its document's path.
+        line: where it begins.
+        info: the words beside its opening fence.
+        text: what is in it, unindented.
+    """
+
+    document: str
+    line: int
+    info: str
+    text: str
+
+    @property
+    def commands(self) -> list[tuple[str, str]]:
+        """Each command of a console block, with the output below it."""
+        return _COMMAND.findall(self.text)
+
+    @property
+    def serves(self) -> bool:
+        """Whether its last command is a server, which goes on until it is stopped."""
+        return self.info == "console" and bool(re.search(r"\bserve\b(?!.*&)", self.commands[-1][0]))
+
+    def __str__(self) -> str:
+        return f"{self.document}:{self.line}"
+
+
+DOCUMENTS = {name: (ROOT / name).read_text() for name in files() if name.endswith(".md")}
+
+
+def blocks(info: str | None = None) -> list[Block]:
+    """Return the blocks of all documents with this info string, or all there are."""
+    found = [
+        Block(name, text.count("\n", 0, match.start()) + 1, match[2], textwrap.dedent(match[3]))
+        for name, text in DOCUMENTS.items()
+        for match in _FENCE.finditer(text)
+    ]
+    return [block for block in found if info in (None, block.info)]
+
+
+def prose(document: str) -> str:
+    """Return a document without its blocks."""
+    return _FENCE.sub("", DOCUMENTS[document])

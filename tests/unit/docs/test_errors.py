@@ -1,0 +1,94 @@
+"""Every message that stops a load, a start or a request is in the runbook, and the runbook has no others."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.documents import DOCUMENTS
+from tests.support.processes import ROOT
+
+RUNBOOK = DOCUMENTS["docs/operations.md"]
+# The first argument of these is a message, or a part of one.
+CALLS = re.compile(r"\w+Error|Setback|during|Backoff|kind|missing|_exit|exit|fail|_refusal")
+RETURNS = {"gcs_client.py", "settings.py"}  # modules where functions return parts of messages
+SENTENCES = {"connection.py", "http.py"}  # and where whatever is a sentence is an answer
+_CARRIES = 2  # words: a template of fewer only carries another message
+_RECOGNISABLE = 4
+
+
+def strings(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the outermost strings beneath a node; of a sum of them, the first."""
+    if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+        yield node
+    elif isinstance(node, ast.BinOp):
+        yield from strings(node.left)
+    elif not isinstance(node, ast.Call):
+        for child in ast.iter_child_nodes(node):
+            yield from strings(child)
+
+
+def template(node: ast.AST) -> str:
+    """Return a string with `…` for what is filled in."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    assert isinstance(node, ast.JoinedStr)
+    return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+
+
+def messages(path: Path) -> Iterator[str]:
+    """Yield the templates of a module's messages."""
+    tree = ast.parse(path.read_text())
+    docstrings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    assigned = {
+        target.id: node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(tree):
+        found: ast.AST | None = None
+        if path.name in SENTENCES:
+            if isinstance(node, ast.Constant | ast.JoinedStr) and node not in docstrings:
+                found = node if re.fullmatch(r"[A-Z…][^\n]* [^\n]*\.", template(node)) else None
+        elif isinstance(node, ast.Call) and node.args:
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if CALLS.fullmatch(name):
+                [found, *_] = node.args
+                found = assigned.get(found.id) if isinstance(found, ast.Name) else found
+        elif isinstance(node, ast.Return) and path.name in RETURNS:
+            found = node.value
+        if found is not None:
+            yield from map(template, strings(found))
+
+
+def words(text: str) -> int:
+    return len(re.findall(r"[A-Za-z_'-]{2,}", text))
+
+
+def shows(fragment: str, message: str) -> bool:
+    """Return whether a fragment of the runbook is one of the message, and enough of it."""
+    pattern = ".*".join(map(re.escape, fragment.split("…")))
+    return bool(re.search(pattern, message)) and words(fragment) >= min(_RECOGNISABLE, words(message))
+
+
+MESSAGES = {
+    message: path.relative_to(ROOT)
+    for package in ("loader", "model_server", "volume")
+    for path in sorted((ROOT / package).rglob("*.py"))
+    for message in messages(path)
+}
+FRAGMENTS = re.findall(r"^\| (?:\d\w\w \| )?`([^`]+)` \|", RUNBOOK, re.MULTILINE)
+
+
+@pytest.mark.parametrize("message", [message for message in MESSAGES if words(message) >= _CARRIES])
+def test_message_is_in_the_runbook(message: str) -> None:
+    assert any(shows(fragment, message) for fragment in FRAGMENTS), f"{MESSAGES[message]}: {message}"
+
+
+@pytest.mark.parametrize("fragment", FRAGMENTS)
+def test_runbook_has_no_other(fragment: str) -> None:
+    assert any(shows(fragment, message) for message in MESSAGES)

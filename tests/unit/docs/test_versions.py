@@ -1,0 +1,39 @@
+"""One version, wherever it stands."""
+
+import re
+import tomllib
+
+import yaml
+
+import loader
+from tests.support.documents import DOCUMENTS
+from tests.support.processes import ROOT
+
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def test_loader_says_it() -> None:
+    assert loader.__version__ == VERSION
+
+
+def test_lock_says_it() -> None:
+    packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    assert [package["version"] for package in packages if package["name"] == "model-load-server"] == [VERSION]
+
+
+def test_manifests_name_it() -> None:
+    base = yaml.safe_load((ROOT / "k8s/base/kustomization.yml").read_text())
+    assert {image["newTag"] for image in base["images"]} == {VERSION}
+
+
+def test_changelog_begins_with_it() -> None:
+    versions = re.findall(r"^## \[(.+)\] - \d{4}-\d\d-\d\d$", DOCUMENTS["CHANGELOG.md"], re.MULTILINE)
+    assert versions[0] == VERSION
+    assert sorted(versions, key=lambda version: [*map(int, version.split("."))], reverse=True) == versions
+
+
+def test_documents_name_images_and_tags_of_it() -> None:
+    for document, text in DOCUMENTS.items():
+        if document != "CHANGELOG.md":
+            found = re.findall(r"\b(?:model-load-(?:server|loader):|--annotate v|origin v)(\d[\w.]*)", text)
+            assert set(found) <= {VERSION}, document
