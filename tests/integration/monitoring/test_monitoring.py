@@ -47,7 +47,7 @@ ROW = [[5.1, 3.5, 1.4, 0.2]]
 @pytest.fixture
 def extracted(tmp_path: Path) -> Path:
     """The rules as Prometheus reads them, by the command of the documentation."""
-    [command] = re.findall(r"^sed .*k8s/monitoring/rules\.yml > .*$", DEPLOYMENT, re.MULTILINE)
+    [command] = re.findall(r"^\$ (sed .*k8s/monitoring/rules\.yml > .*)$", DEPLOYMENT, re.MULTILINE)
     rules = tmp_path / "model-load-server.rules.yml"
     subprocess.run(command.replace(rules.name, str(rules)), shell=True, cwd=ROOT, check=True)  # noqa: S602
     return rules
