@@ -19,7 +19,7 @@ from tests.support.classifiers import classifier, save
 from tests.support.clone import make_clone, newcomers_environment, typed
 from tests.support.documents import URL, Block, blocks
 from tests.support.fake_gcs import fake_gcs_server, storage_client
-from tests.support.processes import ROOT, Server, free_port, is_ready, service_environment, until
+from tests.support.processes import ROOT, Server, free_port, is_ready, until
 
 THESE_TESTS = "make test"
 _SECONDS = 120
@@ -72,12 +72,17 @@ def rounded(document: str) -> object:
 def test_console(block: Block, iris: Server, bucket: str, clone: Path, tmp_path: Path) -> None:
     mark = secrets.token_hex(8)
     script = "".join(f"{command}\necho {mark}$?\n" for command, _ in block.commands).replace(URL, iris.url.rstrip("/"))
-    volume = {"MODEL_FILEPATH": "workdir/model.onnx", "LABEL_FILEPATH": "workdir/label.json"}
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    settings = {
+        "MODEL_FILEPATH": "workdir/model.onnx",
+        "LABEL_FILEPATH": "workdir/label.json",
+        "STORAGE_EMULATOR_HOST": bucket,
+        "BENTOML_HOME": str(tmp_path),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    }
     run = subprocess.run(
         ["bash", "-c", script],  # noqa: S607
         cwd=clone,
-        env={**service_environment(tmp_path, volume), "STORAGE_EMULATOR_HOST": bucket, "PATH": path},
+        env=newcomers_environment(settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
