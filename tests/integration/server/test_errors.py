@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.support.processes import IRIS, ROOT, Server, events, serving, until
+from tests.support.wire import ask
 
 PREDICTIONS = ["/predict", "/predict/label"]
 JSON = {"content-type": "application/json"}
@@ -230,3 +231,6 @@ def test_slow_inference_holds_up_nobody(tmp_path: Path) -> None:
 def test_limit_is_a_setting(tmp_path: Path) -> None:
     with serving(tmp_path, {**IRIS, "MAX_BODY_BYTES": "100"}) as server:
         check(server.client.post("/predict", content=b" " * 101, headers=JSON), 413, "larger than 100 bytes")
+        head = b"POST /predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        endless = ask(server, head + b"1\r\n{\r\n0\r\n" + b"X: y\r\n" * 100_000)
+        assert (endless.status, endless.detail) == (413, "The body takes far more bytes than it holds.")
