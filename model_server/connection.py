@@ -119,8 +119,9 @@ class Connection(HttpToolsProtocol):
         if self._is_refused:
             return
         gateway = self._gateway
+        takes_place = cycle.scope["path"] not in PROBES
         # One of several in the pipeline is refused by the gateway: here, each would end in the start of the next.
-        if gateway.is_full and not self.pipeline and cycle.scope["path"] not in PROBES:
+        if takes_place and gateway.is_full and not self.pipeline:
             refusal = busy()
             cycle.response_started = cycle.response_complete = True
             request_id = self._observe(cycle.scope, refusal.status)
@@ -134,7 +135,7 @@ class Connection(HttpToolsProtocol):
             )
             self.on_response_complete()
             return
-        gateway.in_flight += 1
+        gateway.in_flight += takes_place
         super()._start_asgi_task(cycle, app)
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:

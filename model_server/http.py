@@ -36,7 +36,7 @@ _WAIT_SECONDS = 0.04  # in which all in flight are answered at best, having one 
 _OWN_SECONDS = 0.0001  # what a request takes besides the inference
 _MOST_IN_FLIGHT = 128
 _FEWEST_IN_FLIGHT = 8
-# Answered however many requests are in flight.
+# Answered however many requests are in flight, of which they are none.
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/health", "/metrics"})
 CUT = "model_server.cut"  # in the scope of a request that its connection has answered, having waited enough
 _STOPPING = "The server is stopping; send the request again."
@@ -79,8 +79,8 @@ class Gateway:
 
     Attributes:
         observer: as above.
-        in_flight: requests that are here and have no answer yet: a connection adds each when it begins, and the gateway
-            takes it away while it waits for the body, and when it has the answer.
+        in_flight: requests that are here and have no answer yet, but for probes: a connection adds each when it begins,
+            and the gateway takes it away while it waits for the body, and when it has the answer.
         max_in_flight: how many there may be: the setting, or as many of one row as are answered in 40 ms.
     """
 
@@ -254,12 +254,13 @@ class Gateway:
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> tuple[int, str]:
         status = 0
         replaced = False
+        took_place = scope["path"] not in PROBES
         request_id = self.observer.name(scope)
 
         async def send_in_shape(message: Message) -> None:
             nonlocal status, replaced
             if message["type"] == "http.response.start":
-                self.in_flight -= 1  # a slow reader takes no place from others
+                self.in_flight -= took_place  # a slow reader takes no place from others
                 status = message["status"]
                 if _is_known(scope, message):
                     status = HTTPStatus.NOT_MODIFIED
@@ -275,8 +276,7 @@ class Gateway:
             if not replaced:
                 await send(message)
 
-        if scope["path"] in PROBES and scope["path"] != "/metrics" and len(self._late) >= self._max_late:
-            self.in_flight -= 1
+        if not took_place and scope["path"] != "/metrics" and len(self._late) >= self._max_late:
             await _send(send, HTTPStatus.SERVICE_UNAVAILABLE, _error_body(_STUCK), (request_id,))
             return HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE
         try:
@@ -284,7 +284,7 @@ class Gateway:
         except Exception:  # noqa: BLE001 (whatever it is, it is logged)
             self.observer.observe_failure(scope)
         if not status:
-            self.in_flight -= 1
+            self.in_flight -= took_place
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             await _send(send, status, _error_body(_OURS), (request_id,))
         return status, UNAVAILABLE if status == HTTPStatus.SERVICE_UNAVAILABLE else reason_of(status)

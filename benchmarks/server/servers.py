@@ -111,7 +111,14 @@ def _script(name: str, script: str, **options: Any) -> Server:  # noqa: ANN401 (
 
 
 def _mlserver(python: Path, port: int, directory: Path) -> list[str]:
-    settings = {"host": "127.0.0.1", "http_port": port, "grpc_port": port + 1, "metrics_port": port + 2, "debug": False}
+    settings = {
+        "host": "127.0.0.1",
+        "http_port": port,
+        "grpc_port": port + 1,
+        "metrics_port": port + 2,
+        "metrics_dir": str(directory),
+        "debug": False,
+    }
     (directory / "settings.json").write_text(json.dumps(settings))
     model = {"name": "iris", "implementation": "mlserver_runtime.Iris"}
     (directory / "model-settings.json").write_text(json.dumps(model))

@@ -172,7 +172,7 @@ def test_what_stands_in_the_metrics_of_an_idle_server(server: Server) -> None:
     [(labels, info)] = values(server, "model_info").items()
     assert (info, 'source="file:///' in labels) == (1, True)
     assert value(server, "model_server_max_requests_in_flight") > 0
-    assert list(values(server, "bentoml_service_request_in_progress").values()) == [1]  # what asks for the metrics
+    assert list(values(server, "bentoml_service_request_in_progress").values()) == [0]
     for name in ("process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds"):
         assert value(server, name) > 0
     classes = {
