@@ -131,7 +131,7 @@ class Progress:
         if not self._terminal:
             self._write_line(event, level, **fields)
         elif level.number >= self.level.number:
-            self._write(f"\r\x1b[Kloader: {sentence}\n")
+            self._write(f"\r\x1b[Kloader: {_printable(sentence, self._stream)}\n")
 
     def _write_line(self, event: str, level: LogLevel = LogLevel.INFO, **fields: object) -> None:
         if level.number >= self.level.number:
@@ -150,6 +150,13 @@ class Progress:
             if self._stream is not None:
                 self._stream.write(text)
                 self._stream.flush()
+
+
+def _printable(sentence: str, stream: TextIO | None) -> str:
+    """Return the sentence without what a terminal would obey or cannot show: the name of an object may be anything."""
+    harmless = "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in sentence)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return harmless.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _bytes(count: float) -> str:

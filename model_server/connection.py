@@ -6,6 +6,7 @@ import sys
 from http import HTTPStatus
 from typing import Any, cast
 
+import httptools
 import uvicorn
 from starlette.types import Scope
 from uvicorn._types import HTTPScope
@@ -22,6 +23,7 @@ _CHUNKED_BYTES = 8  # a body in chunks of one byte takes six times its size, and
 _SWEEP_SECONDS = 0.5
 _LINGER_SECONDS = 1
 _ACCEPTED_AT_ONCE = 16
+_OF_UPGRADES = frozenset({b"connection", b"upgrade", b"http2-settings"})
 _PATIENCE_SECONDS = 2  # the gateway's own timeout comes first, with an answer
 
 
@@ -61,6 +63,9 @@ class Connection(HttpToolsProtocol):
         self._received = 0
         self._is_refused = False
         self._refusal: tuple[HTTPStatus, str] | None = None
+        self.ws_protocol_class = None
+        self._asks_upgrade = False
+        self._upgrade_ends = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Watch the connection."""
@@ -75,6 +80,8 @@ class Connection(HttpToolsProtocol):
             return
         self._received += len(data)
         super().data_received(data)
+        if self._asks_upgrade:
+            self._read_without_upgrade(data[self._upgrade_ends :])
         if self._is_in_message and self._received > (_MAX_HEAD_BYTES if self._is_in_head else self._max_sent):
             self._refuse(*(_long_head() if self._is_in_head else _endless()))
 
@@ -91,12 +98,19 @@ class Connection(HttpToolsProtocol):
             if size > _MAX_HEAD_BYTES:
                 self._refusal = _long_head()
                 raise ValueError("the head is too large")  # has the parser stop, and uvicorn call `send_400_response`
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            if self._asks_upgrade:
+                raise ValueError("another upgrade is asked for before this one is answered")
+            self._asks_upgrade = True
+            return
         super().on_headers_complete()
         self._is_in_head = False
         self._received = 0
 
     def on_message_complete(self) -> None:
         """Note when the request is here."""
+        if self._asks_upgrade and self.parser.should_upgrade():
+            return
         self._is_in_message = False
         self._since = self.loop.time()
         self._received = 0
@@ -104,7 +118,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Note when the answer was written; the client still has to read it."""
-        if not self._is_in_message:
+        if not self._is_in_message and not self._is_refused:
             self._since = self.loop.time()
         super().on_response_complete()
 
@@ -114,6 +128,25 @@ class Connection(HttpToolsProtocol):
         if error and isinstance(error.__context__, MemoryError):  # of a callback of the parser
             self._refusal = HTTPStatus.SERVICE_UNAVAILABLE, "The server has no memory for this request."
         self._refuse(*(self._refusal or (HTTPStatus.BAD_REQUEST, "The request is not valid HTTP/1.1.")))
+
+    def _unsupported_upgrade_warning(self) -> None:
+        error = sys.exception()
+        if isinstance(error, httptools.HttpParserUpgrade):
+            self._upgrade_ends = error.args[0]
+
+    def _read_without_upgrade(self, rest: bytes) -> None:
+        """Read a request as if it had not asked for another protocol, which a server may do (RFC 9110, section 7.8).
+
+        The parser would leave out its body. Clients that would rather speak HTTP/2 ask for that with any request.
+        """
+        kept = [b"%b: %b\r\n" % header for header in self.headers if header[0] not in _OF_UPGRADES]
+        version = self.parser.get_http_version().encode()
+        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._received = len(rest)
+        super().data_received(b"".join([line, *kept, b"\r\n", rest]))
+        self._asks_upgrade = False
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 (uvicorn's own kind)
         if self._is_refused:
@@ -132,6 +165,7 @@ class Connection(HttpToolsProtocol):
                 *refusal.headers,
                 # A client that waits to be asked for the body may send it, or the next request.
                 close=not cycle.keep_alive or cycle.waiting_for_100_continue,
+                method=cycle.scope["method"],
             )
             self.on_response_complete()
             return
@@ -167,7 +201,7 @@ class Connection(HttpToolsProtocol):
         observer.observe(request, status, self.loop.time() - self._since, reason_of(status))
         return observer.name(request)
 
-    def _write(self, status: int, detail: str, *headers: Header, close: bool) -> None:
+    def _write(self, status: int, detail: str, *headers: Header, close: bool, method: str = "") -> None:
         body = encode({"detail": detail})
         lines = [
             b"HTTP/1.1 %d %b" % (status, HTTPStatus(status).phrase.encode()),
@@ -176,7 +210,7 @@ class Connection(HttpToolsProtocol):
             *(b"%b: %b" % header for header in headers),
             *([b"connection: close"] if close else []),
         ]
-        self.transport.write(b"\r\n".join([*lines, b"", body]))
+        self.transport.write(b"\r\n".join([*lines, b"", b"" if method == "HEAD" else body]))
         if close:
             self._linger()
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from http import HTTPMethod, HTTPStatus
+from http import HTTPStatus
 from threading import Barrier
 from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
@@ -119,15 +119,12 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            if scope["type"] == "websocket":
-                await self._refuse_websocket(scope, send)
-            else:
-                await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
             return
         started = time.perf_counter()
         predict = self._predictions.get(scope["path"])
         if predict and scope["method"] == "POST":
-            status, reason = await self._predict(predict, started, scope, receive, send)
+            status, reason, started = await self._predict(predict, started, scope, receive, send)
         else:
             status, reason = await self._pass_on(scope, receive, send)
         if status:
@@ -140,7 +137,8 @@ class Gateway:
 
     async def _predict(
         self, predict: Callable[[Array], Prediction], started: float, scope: Scope, receive: Receive, send: Send
-    ) -> tuple[int, str]:
+    ) -> tuple[int, str, float]:
+        """Answer, and return the status, why it was refused, and since when the request was here."""
         status: int = HTTPStatus.OK
         reason = ""
         held: list[int] = []
@@ -152,6 +150,7 @@ class Gateway:
             for given in (headers,) if len(headers) == len(scope["headers"]) else map(dict, zip(scope["headers"])):
                 _check_headers(given, self._max_body_bytes)
             body = await self._read_body(receive, held)
+            started = time.perf_counter()  # what a client takes to send is not the server's time
             if len(body) > _INLINE_BYTES:
                 answer = await self._in_thread(started, lambda: self._answer(predict, self._parse(body)))
             else:
@@ -167,13 +166,14 @@ class Gateway:
             status, extra, answer = error.status, error.headers, _error_body(error.detail)
             reason = reason_of(status)
         except ClientDisconnect:
-            return 0 if CUT in scope else CLIENT_CLOSED_REQUEST, ""
+            return 0 if CUT in scope else CLIENT_CLOSED_REQUEST, "", started
         except TimeoutError:
             status = HTTPStatus.GATEWAY_TIMEOUT
             reason = reason_of(status)
             answer = _error_body(f"The model had no answer within {self._timeout:g} seconds.")
         except asyncio.CancelledError:  # by uvicorn, when the time to drain is over
             status, reason, answer = HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, _error_body(_STOPPING)
+            extra = busy().headers
         except Exception:  # noqa: BLE001 (whatever it is, it is logged)
             self.observer.observe_failure(scope)
             status, answer = HTTPStatus.INTERNAL_SERVER_ERROR, _error_body(_OURS)
@@ -181,7 +181,7 @@ class Gateway:
             self.in_flight -= 1
             self._held_bytes -= sum(held)
         await _send(send, status, answer, (request_id, *extra))
-        return status, reason
+        return status, reason, started
 
     async def _read_body(self, receive: Receive, held: list[int]) -> bytes:
         """Return the body, and add to the list what of it has been counted as held."""
@@ -289,13 +289,6 @@ class Gateway:
             await _send(send, status, _error_body(_OURS), (request_id,))
         return status, UNAVAILABLE if status == HTTPStatus.SERVICE_UNAVAILABLE else reason_of(status)
 
-    async def _refuse_websocket(self, scope: Scope, send: Send) -> None:
-        scope["method"] = HTTPMethod.GET
-        status = HTTPStatus.NOT_FOUND
-        detail = f"There is no websocket at {_shown(scope)}; /docs.json lists what there is."
-        await _send(send, status, _error_body(detail), (self.observer.name(scope),), kind="websocket.http.response")
-        self.observer.observe(scope, status, 0, reason_of(status))
-
 
 def _most_in_flight(model: Model, threads: int) -> int:
     """Return how many requests of one row are answered in the time that the last of them may wait, within bounds."""
@@ -378,7 +371,7 @@ def _error_body(detail: str) -> bytes:
     return encode({"detail": detail})
 
 
-async def _send(send: Send, status: int, body: bytes, headers: Headers = (), *, kind: str = "http.response") -> None:
+async def _send(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
     fixed = (_JSON, (b"content-length", b"%d" % len(body)))
-    await send({"type": f"{kind}.start", "status": status, "headers": (*fixed, *headers)})
-    await send({"type": f"{kind}.body", "body": body})
+    await send({"type": "http.response.start", "status": status, "headers": (*fixed, *headers)})
+    await send({"type": "http.response.body", "body": body})

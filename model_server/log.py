@@ -52,6 +52,12 @@ class Log(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log a record; the message of one of ours is the event, and its attribute `fields` has the rest."""
+        try:
+            self._say_record(record)
+        except Exception:  # noqa: BLE001 (as `logging` has it: who logs wrongly goes on)
+            self.handleError(record)
+
+    def _say_record(self, record: logging.LogRecord) -> None:
         trace = _FORMATTER.formatException(record.exc_info) if record.exc_info else None
         level = next(level for level in reversed(LogLevel) if record.levelno >= level.number or level == LogLevel.DEBUG)
         if record.name == logger.name:
@@ -152,7 +158,7 @@ def configure(level: LogLevel = LogLevel.INFO) -> Log:
     logging.config.dictConfig(SERVER_LOGGING_CONFIG)
     logging.captureWarnings(capture=True)
     sys.excepthook = _say_crash
-    threading.excepthook = lambda crash: _say_crash(crash.exc_type, crash.exc_value, crash.exc_traceback)
+    threading.excepthook = _say_end_of_thread
     sys.unraisablehook = lambda crash: _say_crash(crash.exc_type, crash.exc_value, crash.exc_traceback)
     return log
 
@@ -166,6 +172,11 @@ def fail(sentence: str) -> None:
                 f"model-load-server: {sentence}\n" if sys.stderr.isatty() else event,
                 end="", file=sys.stderr, flush=True,
             )  # fmt: skip
+
+
+def _say_end_of_thread(end: threading.ExceptHookArgs) -> None:
+    if not issubclass(end.exc_type, SystemExit):
+        _say_crash(end.exc_type, end.exc_value, end.exc_traceback)
 
 
 def _say_crash(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support import wire
 from tests.support.processes import IRIS, ROOT, Server, events, serving, until
-from tests.support.wire import ask
+from tests.support.wire import answer, answers, ask, connect, request
 
 PREDICTIONS = ["/predict", "/predict/label"]
 JSON = {"content-type": "application/json"}
@@ -130,15 +131,24 @@ def test_what_is_not_http(iris: Server, request_line: bytes) -> None:
     assert list(json.loads(body)) == ["detail"]
 
 
-@pytest.mark.parametrize("route", ["/", "/predict", "/nothing"])
-def test_websocket(iris: Server, route: str) -> None:
-    headers = {
-        "connection": "upgrade",
-        "upgrade": "websocket",
-        "sec-websocket-version": "13",
-        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
-    }
-    check(iris.client.get(route, headers=headers), 404, f"There is no websocket at {route};")
+WEBSOCKET = b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+H2C = b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
+
+
+@pytest.mark.parametrize(
+    "upgrade", [b"Connection: Upgrade\r\n" + WEBSOCKET, b"Connection: Upgrade, HTTP2-Settings\r\n" + H2C]
+)
+def test_a_wish_for_another_protocol_is_not_granted(iris: Server, upgrade: bytes) -> None:
+    asked = request(head=upgrade)
+    with connect(iris) as connection:
+        for part in (asked, asked[: -len(wire.ROW)], asked[-len(wire.ROW) :], asked, request()):
+            connection.sendall(part)
+            if part != asked[: -len(wire.ROW)]:
+                assert answer(connection).status == 200
+        connection.sendall(b"GET /nothing HTTP/1.1\r\nHost: x\r\n" + upgrade + b"\r\n")
+        assert answer(connection).status == 404
+        connection.sendall(asked + asked)
+        assert [one.status for one in answers(connection)] == [200]  # who asks for the next one must wait for this one
 
 
 BROKEN = """
