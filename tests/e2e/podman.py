@@ -5,7 +5,7 @@ import copy
 import json
 import secrets
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -75,8 +75,10 @@ class Pod:
 
 
 @contextlib.contextmanager
-def playing(manifests: list[Manifest], network: str) -> Iterator[Pod]:
+def playing(manifests: list[Manifest], network: str, command: Sequence[str] = ()) -> Iterator[Pod]:
     """Play the Deployment's template as a pod and give it, whether its init container succeeds or not.
+
+    The server's container runs the command, if one is given, in place of its image's.
 
     Podman asks no HTTP probes without curl in the image: `Pod.until_ready` does. It has one volume for all pods that
     name it alike, and no Deployment with an init container: so the names are the pod's own, and the pod is a bare one.
@@ -90,6 +92,8 @@ def playing(manifests: list[Manifest], network: str) -> Iterator[Pod]:
     for volume in pod["spec"]["volumes"]:
         volume["name"] = f"{name}-{volume['name']}"
     [server] = pod["spec"]["containers"]
+    if command:
+        server["command"] = list(command)
     server["ports"][0] |= {"hostIP": "127.0.0.1", "hostPort": port}
     for probe in _PROBES:
         del server[probe]

@@ -6,7 +6,7 @@ import math
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -28,6 +28,7 @@ PETS = "pets/1/model.onnx"
 SETOSA = [5.1, 3.5, 1.4, 0.2]
 PET_ROWS = [[1, 2, 3, 4, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1]]
 IN_FLIGHT = 32
+BENTOML_SERVE = ("bentoml", "serve", "/app", "--host", "0.0.0.0", "--port", "3000")  # noqa: S104 (in a pod)
 # Tries to write where nothing may be written, as the user that the server runs as.
 WRITE = """
 for directory in ("/", "/app", "/etc", "/workdir"):
@@ -62,11 +63,11 @@ def local(network: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Po
 
 @pytest.fixture
 def play(settings: dict[str, str], network: str, tmp_path: Path) -> Play:
-    """Play the pod of the Google Cloud Storage overlay, with changed settings."""
+    """Play the pod of the Google Cloud Storage overlay, with changed settings and maybe another command."""
 
-    def with_changes(**changes: str) -> AbstractContextManager[Pod]:
+    def with_changes(*command: str, **changes: str) -> AbstractContextManager[Pod]:
         directory = Path(tempfile.mkdtemp(dir=tmp_path))
-        return playing(render("gcs", directory, {**settings, **changes}), network)
+        return playing(render("gcs", directory, {**settings, **changes}), network, command)
 
     return with_changes
 
@@ -174,9 +175,10 @@ def test_sigterm_drains_every_request_in_flight(play: Play) -> None:
 
 
 @pytest.mark.parametrize("_round", range(ROUNDS))
-def test_sigterm_under_load(play: Play, _round: int) -> None:
+@pytest.mark.parametrize("command", [(), BENTOML_SERVE], ids=["one process", "bentoml serve"])
+def test_sigterm_under_load(play: Play, command: Sequence[str], _round: int) -> None:
     """What the first process of the container has accepted it answers, and ends with 0."""
-    with play() as pod:
+    with play(*command) as pod:
         pod.until_ready()
         with under_load(pod) as load:
             until(lambda: load.answered > 100, 60)

@@ -120,7 +120,7 @@ def test_without_memory(tmp_path: Path) -> None:
             size = int(Path(f"/proc/{process}/status").read_text().partition("VmSize:")[2].split()[0]) * KIB
             resource.prlimit(process, resource.RLIMIT_AS, (size + headroom, resource.RLIM_INFINITY))
             outcomes = {ask_much(server) for _ in range(4)}
-            assert outcomes <= {500, 503, None}
+            assert outcomes <= {200, 500, 503, None}
             if None in outcomes and has_ended(server):
                 assert server.process.returncode != 0
                 return
