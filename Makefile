@@ -63,7 +63,7 @@ overload: $(UV) ## Ask for four times what the server can do, and see who waits,
 	command -v wrk >/dev/null || apt-get install -y wrk
 	$(RUN) --group dev python -m benchmarks.server.overload
 
-sbom: $(UV) ## Write the bills of materials of both images, in CycloneDX, to build/sbom
+sbom: $(UV) ## Write the bills of materials of both images' packages of Python, in CycloneDX, to build/sbom
 	mkdir -p build/sbom
 	$(UV) export --frozen --quiet --format cyclonedx1.5 > build/sbom/model-load-server.cdx.json
 	$(UV) export --frozen --quiet --format cyclonedx1.5 --only-group loader > build/sbom/model-load-loader.cdx.json
@@ -85,7 +85,7 @@ requirements: $(UV) ## Write the requirements of both images from uv.lock, and t
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--output-file k8s/requirements.txt k8s/requirements.in
 
-manifests: $(UV) ## Render all manifests into build/manifests and check them against Kubernetes' schemas and good practice
+manifests: $(UV) ## Render all manifests into build/manifests and check them against Kubernetes' schemas and good practice (wants kubectl or npx)
 	rm -rf build/manifests && mkdir -p build/manifests
 	for rendered in overlays/local overlays/gcs overlays/gcs-key monitoring; do \
 		$(KUSTOMIZE) k8s/$$rendered > build/manifests/$$(basename $$rendered).yml || exit 1; \

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from loader.settings import Settings as LoaderSettings
+from model_server.settings import Settings as ServiceSettings
 from tests.support.processes import ROOT
 
 _AUTHOR = ("-c", "user.name=newcomer", "-c", "user.email=newcomer@localhost")
@@ -28,8 +30,10 @@ def files() -> list[str]:
 
 
 def make_clone(directory: Path) -> Path:
-    """Copy all files into the directory, and commit them there."""
+    """Copy all files into the directory, and commit them there; without the model that the README has one put there."""
     for name in files():
+        if name.startswith("pets/"):
+            continue
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, directory / name)
     for command in (
@@ -42,8 +46,10 @@ def make_clone(directory: Path) -> Path:
 
 
 def newcomers_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return this process's environment without what these tests run in."""
-    inherited = {name: value for name, value in os.environ.items() if name not in _OURS}
+    """Return this process's environment without what these tests run in, and without settings."""
+    fields = {*LoaderSettings.__struct_fields__, *ServiceSettings.__struct_fields__}
+    left_out = {*_OURS, *(field.upper() for field in fields)}
+    inherited = {name: value for name, value in os.environ.items() if name not in left_out}
     return {**inherited, "PYTHON": f"{sys.base_prefix}/bin/python3", **(extra or {})}
 
 
