@@ -182,7 +182,7 @@ class Connection(HttpToolsProtocol):
                 self._linger()
             elif cycle.response_started:
                 self.transport.close()
-            else:
+            elif CUT not in cycle.scope:
                 cycle.scope[CUT] = True  # type: ignore[literal-required]
                 cycle.disconnected = True
                 cycle.message_event.set()
@@ -238,12 +238,13 @@ class Connection(HttpToolsProtocol):
     def _end_if_late(self, seconds: float) -> None:
         if self._is_refused or self.transport.is_closing():
             self.transport.abort()  # the client does not read what it was answered
+        elif (is_answering := self.cycle and not self.cycle.response_complete) and seconds > (
+            self._timeout + _PATIENCE_SECONDS
+        ):
+            self.transport.abort()
         elif self._is_in_message:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"The request was not here within {self._timeout:g} seconds.")
-        elif self.cycle and not self.cycle.response_complete:
-            if seconds > self._timeout + _PATIENCE_SECONDS:
-                self.transport.abort()
-        elif not self.timeout_keep_alive_task:
+        elif not is_answering and not self.timeout_keep_alive_task:
             self.transport.close()  # it has never asked
 
 

@@ -279,6 +279,11 @@ class Gateway:
         if not took_place and scope["path"] != "/metrics" and len(self._late) >= self._max_late:
             await _send(send, HTTPStatus.SERVICE_UNAVAILABLE, _error_body(_STUCK), (request_id,))
             return HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE
+        if took_place and self.in_flight > self.max_in_flight:
+            self.in_flight -= 1
+            refusal = busy()
+            await _send(send, refusal.status, _error_body(refusal.detail), (request_id, *refusal.headers))
+            return refusal.status, reason_of(refusal.status)
         try:
             await self._app(scope, receive, send_in_shape)
         except Exception:  # noqa: BLE001 (whatever it is, it is logged)

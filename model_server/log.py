@@ -40,8 +40,12 @@ class Log(logging.Handler):
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
-        self._descriptor = descriptor
         self._terminal = os.isatty(descriptor)
+        if self._terminal:
+            # What has room may have too little, and only a description of our own may be told not to wait.
+            with suppress(OSError):
+                descriptor = os.open(os.ttyname(descriptor), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        self._descriptor = descriptor
         self._room = select.poll()
         self._room.register(descriptor, select.POLLOUT)
         self._is_file = False

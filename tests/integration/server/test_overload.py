@@ -1,5 +1,6 @@
 """More than the server can do, clients that take their time, and a model that does."""
 
+import select
 import signal
 import socket
 import threading
@@ -9,8 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-
-import pytest
 
 from model_server.settings import processors
 from tests.support.processes import IRIS, ONE_PROCESS, ROOT, Server, children, serving, until
@@ -121,8 +120,10 @@ def test_timeouts(tmp_path: Path) -> None:
         heads = opened.enter_context(connect(server))
         bodies = opened.enter_context(connect(server))
         silent = opened.enter_context(connect(server))
-        deaf = opened.enter_context(connect(server))
-        deaf.sendall(b"GET /static_content/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+        asked = b"GET /static_content/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 20
+        deaf = [opened.enter_context(connect(server)) for _ in range(2)]
+        for connection, last in zip(deaf, (b"", request(body=b"", length=len(ROW))), strict=True):
+            connection.sendall(asked + last)
         heads.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nX-Slow: ")
         bodies.sendall(request(body=b"", length=len(ROW)))
         trickles = [clients.submit(trickle, connection) for connection in (heads, bodies)]
@@ -132,7 +133,7 @@ def test_timeouts(tmp_path: Path) -> None:
         assert silent.recv(1) == b""
         for one in trickles:
             one.result()
-        assert (count(server, "/predict", 408), count(server, "other", 408)) == (1, 1)
+        assert count(server, "other", 408) == 1
 
         # Those that a thread has begun, and those that wait for one.
         late = [clients.submit(ask_gated, server) for _ in range(threads + 2)]
@@ -145,9 +146,9 @@ def test_timeouts(tmp_path: Path) -> None:
         until(lambda: server.client.get("/readyz").status_code == 200)
         assert ask_gated(server) == 200
 
-        with pytest.raises((EOFError, ConnectionError)):
-            for _ in answers(deaf):
-                pass
+        for connection in deaf:
+            until(lambda: has_been_reset(connection))  # noqa: B023 (asked at once)
+        assert count(server, "/predict", 408) == 2
 
 
 def test_an_inference_without_end_ends_with_the_server(tmp_path: Path) -> None:
@@ -162,6 +163,13 @@ def test_an_inference_without_end_ends_with_the_server(tmp_path: Path) -> None:
         assert answered.result() == 503
 
 
+def has_been_reset(connection: socket.socket) -> bool:
+    """Return whether the other side has aborted it, without reading what has come."""
+    ended = select.poll()
+    ended.register(connection, 0)
+    return bool(ended.poll(0))
+
+
 def trickle(connection: socket.socket) -> None:
     """Send a byte now and then until the server has enough."""
     with suppress(OSError):
@@ -173,8 +181,11 @@ def trickle(connection: socket.socket) -> None:
 def test_many_connections_are_accepted_at_once(iris: Server) -> None:
     """Each listener accepts one and then has those that are there answered: under load, new ones would queue."""
     [worker] = children(iris.process.pid)
+    sockets: Counter[str] = Counter()
     with connect(iris):
-        sockets = Counter(str(opened.readlink()) for opened in Path(f"/proc/{worker}/fd").iterdir())
+        for opened in Path(f"/proc/{worker}/fd").iterdir():
+            with suppress(FileNotFoundError):  # a connection of another test's may end
+                sockets[str(opened.readlink())] += 1
     assert sockets.most_common(1)[0][1] > 8
 
 
