@@ -60,7 +60,8 @@ def test_has_only_what_it_runs(image: tuple[str, str]) -> None:
     own = {str(file.relative_to("/app")) for file in files if ".venv" not in file.parts and file.suffix != ".pyc"}
     models = {"models/iris_svc.onnx", "models/label.json"}
     assert models & own == (models if name == "loader" else set())
-    assert {Path(file).suffix for file in own} == ({".py", ".onnx", ".json"} if name == "loader" else {".py", ".yaml"})
+    kinds = {".py", ".onnx", ".json"} if name == "loader" else {".html", ".py", ".yaml"}
+    assert {Path(file).suffix for file in own} == kinds
 
 
 def _run(image: str, command: str, *arguments: str) -> str:
