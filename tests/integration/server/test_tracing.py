@@ -16,7 +16,7 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.support.processes import IRIS, ONE_PROCESS, ROOT, events, service_environment, serving, until
-from tests.support.wire import connect, request
+from tests.support.wire import answer, connect, request
 
 TRACE, PARENT = "a1" * 16, "b2" * 8
 SECRET = "what-nobody-else-may-read"  # noqa: S105 (it opens nothing)
@@ -100,13 +100,15 @@ def test_a_collector_gets_the_spans_of_each_request(tmp_path: Path) -> None:
             for name, body in bodies.items():
                 with connect(server) as connection:
                     connection.sendall(request(body, parent if name == "one" else b"", b"/predict?" + SECRET.encode()))
-                    connection.recv(1 << 16)
+                    answer(connection)
             assert server.client.get(f"/{SECRET}").status_code == 404
             assert server.client.get("/metadata").status_code == 200
             assert collector.received == []
         spans = collector.spans()
         assert SECRET.encode() not in b"".join(one.SerializeToString() for one in collector.received)
-    roots = [span for span in spans if span.kind == Span.SPAN_KIND_SERVER]
+    roots = sorted(
+        (span for span in spans if span.kind == Span.SPAN_KIND_SERVER), key=lambda span: span.start_time_unix_nano
+    )
     assert [(span.name, values(span.attributes)["http.response.status_code"]) for span in roots] == [
         ("POST /predict", "200"),
         ("POST /predict", "400"),
