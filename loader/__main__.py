@@ -23,7 +23,7 @@ from loader.plan import plan
 from loader.progress import Progress
 from loader.settings import TERMINATION_LOG, Settings
 from loader.watchdog import watchdog
-from volume.log import LogLevel, json_line
+from volume.log import say_end
 from volume.settings import SettingsError
 
 _DESCRIPTION = """\
@@ -84,14 +84,10 @@ def _report(environment: Mapping[str, str], progress: Progress, error: LoadError
     """Log the error as one line, and tell it to where the kubelet looks for the reason of a failure."""
     termination_log = Path(environment.get("TERMINATION_LOG") or TERMINATION_LOG)
     sentence = " ".join(str(error).split())
-    line = f"loader: {sentence}\n"
-    with suppress(OSError, ValueError):
-        if sys.stderr:  # None when the descriptor is closed
-            event = json_line(LogLevel.ERROR, "failed", progress.model, error=sentence, exit_code=error.exit_code)
-            print(line if sys.stderr.isatty() else event, end="", file=sys.stderr, flush=True)
+    say_end("loader", sentence, progress.model, exit_code=error.exit_code)
     with suppress(OSError):
         if termination_log.exists():
-            termination_log.write_text(line, encoding="utf-8", errors="backslashreplace")
+            termination_log.write_text(f"loader: {sentence}\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,7 +16,6 @@ from model_server.codec import encode
 from model_server.http import CUT, PROBES, Gateway, busy
 from model_server.observer import UNKNOWN, Header
 from model_server.settings import Settings
-from model_server.telemetry import reason_of
 
 _MAX_HEAD_BYTES = 64 * 1024
 _CHUNKED_BYTES = 8  # a body in chunks of one byte takes six times its size, and extensions and trailers take some
@@ -198,7 +197,7 @@ class Connection(HttpToolsProtocol):
         """Have a refusal counted and logged, and return the header that names the request."""
         observer = self._gateway.observer
         request = cast("Scope", scope)
-        observer.observe(request, status, self.loop.time() - self._since, reason_of(status))
+        observer.observe(request, status, self.loop.time() - self._since)
         return observer.name(request)
 
     def _write(self, status: int, detail: str, *headers: Header, close: bool, method: str = "") -> None:

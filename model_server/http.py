@@ -20,7 +20,7 @@ from model_server.errors import RequestError
 from model_server.model import Model
 from model_server.observer import Header, Observer
 from model_server.settings import Settings, processors
-from model_server.telemetry import UNAVAILABLE, reason_of
+from model_server.telemetry import UNAVAILABLE
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -30,6 +30,7 @@ Headers = Sequence[Header]
 _INLINE_BYTES = 32 * 1024
 _INLINE_SECONDS = 0.002
 _JSON = (b"content-type", b"application/json")
+_RETRY_SOON = ((b"retry-after", b"1"),)
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for an answer that nobody waited for
 _LARGE_BODIES = 8  # as many of the largest may be held at once
 _WAIT_SECONDS = 0.04  # in which all in flight are answered at best, having one row each
@@ -138,7 +139,7 @@ class Gateway:
     async def _predict(
         self, predict: Callable[[Array], Prediction], started: float, scope: Scope, receive: Receive, send: Send
     ) -> tuple[int, str, float]:
-        """Answer, and return the status, why it was refused, and since when the request was here."""
+        """Answer, and return the status, why it was refused if that does not say so, and since when it was here."""
         status: int = HTTPStatus.OK
         reason = ""
         held: list[int] = []
@@ -164,16 +165,14 @@ class Gateway:
                     answer = self._encode(prediction)
         except RequestError as error:
             status, extra, answer = error.status, error.headers, _error_body(error.detail)
-            reason = reason_of(status)
         except ClientDisconnect:
             return 0 if CUT in scope else CLIENT_CLOSED_REQUEST, "", started
         except TimeoutError:
             status = HTTPStatus.GATEWAY_TIMEOUT
-            reason = reason_of(status)
             answer = _error_body(f"The model had no answer within {self._timeout:g} seconds.")
         except asyncio.CancelledError:  # by uvicorn, when the time to drain is over
             status, reason, answer = HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, _error_body(_STOPPING)
-            extra = busy().headers
+            extra = _RETRY_SOON
         except Exception:  # noqa: BLE001 (whatever it is, it is logged)
             self.observer.observe_failure(scope)
             status, answer = HTTPStatus.INTERNAL_SERVER_ERROR, _error_body(_OURS)
@@ -283,7 +282,7 @@ class Gateway:
             self.in_flight -= 1
             refusal = busy()
             await _send(send, refusal.status, _error_body(refusal.detail), (request_id, *refusal.headers))
-            return refusal.status, reason_of(refusal.status)
+            return refusal.status, ""
         try:
             await self._app(scope, receive, send_in_shape)
         except Exception:  # noqa: BLE001 (whatever it is, it is logged)
@@ -292,7 +291,7 @@ class Gateway:
             self.in_flight -= took_place
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             await _send(send, status, _error_body(_OURS), (request_id,))
-        return status, UNAVAILABLE if status == HTTPStatus.SERVICE_UNAVAILABLE else reason_of(status)
+        return status, UNAVAILABLE if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
 
 
 def _most_in_flight(model: Model, threads: int) -> int:
@@ -321,7 +320,7 @@ def busy() -> RequestError:
     return RequestError(
         "The server has as many requests as it can answer soon; send this one again later.",
         HTTPStatus.SERVICE_UNAVAILABLE,
-        ((b"retry-after", b"1"),),
+        _RETRY_SOON,
     )
 
 

@@ -14,7 +14,7 @@ from types import TracebackType
 
 from bentoml._internal.log import SERVER_LOGGING_CONFIG
 
-from volume.log import LogLevel, json_line, now
+from volume.log import LogLevel, json_line, now, say_end
 
 logger = logging.getLogger("model_server")
 
@@ -169,13 +169,7 @@ def configure(level: LogLevel = LogLevel.INFO) -> Log:
 
 def fail(sentence: str) -> None:
     """Log on standard error why this process ends, as one line."""
-    with suppress(OSError, ValueError):
-        if sys.stderr:  # None when the descriptor is closed
-            event = json_line(LogLevel.ERROR, "failed", error=sentence)
-            print(
-                f"model-load-server: {sentence}\n" if sys.stderr.isatty() else event,
-                end="", file=sys.stderr, flush=True,
-            )  # fmt: skip
+    say_end("model-load-server", sentence)
 
 
 def _say_end_of_thread(end: threading.ExceptHookArgs) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.types import Scope
 
 from model_server.log import Log, logger
-from model_server.telemetry import Telemetry
+from model_server.telemetry import Telemetry, reason_of
 from volume.log import LogLevel
 
 Header = tuple[bytes, bytes]
@@ -69,8 +69,9 @@ class Observer:
             scope: of the request.
             status: HTTP status code of the answer.
             seconds: time from request to answer.
-            reason: why it was refused, as in the metrics; empty when it was not.
+            reason: why it was refused, where its status alone does not say so.
         """
+        reason = reason or reason_of(status)
         route = self._route(scope)
         self.telemetry.observe(route, status, seconds, reason)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -110,7 +110,8 @@ def read_signature(session: ort.InferenceSession, labels: Sequence[str] | None) 
             from the file's name: "has 2 inputs ...".
     """
     name, codec, batch = _read_input(session)
-    own_row = _own_row(session, codec)
+    meta = session.get_modelmeta()
+    own_row = _own_row(meta.custom_metadata_map, codec)
     codec = _with_fixed_width(codec, own_row)
     trials = list(_trials(session, name, codec, batch or 1, own_row))
     found = {
@@ -123,7 +124,6 @@ def read_signature(session: ort.InferenceSession, labels: Sequence[str] | None) 
     output, chosen = _choose(found, None if labels is None else len(labels))
     for trial in trials:
         _check_own_label(trial, chosen.to_matrix(trial.values[output]), labels or ())
-    meta = session.get_modelmeta()
     signature = Signature(
         input=name,
         codec=codec,
@@ -174,8 +174,8 @@ def _read_input(session: ort.InferenceSession) -> tuple[str, RowCodec, int | Non
     return found.name, RowCodec(np.dtype(_INPUT_TYPES[found.type]), tuple(row_shape)), batch
 
 
-def _own_row(session: ort.InferenceSession, codec: RowCodec) -> Array | None:
-    text = session.get_modelmeta().custom_metadata_map.get(SAMPLE_PROPERTY)
+def _own_row(properties: Mapping[str, str], codec: RowCodec) -> Array | None:
+    text = properties.get(SAMPLE_PROPERTY)
     if text is None:
         return None
     try:

@@ -1,5 +1,7 @@
 """How the loader and the service log: an event is one line, of JSON unless a terminal shows it."""
 
+import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -47,6 +49,22 @@ def json_line(level: LogLevel, event: str, model: str = "", **fields: object) ->
     except UnicodeEncodeError:  # a file's name may be anything
         line = _encoder.encode(_readable(msgspec.to_builtins(known, enc_hook=str)))
     return line.decode() + "\n"
+
+
+def say_end(program: str, sentence: str, model: str = "", **fields: object) -> None:
+    """Say on standard error, in one line, why a program ends; nobody has to be there to read it.
+
+    Args:
+        program: its name, for a terminal.
+        sentence: why.
+        model: as for `json_line`.
+        fields: likewise, but not for a terminal.
+    """
+    with suppress(OSError, ValueError):
+        if sys.stderr:  # None when the descriptor is closed
+            event = json_line(LogLevel.ERROR, "failed", model, error=sentence, **fields)
+            line = f"{program}: {sentence}\n" if sys.stderr.isatty() else event
+            print(line, end="", file=sys.stderr, flush=True)
 
 
 def _readable(value: object) -> object:
