@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 import sys
 from http import HTTPStatus
 from typing import Any, cast
@@ -10,6 +11,7 @@ import httptools
 import uvicorn
 from starlette.types import Scope
 from uvicorn._types import HTTPScope
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from model_server.codec import encode
@@ -24,6 +26,10 @@ _LINGER_SECONDS = 1
 _ACCEPTED_AT_ONCE = 16
 _OF_UPGRADES = frozenset({b"connection", b"upgrade", b"http2-settings"})
 _PATIENCE_SECONDS = 2  # the gateway's own timeout comes first, with an answer
+_MAX_PARSED_BYTES = 2048  # parsed at once: at most a few dozen requests, and all of an ordinary one
+_HEAD_END = b"\r\n\r\n"
+_MIN_BYTES_PER_SECOND = 64 * 1024
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Server(uvicorn.Server):
@@ -38,10 +44,49 @@ class Server(uvicorn.Server):
         await super().startup([one.dup() for one in sockets or () for _ in range(_ACCEPTED_AT_ONCE)])
 
 
+class _MeteredTransport:
+    """A transport that counts the bytes written to it.
+
+    Attributes:
+        sent: bytes that have left this process; the kernel or the client has them.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._written = 0
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (any attribute of a transport)
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write the bytes."""
+        self._written += len(data)
+        self._transport.write(data)
+
+    @property
+    def sent(self) -> int:
+        return self._written - self._transport.get_write_buffer_size()
+
+
+class _FlowControl(FlowControl):
+    """uvicorn's flow control, which resumes reading after every answer, except while requests are waiting.
+
+    Attributes:
+        is_held: whether reading stays paused.
+    """
+
+    is_held = False
+
+    def resume_reading(self) -> None:
+        if not self.is_held:
+            super().resume_reading()
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol with the bounds that it lacks: on time, on the head of a request, and on requests in flight.
 
-    One sweep looks at all connections twice a second, so that a request costs no timer.
+    One sweep checks all connections twice a second, so that a request needs no timer. Bytes are parsed a request at a
+    time: what a client sends ahead of the answers waits unparsed, and nothing more is read meanwhile.
 
     Args:
         gateway: knows how many requests are in flight, and counts those that it never sees.
@@ -65,18 +110,72 @@ class Connection(HttpToolsProtocol):
         self.ws_protocol_class = None
         self._asks_upgrade = False
         self._upgrade_ends = 0
+        self._waiting = b""
+        self._parsed = 0  # bytes of those
+        self._unread_since: float | None = None
+        self._sent = 0  # bytes, by then
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Watch the connection."""
-        super().connection_made(transport)
+        self._metered = _MeteredTransport(transport)
+        super().connection_made(cast("asyncio.Transport", self._metered))
+        self.flow = self._flow = _FlowControl(transport)
         if not Connection._sweeping:
             Connection._sweeping = True
             self._sweep_soon()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Drop the requests that nobody waits for any more."""
+        self._waiting = b""
+        super().connection_lost(exc)
+
     def data_received(self, data: bytes) -> None:
-        """Read on, unless the head or what follows it has no end."""
+        """Parse the bytes, or keep those that are for later requests than the current one."""
         if self._is_refused:
             return
+        if len(data) <= _MAX_PARSED_BYTES and not self._waiting:
+            self._parse(data)
+            if self.pipeline:
+                self._hold()
+        else:
+            self._waiting = self._waiting[self._parsed :] + data
+            self._parsed = 0
+            self._parse_waiting()
+
+    def _parse_waiting(self) -> None:
+        """Parse up to the end of the next request; the one after it has to wait for the answer."""
+        while self._waiting and not self._is_refused and not self.transport.is_closing() and self._takes_bytes():
+            start = self._parsed
+            end = start + _MAX_PARSED_BYTES
+            if not self._is_in_message or self._is_in_head:
+                # The tail of the last piece may have the beginning of this mark.
+                found = self._waiting.find(_HEAD_END, max(0, start - len(_HEAD_END) + 1), end)
+                end = end if found < 0 else found + len(_HEAD_END)
+            self._parsed = end
+            piece = self._waiting[start:end]
+            if end >= len(self._waiting):
+                self._waiting = b""
+            self._parse(piece)
+        if self._is_refused or self.transport.is_closing():
+            self._waiting = b""
+        if self._waiting or self.pipeline:
+            self._hold()
+        elif self._flow.is_held:
+            self._flow.is_held = False
+            self._flow.resume_reading()
+
+    def _takes_bytes(self) -> bool:
+        """Return whether the current request is incomplete or answered."""
+        return not self.pipeline and (self._is_in_message or not self.cycle or self.cycle.response_complete)
+
+    def _hold(self) -> None:
+        if not self._flow.is_held:
+            self._flow.is_held = True
+            self._flow.pause_reading()
+            self._gateway.observer.telemetry.observe_hold()
+
+    def _parse(self, data: bytes) -> None:
+        """Parse the bytes, unless the head or what follows it has no end."""
         self._received += len(data)
         super().data_received(data)
         if self._asks_upgrade:
@@ -120,6 +219,8 @@ class Connection(HttpToolsProtocol):
         if not self._is_in_message and not self._is_refused:
             self._since = self.loop.time()
         super().on_response_complete()
+        if self._flow.is_held:
+            self.loop.call_soon(self._parse_waiting)  # later, so that other connections have their turn
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's sentence)
         """Answer what is not HTTP, in place of uvicorn's plain text."""
@@ -228,18 +329,32 @@ class Connection(HttpToolsProtocol):
     def _sweep(self) -> None:
         now = self.loop.time()
         for connection in list(self.connections):
-            if isinstance(connection, Connection) and now - connection._since > self._timeout:
-                connection._end_if_late(now - connection._since)
+            if isinstance(connection, Connection):
+                connection._check_time(now)
         Connection._sweeping = bool(self.connections)
         if self.connections:
             self._sweep_soon()
 
-    def _end_if_late(self, seconds: float) -> None:
-        if self._is_refused or self.transport.is_closing():
-            self.transport.abort()  # the client does not read what it was answered
-        elif (is_answering := self.cycle and not self.cycle.response_complete) and seconds > (
-            self._timeout + _PATIENCE_SECONDS
+    def _check_time(self, now: float) -> None:
+        if self._is_refused or not self._metered.get_write_buffer_size():
+            self._unread_since = None
+            if now - self._since > self._timeout:
+                self._end_if_late(now - self._since)
+        elif self._unread_since is None or (
+            self._metered.sent - self._sent >= _MIN_BYTES_PER_SECOND * (now - self._unread_since)
         ):
+            self._unread_since = now
+            self._sent = self._metered.sent
+        elif now - self._unread_since > self._timeout:
+            self._gateway.observer.observe_unread(now - self._unread_since)
+            # With a reset: else the kernel would keep offering what it has.
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.transport.abort()
+
+    def _end_if_late(self, seconds: float) -> None:
+        is_answering = self.cycle and not self.cycle.response_complete
+        is_stuck = is_answering and seconds > self._timeout + _PATIENCE_SECONDS
+        if is_stuck or self._is_refused or self.transport.is_closing():
             self.transport.abort()
         elif self._is_in_message:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"The request was not here within {self._timeout:g} seconds.")

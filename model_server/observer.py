@@ -10,7 +10,7 @@ from typing import Any
 from starlette.types import Scope
 
 from model_server.log import Log, logger
-from model_server.telemetry import Telemetry, reason_of
+from model_server.telemetry import UNREAD, Telemetry, reason_of
 from volume.log import LogLevel
 
 Header = tuple[bytes, bytes]
@@ -84,6 +84,11 @@ class Observer:
             return
         fields = {"status": int(status), "seconds": round(seconds, 6), "reason": reason or None}
         self._log.say(level, "request", **self._fields(scope), **fields)
+
+    def observe_unread(self, seconds: float) -> None:
+        """Note a connection that was ended because its client did not read for so many seconds."""
+        self.telemetry.observe_unread()
+        self._log.say(LogLevel.WARNING, "connection_aborted", seconds=round(seconds, 6), reason=UNREAD)
 
     def observe_failure(self, scope: Scope) -> None:
         """Log the exception that is being handled, which ended a request."""

@@ -17,6 +17,7 @@ _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.
 _INFERENCE_BUCKETS = (0.00001, 0.000025, 0.00005, *_BUCKETS)
 
 UNAVAILABLE = "unavailable"  # the server stops, or cannot answer any request
+UNREAD = "unread"  # the client did not read its answer
 _REASONS: dict[int, str] = {
     HTTPStatus.BAD_REQUEST: "invalid",
     HTTPStatus.NOT_FOUND: "not_found",
@@ -83,7 +84,8 @@ class Telemetry(Collector):
         self._service = (service_name, service_version)
         self._receipt = receipt
         self._requests: dict[tuple[str, int], _Histogram] = {}
-        self._refused = Counter(dict.fromkeys((*_REASONS.values(), UNAVAILABLE), 0))
+        self._refused = Counter(dict.fromkeys((*_REASONS.values(), UNAVAILABLE, UNREAD), 0))
+        self._holds = 0
         self._rows = 0
         self._inferences = _Histogram(_INFERENCE_BUCKETS)
         self._registry = prometheus_client.CollectorRegistry()
@@ -106,6 +108,14 @@ class Telemetry(Collector):
         histogram.observe(seconds)
         if reason:
             self._refused[reason] += 1
+
+    def observe_unread(self) -> None:
+        """Count a connection that was ended because its client did not read."""
+        self._refused[UNREAD] += 1
+
+    def observe_hold(self) -> None:
+        """Count a pause in reading from a connection that has sent further requests before it was answered."""
+        self._holds += 1
 
     def observe_inference(self, rows: int, seconds: float) -> None:
         """Count what the model has answered: how many rows, and in how many seconds."""
@@ -142,6 +152,9 @@ class Telemetry(Collector):
         for reason, count in self._refused.items():
             refused.add_metric((reason,), count)
         yield refused
+        yield CounterMetricFamily(
+            "model_server_read_pauses", "Pauses in reading a connection whose client sent requests ahead", self._holds
+        )
         yield CounterMetricFamily("model_server_rows", "Rows that the model has answered", self._rows)
         inference = HistogramMetricFamily(
             "model_server_inference_seconds", "Seconds in the model for the rows of one request"

@@ -3,7 +3,8 @@
 A model of 5 ms is asked in an open loop, at a rate, by chance: a request that is due is sent whether those before it
 are answered or not, and has waited since it was due. Of the iris model no such load can be made on the same machine:
 there `wrk` asks over so many connections, each again when it is answered, and an open loop of 200 requests a second
-beside it sees what a client sees. Writes `benchmarks/results/overload.json` and its table in `benchmarks/README.md`.
+beside it sees what a client sees; the same open loop also runs while 100 connections send requests without waiting for
+answers. Writes `benchmarks/results/overload.json` and its table in `benchmarks/README.md`.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -27,7 +29,9 @@ import uvloop
 from benchmarks.environments import ROOT
 from benchmarks.report import machine, table, write_results, write_section
 from benchmarks.server.models import BenchmarkModel, benchmark_models
+from tests.support.load import flooding
 from tests.support.processes import ONE_PROCESS, Server, serving
+from tests.support.wire import connect, request
 
 _POST = Path(__file__).parent / "post.lua"
 _ROUNDS = 3
@@ -36,6 +40,8 @@ _CAPACITY_SECONDS = 4
 _SLOW_SECONDS = 0.005
 _TIMES = (1, 4)
 _CONNECTIONS = {"iris": 64, "slow": 8}  # all that the server can do, and none refused
+_FLOODS = {"flood of probes": b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", "flood of predictions": request()}
+_FLOODING = 100
 _SAMPLES = 200  # a second
 _OPEN = 64
 _LAST_SECONDS = 20
@@ -118,6 +124,7 @@ class _Bench:
     """
 
     def __init__(self, server: Server, body: bytes, file: Path) -> None:
+        self._server = server
         self._port = httpx.URL(server.url).port or 0
         self._body = body
         self._file = file
@@ -142,6 +149,17 @@ class _Bench:
             output, _ = wrk.communicate()
         done = _checked(output)
         return _figures(done["requests"], done["refused"], done["seconds"], answers)
+
+    def flooded(self, sent: bytes) -> dict[str, float]:
+        """Ask while other connections send these bytes over and over; also return how much the server's memory grew."""
+        before = self._server.resident_bytes()
+        with ExitStack() as opened:
+            connections = [opened.enter_context(connect(self._server)) for _ in range(_FLOODING)]
+            with flooding(connections, sent * 2000, reads=True):
+                answers = self._sample(_SAMPLES)
+                grown = self._server.resident_bytes() - before
+        busy = sum(status == _BUSY for status, _ in answers)
+        return {**_figures(len(answers), busy, _SECONDS, answers), "grown_mb": grown / 1e6}
 
     def _sample(self, rate: float) -> list[tuple[int, float]]:
         return uvloop.run(_ask_openly(self._port, self._body, rate, _SECONDS))
@@ -193,13 +211,20 @@ def _measure(name: str, model: BenchmarkModel, scratch: Path) -> list[dict[str, 
                 ask = partial(bench.closed, times * _CONNECTIONS[name])
             measured.append({"model": name, "times": times, "round": number, "limit": limit, **ask()})
             sys.stderr.write(f"{measured[-1]}\n")
+        for number, (flood, sent) in itertools.product(range(_ROUNDS), _FLOODS.items() if name == "iris" else ()):
+            measured.append({"model": flood, "times": 1, "round": number, "limit": limit, **bench.flooded(sent)})
+            sys.stderr.write(f"{measured[-1]}\n")
     return measured
 
 
 def _cells(measured: Sequence[dict[str, Any]], model: str, times: int) -> list[str]:
     rounds = [one for one in measured if (one["model"], one["times"]) == (model, times)]
     figures = {name: median(one[name] for one in rounds) for name in rounds[0] if name != "model"}
-    load = {"iris": f"iris, {times * _CONNECTIONS['iris']} connections", "slow": f"5 ms, {times} x capacity"}[model]
+    load = {
+        "iris": f"iris, {times * _CONNECTIONS['iris']} connections",
+        "slow": f"5 ms, {times} x capacity",
+        **{flood: f"iris, beside a {flood} on {_FLOODING} connections" for flood in _FLOODS},
+    }[model]
     return [
         load,
         f"{figures['limit']:.0f}",
@@ -209,6 +234,7 @@ def _cells(measured: Sequence[dict[str, Any]], model: str, times: int) -> list[s
         f"{figures['p50_ms']:.0f}",
         f"{figures['p99_ms']:.0f}",
         f"{figures['busy_p99_ms']:.0f}" if figures["busy_share"] else "",
+        f"{figures['grown_mb']:.0f}" if "grown_mb" in figures else "",
     ]
 
 
@@ -222,8 +248,9 @@ def main() -> None:
             scratch.mkdir()
             measured += _measure(name, models[name], scratch)
     write_results("overload", {"seconds": _SECONDS, "rounds": _ROUNDS, "measured": measured})
-    head = ["load", "limit", "asked/s", "answered/s", "503", "p50 ms", "p99 ms", "p99 ms of 503"]
+    head = ["load", "limit", "asked/s", "answered/s", "503", "p50 ms", "p99 ms", "p99 ms of 503", "MB more"]
     rows = [_cells(measured, name, times) for name in _CONNECTIONS for times in _TIMES]
+    rows += [_cells(measured, flood, 1) for flood in _FLOODS]
     write_section("overload", f"Medians of {_ROUNDS} rounds of {_SECONDS} s ({machine()}).\n\n{table(head, rows)}")
 
 

@@ -1,10 +1,12 @@
 """Clients that ask all the time, and see whether an answer is owed to them."""
 
+import selectors
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 from tests.support.wire import ROW, Served, answers, connect, request
 
@@ -95,3 +97,42 @@ def under_load(server: Served) -> Iterator[Load]:
         load.ended.set()
         for client in clients:
             client.join()
+
+
+@contextmanager
+def flooding(connections: Sequence[socket.socket], sent: bytes, *, reads: bool) -> Iterator[list[socket.socket]]:
+    """Send the bytes repeatedly on all connections, without waiting for answers.
+
+    Yields:
+        The connections that the server has ended.
+    """
+    ended: list[socket.socket] = []
+    stop = threading.Event()
+
+    def flood() -> None:
+        with selectors.DefaultSelector() as selector:
+            rest = dict.fromkeys(connections, sent)
+            for connection in connections:
+                connection.settimeout(0)
+                selector.register(connection, selectors.EVENT_WRITE | (selectors.EVENT_READ if reads else 0))
+            while not stop.is_set():
+                for key, events in selector.select(0.1):
+                    connection = cast("socket.socket", key.fileobj)
+                    try:
+                        if events & selectors.EVENT_WRITE:
+                            rest[connection] = rest[connection][connection.send(rest[connection]) :] or sent
+                        if events & selectors.EVENT_READ:
+                            assert connection.recv(1 << 20)
+                    except BlockingIOError:
+                        pass
+                    except OSError:
+                        selector.unregister(connection)
+                        ended.append(connection)
+
+    client = threading.Thread(target=flood)
+    client.start()
+    try:
+        yield ended
+    finally:
+        stop.set()
+        client.join()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parents[2]
 IRIS = {
@@ -50,6 +51,27 @@ class Server:
         response = self.client.post(route, json={"data": rows})
         assert response.status_code == 200, response.text
         return response.json()["prediction"]
+
+    def resident_bytes(self) -> int:
+        """Return the resident memory of the server's processes."""
+        total = 0
+        pids = [self.process.pid]
+        while pids:
+            pid = pids.pop()
+            pids += children(pid)
+            status = Path(f"/proc/{pid}/status").read_text()
+            total += int(status.partition("VmRSS:")[2].split()[0]) * 1024
+        return total
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of the metric's samples that have these labels."""
+        families = text_string_to_metric_families(self.client.get("/metrics").text)
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
 
 
 @contextlib.contextmanager

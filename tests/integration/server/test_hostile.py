@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.nightly import NIGHTLY
-from tests.support.processes import Server, children, until
+from tests.support.processes import Server, until
 from tests.support.wire import ROW, answer, ask, connect, first_answers, request
 
 MIB = 1 << 20
@@ -109,18 +109,6 @@ HEADS: dict[str, tuple[bytes, int]] = {
 }
 
 
-def resident(server: Server) -> int:
-    """Return the kilobytes of memory that the server's processes have in use."""
-    total = 0
-    pids = [server.process.pid]
-    while pids:
-        pid = pids.pop()
-        pids += children(pid)
-        status = Path(f"/proc/{pid}/status").read_text()
-        total += int(status.partition("VmRSS:")[2].split()[0])
-    return total
-
-
 def chunked(body: bytes) -> bytes:
     parts = (body[start : start + 100_000] for start in range(0, len(body), 100_000))
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
@@ -141,12 +129,12 @@ def test_bodies(iris: Server) -> None:
                 assert refused.detail, name
 
     send_all()
-    before = resident(iris)
+    before = iris.resident_bytes()
     rounds = 20 if NIGHTLY else 4
     for _ in range(rounds):
         send_all()
     # A round sends 96 MB. What malloc keeps for its threads is not the same at all times.
-    until(lambda: resident(iris) < before + 256 * 1024, 30)
+    until(lambda: iris.resident_bytes() < before + 256 * MIB, 30)
 
 
 @pytest.mark.parametrize("body", TAKEN.values(), ids=TAKEN)

@@ -146,7 +146,8 @@ def test_timeouts(tmp_path: Path) -> None:
         assert ask_gated(server) == 200
 
         until(lambda: sockets(server.process.pid).total() <= before)
-        assert count(server, "/predict", 408) == 2
+        assert count(server, "/predict", 408) == 1
+        assert server.metric("model_server_refused_total", reason="unread") == 2
 
 
 def test_an_inference_without_end_ends_with_the_server(tmp_path: Path) -> None:

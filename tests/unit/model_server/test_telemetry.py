@@ -45,11 +45,13 @@ def test_every_reason_is_there_from_the_start() -> None:
     telemetry = Telemetry("name", "version", MODEL)
     reasons = {
         "busy", "invalid", "media_type", "method", "not_found", "timeout", "too_large", "unavailable",
+        "unread",
     }  # fmt: skip
     assert samples(telemetry, "model_server_refused_total") == dict.fromkeys(reasons, 0)
     for status in (400, 404, 405, 408, 413, 415, 431, 503, 504):
         telemetry.observe("other", status, 0, reason_of(status))
     telemetry.observe("/readyz", 503, 0, UNAVAILABLE)
+    telemetry.observe_unread()
     for status in (200, 304, 499, 500):
         telemetry.observe("other", status, 0, reason_of(status))
     counts = dict.fromkeys(reasons, 1) | {"timeout": 2, "too_large": 2}
