@@ -3,7 +3,7 @@
 import bentoml
 from fastapi import FastAPI, Response
 
-from model_server.bento import CONFIG, ModelService, served_model, supervise
+from model_server.adapters.bento import CONFIG, ModelService, served_model, supervise
 from model_server.schemas import Error, Health, LabelPrediction, Metadata, Prediction, Rows
 
 app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, responses={500: {"model": Error}})

@@ -90,7 +90,7 @@ def serve(bento: str, host: str, port: int, timeout_graceful_shutdown: int) -> N
     # Imported only now that SIGTERM has a handler.
     from _bentoml_impl.worker.service import main as work  # noqa: PLC0415
 
-    from model_server.log import configure, fail  # noqa: PLC0415
+    from model_server.observability.log import configure, fail  # noqa: PLC0415
 
     configure()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

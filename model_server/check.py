@@ -11,14 +11,14 @@ from typing import Any
 import onnxruntime as ort
 import orjson
 
-from model_server.classifier import Classifier
-from model_server.codec import encode_prediction
 from model_server.errors import StartError
-from model_server.labels import load_labels
-from model_server.model import Model
-from model_server.model_file import ModelFile
+from model_server.model.classifier import Classifier
+from model_server.model.labels import load_labels
+from model_server.model.model import Model
+from model_server.model.model_file import ModelFile
+from model_server.model.signature import SAMPLE_PROPERTY
+from model_server.protocols.codec import encode_prediction
 from model_server.settings import Settings
-from model_server.signature import SAMPLE_PROPERTY
 from volume.settings import SettingsError
 
 _URL = "http://127.0.0.1:3000"

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from model_server.codec import RowCodec
+from model_server.protocols.codec import RowCodec
 
 Rows = Annotated[list[Any], Field(description="Rows of numbers, each of the shape that the model takes.")]
 

@@ -22,8 +22,8 @@ def test_build_and_serve(tmp_path: Path) -> None:
     assert built.returncode == 0, built.stdout + built.stderr
     [source] = (tmp_path / "bentos" / "model_load_server").glob("*/src")
     packed = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
-    ours = {str(path.relative_to(ROOT)) for name in ("model_server", "volume") for path in (ROOT / name).glob("*.py")}
-    assert packed == {"service.py", "bentofile.yaml", "model_server/page.html", *ours}
+    ours = {str(path.relative_to(ROOT)) for name in ("model_server", "volume") for path in (ROOT / name).rglob("*.py")}
+    assert packed == {"service.py", "bentofile.yaml", "model_server/http/page.html", *ours}
     required = (source.parent / "env" / "python" / "requirements.txt").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for dependency in project["dependencies"]:

@@ -43,7 +43,7 @@ def has_ended(process: int) -> bool:
 CRASHING = """
 import ctypes
 
-from model_server.classifier import Classifier
+from model_server.model.classifier import Classifier
 from service import ModelLoadServer
 
 probabilities = Classifier.probabilities

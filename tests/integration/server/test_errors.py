@@ -153,8 +153,8 @@ def test_a_wish_for_another_protocol_is_not_granted(iris: Server, upgrade: bytes
 
 BROKEN = """
 from service import ModelLoadServer, app
-from model_server.model import Model
-from model_server.telemetry import Telemetry
+from model_server.model.model import Model
+from model_server.observability.metrics import Telemetry
 
 def fail(*_):
     raise RuntimeError("secret of the house")
@@ -203,7 +203,7 @@ def test_failure_of_a_get_route_is_in_the_log_alone(broken: Server, route: str) 
 SLOW = """
 import time
 
-from model_server.model import Model
+from model_server.model.model import Model
 from service import ModelLoadServer
 
 predict = Model.predict

@@ -18,7 +18,7 @@ GATED = """
 import time
 from pathlib import Path
 
-from model_server.model import Model
+from model_server.model.model import Model
 from service import ModelLoadServer
 
 GATE = Path(__file__).with_name("gate")

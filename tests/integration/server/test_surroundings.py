@@ -18,7 +18,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from model_server.classifier import Classifier
+from model_server.model.classifier import Classifier
 from service import ModelLoadServer
 
 HERE = Path(__file__).parent
@@ -37,7 +37,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from model_server.model import Model
+from model_server.model.model import Model
 from service import ModelLoadServer
 
 HERE = Path(__file__).parent

@@ -7,7 +7,7 @@ import pytest
 from loader.errors import IntegrityError
 from loader.verify import check_labels, check_labels_size, check_names, check_sha256, external_data
 from model_server.errors import StartError
-from model_server.labels import load_labels
+from model_server.model.labels import load_labels
 from volume.receipt import FileRecord
 
 

@@ -15,12 +15,12 @@ from onnx import ModelProto, TensorProto, helper
 
 from model_server.check import check, examine
 from model_server.errors import StartError
-from model_server.model import Model
+from model_server.model.model import Model
 from model_server.settings import Settings
 from tests.support.classifiers import classifier, save
 from tests.support.processes import IRIS, ROOT
-from tests.unit.model_server.test_hostile_models import weights_at
-from tests.unit.model_server.test_signature import LABELS, REFUSED, with_names
+from tests.unit.model_server.model.test_hostile_models import weights_at
+from tests.unit.model_server.model.test_signature import LABELS, REFUSED, with_names
 from volume.settings import SettingsError
 
 ACCEPTED: dict[str, ModelProto] = {

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from model_server.codec import RowCodec
+from model_server.protocols.codec import RowCodec
 from model_server.schemas import add_predictions
 
 

@@ -10,9 +10,9 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.pipeline import Pipeline
 
-from model_server.classifier import Classifier
-from model_server.labels import load_labels
-from model_server.model_file import ModelFile
+from model_server.model.classifier import Classifier
+from model_server.model.labels import load_labels
+from model_server.model.model_file import ModelFile
 from models.train import export, train
 
 MODELS = Path(__file__).parents[3] / "models"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from model_server.classifier import Classifier
 from model_server.errors import StartError
-from model_server.model_file import ModelFile
+from model_server.model.classifier import Classifier
+from model_server.model.model_file import ModelFile
 from tests.support.classifiers import classifier, model, save
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING

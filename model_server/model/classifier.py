@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime as ort
 
-from model_server.codec import Array
 from model_server.errors import RequestError, StartError
-from model_server.model_file import ModelFile
-from model_server.remedies import remedy
-from model_server.signature import one_line, read_signature
+from model_server.model.model_file import ModelFile
+from model_server.model.remedies import remedy
+from model_server.model.signature import one_line, read_signature
+from model_server.protocols.codec import Array
 
 logger = logging.getLogger("model_server")
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from onnx import TensorProto
 
-from model_server.classifier import Classifier
-from model_server.metadata import describe
-from model_server.model_file import ModelFile
+from model_server.model.classifier import Classifier
+from model_server.model.metadata import describe
+from model_server.model.model_file import ModelFile
 from model_server.schemas import Metadata
 from tests.support.classifiers import classifier, save
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from model_server.telemetry import UNAVAILABLE, Telemetry, reason_of
+from model_server.observability.metrics import UNAVAILABLE, Telemetry, reason_of
 from volume.receipt import FileRecord, Receipt
 
 MODEL = {"sha256": "0" * 64, "source": "gs://b/m", "generation": "7"}

@@ -14,9 +14,9 @@ from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from model_server.codec import encode
-from model_server.http import CUT, PROBES, Gateway, busy
-from model_server.observer import UNKNOWN, Header
+from model_server.http.gateway import CUT, PROBES, Gateway, busy
+from model_server.observability.observer import UNKNOWN, Header
+from model_server.protocols.codec import encode
 from model_server.settings import Settings
 
 _MAX_HEAD_BYTES = 64 * 1024

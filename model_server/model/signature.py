@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime as ort
 import orjson
 
-from model_server.codec import Array, RowCodec
 from model_server.errors import StartError
+from model_server.protocols.codec import Array, RowCodec
 
 SAMPLE_PROPERTY = "data_sample"
 NAMES_PROPERTY = "feature_names"

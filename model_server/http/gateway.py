@@ -15,12 +15,12 @@ from urllib.parse import quote
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from model_server.codec import Array, Prediction, encode, encode_prediction
 from model_server.errors import RequestError
-from model_server.model import Model
-from model_server.observer import Header, Observer
+from model_server.model.model import Model
+from model_server.observability.metrics import UNAVAILABLE
+from model_server.observability.observer import Header, Observer
+from model_server.protocols.codec import Array, Prediction, encode, encode_prediction
 from model_server.settings import Settings, processors
-from model_server.telemetry import UNAVAILABLE
 
 A = TypeVar("A")
 B = TypeVar("B")

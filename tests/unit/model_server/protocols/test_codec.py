@@ -10,8 +10,8 @@ import numpy as np
 import orjson
 import pytest
 
-from model_server.codec import RowCodec
 from model_server.errors import RequestError
+from model_server.protocols.codec import RowCodec
 
 IRIS = RowCodec(np.dtype(np.float32), (4,))
 ROW = [5.1, 3.5, 1.4, 0.2]
@@ -51,7 +51,7 @@ def test_a_body_that_no_memory_holds_is_not_called_invalid() -> None:
         import resource
         from pathlib import Path
         import numpy as np
-        from model_server.codec import RowCodec
+        from model_server.protocols.codec import RowCodec
 
         body = b'{"data": "' + b"x" * (8 << 20) + b'"}'
         used = int(Path("/proc/self/status").read_text().partition("VmSize:")[2].split()[0]) << 10

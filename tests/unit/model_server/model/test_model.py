@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_server.model import Model
+from model_server.model.model import Model
 from model_server.settings import Settings
 from tests.support.classifiers import classifier, save
 from tests.support.processes import IRIS
@@ -45,8 +45,8 @@ def test_labels(iris: Model) -> None:
 def test_time_of_many_rows(monkeypatch: pytest.MonkeyPatch, one: float, many: float | None, ten: float) -> None:
     """The time of one row is measured and that of several, which tells what each more of them takes."""
     measured = [0.1, *4 * [one], 0.1, *4 * [many]]
-    monkeypatch.setattr("model_server.model.timeit.timeit", lambda *_, **__: measured.pop(0))
-    monkeypatch.setattr("model_server.model._LONG_SECONDS", 4 * one if many else 0.005)
+    monkeypatch.setattr("model_server.model.model.timeit.timeit", lambda *_, **__: measured.pop(0))
+    monkeypatch.setattr("model_server.model.model._LONG_SECONDS", 4 * one if many else 0.005)
     assert Model.load(Settings.read(IRIS)).seconds(10) == pytest.approx(ten)
 
 
@@ -60,5 +60,5 @@ def test_time_of_rows_of_any_length_is_unknown(tmp_path: Path) -> None:
 
 def test_a_long_inference_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = iter([30.0])
-    monkeypatch.setattr("model_server.model.timeit.timeit", lambda *_, **__: next(measured))
+    monkeypatch.setattr("model_server.model.model.timeit.timeit", lambda *_, **__: next(measured))
     assert Model.load(Settings.read(IRIS)).seconds(2) == 60

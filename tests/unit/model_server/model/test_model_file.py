@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from model_server.model_file import ModelFile
+from model_server.model.model_file import ModelFile
 from volume.receipt import FileRecord, Receipt
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from model_server.log import Log
+from model_server.observability.log import Log
 from tests.support.processes import ROOT
 from volume.log import LogLevel
 
@@ -116,7 +116,7 @@ def test_a_file_gets_everything(tmp_path: Path) -> None:
 EVERYTHING = """
 import logging, sys, threading, warnings
 from bentoml._internal.log import configure_server_logging
-from model_server.log import configure, fail
+from model_server.observability.log import configure, fail
 
 configure_server_logging()
 configure()

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from model_server.log import Log
-from model_server.observer import Observer
-from model_server.telemetry import Telemetry, reason_of
+from model_server.observability.log import Log
+from model_server.observability.metrics import Telemetry, reason_of
+from model_server.observability.observer import Observer
 
 
 @pytest.fixture

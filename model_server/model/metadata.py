@@ -3,7 +3,7 @@
 import numpy as np
 import orjson
 
-from model_server.classifier import Classifier
+from model_server.model.classifier import Classifier
 from model_server.schemas import Metadata
 
 

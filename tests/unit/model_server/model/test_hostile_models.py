@@ -7,7 +7,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from model_server.errors import StartError
-from model_server.model import Model
+from model_server.model.model import Model
 from model_server.settings import Settings
 from tests.support.classifiers import classifier, save
 from volume.settings import SettingsError

@@ -6,11 +6,11 @@ from typing import Self
 
 import numpy as np
 
-from model_server.classifier import Classifier
-from model_server.codec import Array
-from model_server.labels import load_labels
-from model_server.metadata import describe
-from model_server.model_file import ModelFile
+from model_server.model.classifier import Classifier
+from model_server.model.labels import load_labels
+from model_server.model.metadata import describe
+from model_server.model.model_file import ModelFile
+from model_server.protocols.codec import Array
 from model_server.settings import Settings
 
 _TRIES = 5

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from model_server.errors import StartError
-from model_server.labels import load_labels
+from model_server.model.labels import load_labels
 
 
 def test_orders_the_names_by_index(tmp_path: Path) -> None:

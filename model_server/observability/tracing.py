@@ -16,8 +16,8 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, get_current_span, us
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from model_server.http import CLIENT_CLOSED_REQUEST, PROBES
-from model_server.log import logger
+from model_server.http.gateway import CLIENT_CLOSED_REQUEST, PROBES
+from model_server.observability.log import logger
 
 A = TypeVar("A")
 B = TypeVar("B")

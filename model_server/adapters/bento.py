@@ -23,14 +23,14 @@ from bentoml._internal.utils.analytics import usage_stats
 from starlette.routing import Route
 
 from model_server.errors import StartError
-from model_server.log import configure, fail
+from model_server.observability.log import configure, fail
 from model_server.settings import Settings
 from volume.settings import SettingsError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from model_server.model import Model
+    from model_server.model.model import Model
 
 T = TypeVar("T")
 
@@ -69,11 +69,11 @@ class ModelService(Service[T]):
         from starlette.applications import Starlette  # noqa: PLC0415
         from uvicorn.config import HTTP_PROTOCOLS  # noqa: PLC0415
 
-        from model_server.connection import Connection, Server  # noqa: PLC0415
-        from model_server.http import Gateway  # noqa: PLC0415
-        from model_server.observer import Observer  # noqa: PLC0415
-        from model_server.pages import describe, page_routes  # noqa: PLC0415
-        from model_server.telemetry import Telemetry  # noqa: PLC0415
+        from model_server.http.connection import Connection, Server  # noqa: PLC0415
+        from model_server.http.gateway import Gateway  # noqa: PLC0415
+        from model_server.http.pages import describe, page_routes  # noqa: PLC0415
+        from model_server.observability.metrics import Telemetry  # noqa: PLC0415
+        from model_server.observability.observer import Observer  # noqa: PLC0415
 
         version = (self.bento and self.bento.tag.version) or "not available"
         telemetry = Telemetry(self.name, version, model.info, model.receipt)
@@ -97,7 +97,7 @@ class ModelService(Service[T]):
         routes = [*document["paths"], *paths]
         observer = Observer(telemetry, log, routes, settings.access_log_sample_rate)
         if settings.otel_exporter_otlp_endpoint:
-            from model_server.tracing import Tracing  # noqa: PLC0415
+            from model_server.observability.tracing import Tracing  # noqa: PLC0415
 
             tracing = Tracing(self.name, routes)
             gateway = Gateway(app, model, observer, settings, tracing.step)
@@ -136,7 +136,7 @@ def served_model() -> "Model":
         SettingsError: a setting cannot be used.
         StartError: a file cannot be used.
     """
-    from model_server.model import Model  # noqa: PLC0415 (as above)
+    from model_server.model.model import Model  # noqa: PLC0415 (as above)
 
     return Model.load(Settings.read(os.environ))
 

@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from model_server.codec import encode
-from model_server.model import Model
+from model_server.model.model import Model
+from model_server.observability.metrics import Telemetry
+from model_server.protocols.codec import encode
 from model_server.schemas import add_predictions
-from model_server.telemetry import Telemetry
 
 _PAGE = Path(__file__).with_name("page.html")
 _SERVED = "{{ served }}"

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from model_server.classifier import Classifier
 from model_server.errors import RequestError
-from model_server.model_file import ModelFile
+from model_server.model.classifier import Classifier
+from model_server.model.model_file import ModelFile
 from tests.support.classifiers import classifier, expected, model, save
 
 NUMERIC_TYPES = {

@@ -9,8 +9,8 @@ from typing import Any
 
 from starlette.types import Scope
 
-from model_server.log import Log, logger
-from model_server.telemetry import UNREAD, Telemetry, reason_of
+from model_server.observability.log import Log, logger
+from model_server.observability.metrics import UNREAD, Telemetry, reason_of
 from volume.log import LogLevel
 
 Header = tuple[bytes, bytes]

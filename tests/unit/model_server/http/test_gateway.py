@@ -12,14 +12,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from model_server.classifier import Classifier
-from model_server.http import Gateway
-from model_server.log import Log
-from model_server.model import Model
-from model_server.model_file import ModelFile
-from model_server.observer import Observer
+from model_server.http.gateway import Gateway
+from model_server.model.classifier import Classifier
+from model_server.model.model import Model
+from model_server.model.model_file import ModelFile
+from model_server.observability.log import Log
+from model_server.observability.metrics import Telemetry
+from model_server.observability.observer import Observer
 from model_server.settings import Settings
-from model_server.telemetry import Telemetry
 from tests.support.classifiers import classifier, save
 from tests.support.processes import IRIS
 
@@ -230,7 +230,7 @@ def test_as_many_are_in_flight_as_are_answered_soon(
     at_once: int,
     limit: int,
 ) -> None:
-    monkeypatch.setattr("model_server.http.processors", lambda: at_once)
+    monkeypatch.setattr("model_server.http.gateway.processors", lambda: at_once)
     monkeypatch.setattr(model, "sample_seconds", seconds)
     monkeypatch.setattr(model, "_one_seconds", seconds)
     for given, expected in (("", limit), ("3", 3)):

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from model_server import codec
-from model_server.codec import RowCodec
 from model_server.errors import RequestError
+from model_server.protocols import codec
+from model_server.protocols.codec import RowCodec
 
 DTYPES = ["float16", "float32", "float64", "int8", "int64", "uint16", "uint64", "bool"]
 SHAPES: list[tuple[int | None, ...]] = [(), (1,), (4,), (2, 3), (None,), (None, 2)]

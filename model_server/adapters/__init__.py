@@ -1,0 +1,1 @@
+"""Private names of BentoML and uvicorn, one module for each."""

@@ -1,0 +1,1 @@
+"""From a connection's bytes to a prediction's, and everything HTTP around that."""

@@ -1,0 +1,1 @@
+"""What an ONNX file is: its inputs, its task, its labels and its verified bytes."""

@@ -1,0 +1,1 @@
+"""How rows and answers are written in a body."""
