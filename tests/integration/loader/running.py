@@ -3,14 +3,14 @@
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.processes import ROOT, interpreter
 from volume.receipt import Receipt
 
-_FROM_OUTSIDE = ("PATH", "HOME", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
+_FROM_OUTSIDE = ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
 
 
 @dataclass
@@ -73,7 +73,8 @@ class Target:
             **{name.upper(): str(value) for name, value in settings.items()},
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "loader"],
+            [interpreter("loader"), "-m", "loader"],
+            cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

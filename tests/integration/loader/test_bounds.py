@@ -3,7 +3,6 @@
 import itertools
 import signal
 import subprocess
-import sys
 import textwrap
 import threading
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from tests.integration.loader.conftest import LABELS, MODEL, Pair, make_model
 from tests.integration.loader.fault_server import Exchange, FaultServer, StoredObject
 from tests.integration.loader.running import Run, Target, assert_failed
+from tests.support.processes import interpreter
 
 _MIB = 1 << 20
 
@@ -47,7 +47,7 @@ def test_a_main_thread_that_is_stuck_does_not_outlive_it(cause: str, exit_code: 
             while True:
                 time.sleep(60)
         """
-    command = [sys.executable, "-c", textwrap.dedent(program), "60" if cause == "signal" else "1"]
+    command = [interpreter("loader"), "-c", textwrap.dedent(program), "60" if cause == "signal" else "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
