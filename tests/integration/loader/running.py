@@ -3,6 +3,8 @@
 import json
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,8 +63,9 @@ class Target:
         """Where the loader writes the reason of a failure."""
         return self.directory.parent / "termination-log"
 
-    def start(self, **settings: object) -> subprocess.Popen[str]:
-        """Start a load with these settings on top of the target's."""
+    @contextmanager
+    def start(self, **settings: object) -> Iterator[subprocess.Popen[str]]:
+        """Start a load with these settings on top of the target's, and kill it if it still runs in the end."""
         environment = {name: os.environ[name] for name in _FROM_OUTSIDE if name in os.environ}
         environment |= {
             "MODEL_FILEPATH": str(self.model),
@@ -72,14 +75,18 @@ class Target:
             **self.settings,
             **{name.upper(): str(value) for name, value in settings.items()},
         }
-        return subprocess.Popen(
+        with subprocess.Popen(
             [interpreter("loader"), "-m", "loader"],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def load(self, **settings: object) -> Run:
         """Run such a load to its end."""
