@@ -6,7 +6,8 @@ VENV ?= .venv
 UV_VERSION := 0.13.9
 UV := .uv/bin/uv
 RUN := UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) run --frozen --python $(PYTHON)
-SERVE := UV_PROJECT_ENVIRONMENT=.venv-serve $(UV) run --frozen --python $(PYTHON) --group loader
+SERVE := UV_PROJECT_ENVIRONMENT=$(VENV)-serve $(UV) run --frozen --python $(PYTHON) --group loader
+SYNC := $(UV) sync --frozen --quiet --python $(PYTHON)
 REQUIREMENTS := $(UV) export --frozen --quiet --no-header --no-annotate
 
 CONTAINER ?= $(if $(shell command -v podman),podman,docker)
@@ -34,7 +35,7 @@ export BENTOML_HOME ?= $(CURDIR)/.bentoml
 export SERVER_IMAGE LOADER_IMAGE KUSTOMIZE CONTEXT
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test nightly soak overload sbom lint format requirements manifests images e2e e2e-cluster bench bench-loader page model
+.PHONY: help serve environments test nightly soak overload sbom lint format requirements manifests images e2e e2e-cluster bench bench-loader page model
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,21 +46,26 @@ serve: $(UV) ## Load the iris model into ./workdir and serve it on PORT (default
 	USE_LOCAL_MODEL=true $(SERVE) python -m loader
 	$(SERVE) bentoml serve --host 127.0.0.1 --port $(PORT)
 
-test: $(UV) ## Run all tests, with coverage
+environments: $(UV) ## Build the environments of the programs under test: VENV-loader, VENV-service and VENV-serve
+	UV_PROJECT_ENVIRONMENT=$(VENV)-loader $(SYNC) --only-group loader --only-group coverage
+	UV_PROJECT_ENVIRONMENT=$(VENV)-service $(SYNC) --group coverage
+	UV_PROJECT_ENVIRONMENT=$(VENV)-serve $(SYNC) --group loader
+
+test: environments ## Run all tests, with coverage
 	$(RUN) --group dev coverage erase
 	$(RUN) --group dev coverage run -m pytest
 	$(RUN) --group dev coverage combine --quiet
 	$(RUN) --group dev coverage report
 
-nightly: $(UV) ## Run the tests of faults as often as they need to be believed (a quarter of an hour)
+nightly: environments ## Run the tests of faults as often as they need to be believed (a quarter of an hour)
 	NIGHTLY=true $(RUN) --group dev pytest tests/unit/model_server/protocols/test_codec_properties.py \
 		tests/integration/server/test_hostile.py tests/integration/server/test_overload.py \
 		tests/integration/server/test_end.py
 
-soak: $(UV) ## Send a million requests, good and bad, and see what grows (REQUESTS=100000 for fewer)
+soak: environments ## Send a million requests, good and bad, and see what grows (REQUESTS=100000 for fewer)
 	$(RUN) --group dev python -m benchmarks.server.soak $(REQUESTS)
 
-overload: $(UV) ## Ask for four times what the server can do, and see who waits, into benchmarks/ (wants wrk, from Debian)
+overload: environments ## Ask for four times what the server can do, and see who waits, into benchmarks/ (wants wrk, from Debian)
 	command -v wrk >/dev/null || apt-get install -y wrk
 	$(RUN) --group dev python -m benchmarks.server.overload
 
@@ -114,7 +120,7 @@ bench: $(UV) ## Compare the server with its peers, into benchmarks/ (half an hou
 bench-loader: $(UV) ## Compare the loader with its peers, into benchmarks/loader/
 	$(RUN) --group dev python -m benchmarks.loader.run
 
-page: $(UV) ## Draw docs/page.png anew: what the test of the page sees (wants chromium, from Debian)
+page: environments ## Draw docs/page.png anew: what the test of the page sees (wants chromium, from Debian)
 	$(RUN) --group dev pytest tests/integration/server/test_page.py -k loader --numprocesses 0
 	cp build/screenshots/light.png docs/page.png
 

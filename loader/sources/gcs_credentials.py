@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+from importlib import import_module
 from typing import Any
 
 import google.auth
@@ -10,7 +11,7 @@ import google.auth.transport.urllib3
 import urllib3
 from google.auth import exceptions
 
-from loader.errors import PermissionDeniedError
+from loader.errors import LoadError, PermissionDeniedError
 from loader.retry import Setback
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
@@ -36,6 +37,7 @@ class Credentials:
 
         Raises:
             PermissionDeniedError: there are no credentials, they cannot be read, or they were refused.
+            LoadError: a package that the metadata server is queried with is missing.
             Setback: the server that gives out tokens failed.
         """
         try:
@@ -44,6 +46,7 @@ class Credentials:
                     self._credentials, _ = google.auth.default(scopes=[_SCOPE], request=self._request)
                 self._credentials.before_request(self._request, "GET", url, headers)
         except exceptions.DefaultCredentialsError as error:
+            _check_metadata_client()
             raise PermissionDeniedError(
                 f"found no Google credentials ({_first_line(error)}): set GOOGLE_APPLICATION_CREDENTIALS to a key "
                 "file, run under Workload Identity, or set GCS_ANONYMOUS=true if the bucket is public"
@@ -60,6 +63,21 @@ class Credentials:
                 f"cannot use the credentials in {_key_file(error)} ({_first_line(error)}): set "
                 "GOOGLE_APPLICATION_CREDENTIALS to a key file that the loader may read"
             ) from error
+
+
+def _check_metadata_client() -> None:
+    """Check that google-auth can query the metadata server.
+
+    Raises:
+        LoadError: an import fails; google-auth then skips the metadata server and only logs a warning.
+    """
+    try:
+        for module in ("google.auth.compute_engine", "google.auth.transport.requests"):
+            import_module(module)
+    except ImportError as error:
+        raise LoadError(
+            f"google-auth cannot query the metadata server ({error}): install every package in loader/requirements.txt"
+        ) from error
 
 
 def _key_file(error: Exception) -> str:

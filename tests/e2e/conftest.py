@@ -1,8 +1,9 @@
-"""A network, and a bucket in it."""
+"""A network, a bucket in it, and a metadata server whose tokens open the bucket."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from tests.support.processes import free_port, until
 
 BASE_IMAGE = "docker.io/library/python:3.13-slim"
 _PROGRAM = "/fake-gcs-server"
+_GOOGLE_CLOUD = Path(__file__).with_name("google_cloud.py")
 _START_SECONDS = 60
 
 
@@ -47,14 +49,29 @@ def emulator(network: str) -> Iterator[Emulator]:
     flags = ("-scheme=http", f"-port={port}", "-backend=memory", f"-external-url=http://127.0.0.1:{port}")
     with podman.running(BASE_IMAGE, network, options, *flags) as address:
         url = f"http://127.0.0.1:{port}"
-        until(lambda: _answers(url), _START_SECONDS)
+        until(lambda: _answers(f"{url}/storage/v1/b"), _START_SECONDS)
         client = storage_client(url)
         bucket = client.bucket("models")
         bucket.versioning_enabled = True
         yield Emulator(f"http://{address}:{port}", client.create_bucket(bucket))
 
 
-def _answers(url: str) -> bool:
+@pytest.fixture(scope="session")
+def google_cloud(network: str, emulator: Emulator) -> Iterator[str]:
+    """The host and port, in the network, of a metadata server that is also the bucket's endpoint for its tokens."""
+    port = free_port()
+    options = {
+        "volume": f"{_GOOGLE_CLOUD}:/google_cloud.py:ro",
+        "publish": f"127.0.0.1:{port}:{port}",
+        "entrypoint": "python3",
+    }
+    arguments = ("/google_cloud.py", str(port), emulator.url.removeprefix("http://"))
+    with podman.running(BASE_IMAGE, network, options, *arguments) as address:
+        until(lambda: _answers(f"http://127.0.0.1:{port}", {"Metadata-Flavor": "Google"}), _START_SECONDS)
+        yield f"{address}:{port}"
+
+
+def _answers(url: str, headers: Mapping[str, str] | None = None) -> bool:
     with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"{url}/storage/v1/b").status_code == 200
+        return httpx.get(url, headers=headers).status_code == 200
     return False

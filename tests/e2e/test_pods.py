@@ -130,6 +130,21 @@ def test_environment_alone_switches_the_model(play: Play) -> None:
     assert not set(iris) & set(pets)
 
 
+def test_token_of_the_metadata_server_opens_the_bucket(play: Play, google_cloud: str) -> None:
+    environment = {
+        "STORAGE_EMULATOR_HOST": "",
+        "GCS_ENDPOINT": f"http://{google_cloud}",
+        "GCE_METADATA_HOST": google_cloud,
+        "GCE_METADATA_IP": google_cloud,
+    }
+    with play(**environment) as pod:
+        pod.until_ready()
+        assert_serves_iris(pod)
+    with play(**environment, GCS_ANONYMOUS="true") as pod:
+        assert pod.state(LOADER)["ExitCode"] == 4
+        assert "401 Unauthorized" in pod.logs(LOADER)
+
+
 def test_pinned_version_is_served_though_a_newer_one_is_there(play: Play, emulator: Emulator) -> None:
     model, labels = emulator.bucket.blob("pinned/model.onnx"), emulator.bucket.blob("pinned/label.json")
     labels.upload_from_filename(ROOT / "models" / "label.json")

@@ -19,7 +19,7 @@ from tests.support.classifiers import classifier, save
 from tests.support.clone import make_clone, newcomers_environment, typed
 from tests.support.documents import URL, Block, blocks
 from tests.support.fake_gcs import fake_gcs_server, storage_client
-from tests.support.processes import ROOT, Server, free_port, is_ready, until
+from tests.support.processes import ROOT, Server, free_port, interpreter, is_ready, until
 
 THESE_TESTS = "make test"
 _SECONDS = 120
@@ -77,7 +77,7 @@ def test_console(block: Block, iris: Server, bucket: str, clone: Path, tmp_path:
         "LABEL_FILEPATH": "workdir/label.json",
         "STORAGE_EMULATOR_HOST": bucket,
         "BENTOML_HOME": str(tmp_path),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PATH": os.pathsep.join([str(Path(interpreter("serve")).parent), os.environ["PATH"]]),
     }
     run = subprocess.run(
         ["bash", "-c", script],  # noqa: S607

@@ -14,7 +14,7 @@ from model_server.settings import Settings as ServiceSettings
 from tests.support.processes import ROOT
 
 _AUTHOR = ("-c", "user.name=newcomer", "-c", "user.email=newcomer@localhost")
-_OURS = ("VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "BENTOML_HOME", "UV_PROJECT_ENVIRONMENT")
+_OURS = ("VENV", "VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "BENTOML_HOME", "UV_PROJECT_ENVIRONMENT")
 
 
 def files() -> list[str]:

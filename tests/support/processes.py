@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -74,6 +74,24 @@ class Server:
         )
 
 
+def interpreter(environment: Literal["loader", "service", "serve"]) -> str:
+    """Return the Python of one of the environments that `make environments` builds next to this process's own.
+
+    Args:
+        environment: `loader` and `service` hold the packages of their images, and coverage; `serve` is the environment
+            of `make serve`, without coverage.
+
+    Raises:
+        FileNotFoundError: the environment is missing.
+    """
+    python = Path(f"{sys.prefix}-{environment}", "bin", "python")
+    if not python.exists():
+        raise FileNotFoundError(
+            f"{python} is missing: run `make environments VENV={os.path.relpath(sys.prefix, ROOT)}`"
+        )
+    return str(python)
+
+
 @contextlib.contextmanager
 def serving(
     home: Path,
@@ -112,7 +130,7 @@ def starting(
     log = home / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, *command, target, "--host", "127.0.0.1", "--port", str(port or free_port())],
+            [interpreter("service"), *command, target, "--host", "127.0.0.1", "--port", str(port or free_port())],
             cwd=ROOT,
             env=service_environment(home, environment),
             stdout=output,
@@ -127,6 +145,11 @@ def starting(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def run_loader(environment: Mapping[str, str]) -> None:
+    """Run the loader, which must succeed, with these variables beside those of this process."""
+    subprocess.run([interpreter("loader"), "-m", "loader"], cwd=ROOT, env={**os.environ, **environment}, check=True)
 
 
 def events(log: Path) -> list[dict[str, Any]]:

@@ -3,14 +3,16 @@
 import json
 import os
 import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.processes import ROOT, interpreter
 from volume.receipt import Receipt
 
-_FROM_OUTSIDE = ("PATH", "HOME", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
+_FROM_OUTSIDE = ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
 
 
 @dataclass
@@ -61,8 +63,9 @@ class Target:
         """Where the loader writes the reason of a failure."""
         return self.directory.parent / "termination-log"
 
-    def start(self, **settings: object) -> subprocess.Popen[str]:
-        """Start a load with these settings on top of the target's."""
+    @contextmanager
+    def start(self, **settings: object) -> Iterator[subprocess.Popen[str]]:
+        """Start a load with these settings on top of the target's, and kill it if it still runs in the end."""
         environment = {name: os.environ[name] for name in _FROM_OUTSIDE if name in os.environ}
         environment |= {
             "MODEL_FILEPATH": str(self.model),
@@ -72,13 +75,18 @@ class Target:
             **self.settings,
             **{name.upper(): str(value) for name, value in settings.items()},
         }
-        return subprocess.Popen(
-            [sys.executable, "-m", "loader"],
+        with subprocess.Popen(
+            [interpreter("loader"), "-m", "loader"],
+            cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def load(self, **settings: object) -> Run:
         """Run such a load to its end."""

@@ -68,6 +68,12 @@ def test_the_metadata_server_is_asked_last(target: Target, server: FaultServer, 
     assert server.authorizations == {f"Bearer {TOKEN}"}
 
 
+def test_a_missing_package_of_google_auth_is_named(target: Target, server: FaultServer, tmp_path: Path) -> None:
+    (tmp_path / "requests.py").write_text("raise ModuleNotFoundError(\"No module named 'requests'\")")
+    assert_failed(target.load(pythonpath=tmp_path), 1, "No module named 'requests'", "loader/requirements.txt")
+    assert server.requests == []
+
+
 def test_without_credentials_nothing_is_asked_for(target: Target, server: FaultServer) -> None:
     run = target.load()
     assert_failed(run, 4, "GOOGLE_APPLICATION_CREDENTIALS", "GCS_ANONYMOUS=true")

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,16 +17,17 @@ import pytest
 from tests.integration.loader.conftest import MODEL, Pair
 from tests.integration.loader.fault_server import Exchange, FaultServer
 from tests.integration.loader.running import UNREACHABLE, Target, assert_failed
+from tests.support.processes import interpreter
 
-LOADER = f"exec {sys.executable} -m loader"
 SECRET = "a-password-that-no-one-may-see"  # noqa: S105 (it opens nothing)
 
 
 def run_in_shell(target: Target, command: str, **settings: str) -> tuple[int, str]:
     """Run the command with the target's settings; return its exit code and what it said on stderr."""
-    outside = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"} or "COVERAGE" in name}
+    outside = {name: value for name, value in os.environ.items() if name == "HOME" or "COVERAGE" in name}
     environment = {
         **outside,
+        "PATH": os.pathsep.join([str(Path(interpreter("loader")).parent), os.environ["PATH"]]),
         "MODEL_FILEPATH": str(target.model),
         "LABEL_FILEPATH": str(target.labels),
         **target.settings,
@@ -41,7 +41,7 @@ def run_in_shell(target: Target, command: str, **settings: str) -> tuple[int, st
 
 def test_a_log_that_no_one_reads_does_not_fail_the_load(target: Target, pair: Pair, tmp_path: Path) -> None:
     status = tmp_path / "status"
-    _, error = run_in_shell(target, f"( sleep 0.2; {sys.executable} -m loader; echo $? >{status} ) | true")
+    _, error = run_in_shell(target, f"( sleep 0.2; python -m loader; echo $? >{status} ) | true")
     assert (status.read_text(), error) == ("0\n", "")
     target.assert_holds(*pair)
 
@@ -50,11 +50,11 @@ def test_a_log_that_no_one_reads_does_not_fail_the_load(target: Target, pair: Pa
 def test_streams_that_fail_do_not_change_the_exit_code(
     target: Target, server: FaultServer, pair: Pair, redirection: str
 ) -> None:
-    assert run_in_shell(target, f"{LOADER} {redirection}") == (0, "")
+    assert run_in_shell(target, f"exec python -m loader {redirection}") == (0, "")
     target.assert_holds(*pair)
     server.objects.clear()
-    assert run_in_shell(target, f"{LOADER} {redirection}")[0] == 3
-    assert run_in_shell(target, f"{LOADER} --help {redirection} >/dev/full")[0] == 0
+    assert run_in_shell(target, f"exec python -m loader {redirection}")[0] == 3
+    assert run_in_shell(target, f"exec python -m loader --help {redirection} >/dev/full")[0] == 0
 
 
 def test_a_reader_that_leaves_midway_does_not_fail_the_load(target: Target, server: FaultServer, pair: Pair) -> None:

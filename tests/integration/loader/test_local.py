@@ -4,13 +4,12 @@ import json
 import os
 import stat
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, interpreter
 
 # Runs the loader, and kills it at the n-th change that it makes to a directory.
 KILLED_LOADER = """
@@ -70,7 +69,7 @@ class Place:
     ) -> subprocess.CompletedProcess[str]:
         """Run the loader."""
         return subprocess.run(
-            [sys.executable, *command, *flags],
+            [interpreter("loader"), *command, *flags],
             cwd=ROOT,
             env={**os.environ, **(self.environment if environment is None else environment)},
             capture_output=True,
@@ -210,7 +209,7 @@ def test_missing_source_changes_nothing(place: Place, name: str, missing: str) -
 
 def test_help_is_worth_reading() -> None:
     shown = subprocess.run(
-        [sys.executable, "-m", "loader", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        [interpreter("loader"), "-m", "loader", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     for expected in (
         "--gcs_bucket",

@@ -3,13 +3,13 @@
 import hashlib
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.integration.loader.conftest import Pair, make_model, with_external_data
 from tests.integration.loader.running import Target, assert_failed
+from tests.support.processes import interpreter
 
 
 @pytest.fixture
@@ -117,6 +117,6 @@ from loader.__main__ import main
 assert main(["--use_local_model", "--model_filepath", sys.argv[1], "--label_filepath", sys.argv[2]]) == 0
 print([name for name in sys.modules if name.startswith(("google", "urllib3", "requests"))], file=sys.stderr)
 """
-    command = [sys.executable, "-c", program, str(target.model), str(target.labels)]
+    command = [interpreter("loader"), "-c", program, str(target.model), str(target.labels)]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ended.stderr == "[]\n"

@@ -4,12 +4,10 @@ import contextlib
 import itertools
 import json
 import math
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +17,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.support.processes import IRIS, ONE_PROCESS, ROOT, Server, free_port, serving, until
+from tests.support.processes import IRIS, ONE_PROCESS, ROOT, Server, free_port, run_loader, serving, until
 from tests.support.tools import tool
 from tests.support.wire import answer, connect, request
 
@@ -220,12 +218,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         "MODEL_FILEPATH": str(tmp_path / "volume/model.onnx"),
         "LABEL_FILEPATH": str(tmp_path / "volume/label.json"),
     }
-    subprocess.run(
-        [sys.executable, "-m", "loader", "--use_local_model", "--local_model_filepath", IRIS["MODEL_FILEPATH"]],
-        cwd=ROOT,
-        env={**os.environ, **volume},
-        check=True,
-    )
+    run_loader({**volume, "USE_LOCAL_MODEL": "true", "LOCAL_MODEL_FILEPATH": IRIS["MODEL_FILEPATH"]})
     with serving(tmp_path, {**volume, "MAX_REQUESTS_IN_FLIGHT": "1"}, command=ONE_PROCESS) as running:
         yield running
 

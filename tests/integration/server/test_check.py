@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,12 @@ from onnx import ModelProto, TensorProto, helper
 
 from tests.integration.server.test_receipt import load, offer
 from tests.support.classifiers import classifier, save
-from tests.support.processes import IRIS, ROOT, Server
+from tests.support.processes import IRIS, ROOT, Server, interpreter
 
 
 def check(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "model_server", "check", *map(str, arguments)],
+        [interpreter("service"), "-m", "model_server", "check", *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,

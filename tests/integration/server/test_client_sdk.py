@@ -5,10 +5,9 @@ Each in a process of its own, as a user's would be: BentoML's client warns in pl
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
-from tests.support.processes import IRIS, ROOT, Server, service_environment
+from tests.support.processes import IRIS, ROOT, Server, interpreter, service_environment
 
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]]
 
@@ -76,7 +75,7 @@ BATCHES = [
 
 def run(script: str, url: str, home: Path) -> list[str]:
     called = subprocess.run(
-        [sys.executable, "-c", f"import json\nurl = {url!r}\nrows = {ROWS!r}\n{script}"],
+        [interpreter("service"), "-c", f"import json\nurl = {url!r}\nrows = {ROWS!r}\n{script}"],
         env=service_environment(home, {**IRIS, "PYTHONPATH": str(ROOT)}),
         capture_output=True,
         text=True,

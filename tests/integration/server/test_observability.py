@@ -4,7 +4,6 @@ import json
 import os
 import pty
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.support.processes import (
     Server,
     events,
     free_port,
+    interpreter,
     service_environment,
     serving,
     until,
@@ -188,7 +188,7 @@ def test_a_terminal_gets_text(tmp_path: Path) -> None:
     controller, terminal = pty.openpty()
     with closing(os.fdopen(controller, "rb")) as shown:
         process = subprocess.Popen(
-            [sys.executable, *ONE_PROCESS, "--host", "127.0.0.1", "--port", str(port)],
+            [interpreter("service"), *ONE_PROCESS, "--host", "127.0.0.1", "--port", str(port)],
             cwd=ROOT,
             env=service_environment(tmp_path, IRIS),
             stdout=terminal,

@@ -2,10 +2,8 @@
 
 import contextlib
 import json
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Route, sync_playw
 
 from tests.support.classifiers import classifier, save
 from tests.support.fake_gcs import fake_gcs_server, storage_client
-from tests.support.processes import IRIS, ONE_PROCESS, ROOT, Server, free_port, serving, until
+from tests.support.processes import IRIS, ONE_PROCESS, ROOT, Server, free_port, run_loader, serving, until
 from tests.support.tools import tool
 
 SCREENSHOTS = ROOT / "build" / "screenshots"
@@ -327,9 +325,7 @@ def test_what_a_loader_has_brought(browser: Browser, tmp_path: Path) -> None:
         model.upload_from_filename(IRIS["MODEL_FILEPATH"])
         label.upload_from_filename(IRIS["LABEL_FILEPATH"])
         source = {"GCS_BUCKET": bucket.name, "GCS_MODEL_BLOB": name, "STORAGE_EMULATOR_HOST": url}
-        subprocess.run(
-            [sys.executable, "-m", "loader"], cwd=ROOT, env={**os.environ, **environment, **source}, check=True
-        )
+        run_loader({**environment, **source})
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with serving(tmp_path, environment, command=ONE_PROCESS) as server:
         digest = server.client.get("/metadata").headers["etag"].strip('"')

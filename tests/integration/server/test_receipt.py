@@ -1,10 +1,7 @@
 """What the loader has brought, served: by its receipt, and refused when it is not what the receipt says."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +9,7 @@ import onnx
 import pytest
 
 from tests.support.classifiers import classifier, expected, save
-from tests.support.processes import ROOT, events, serving, starting
+from tests.support.processes import events, run_loader, serving, starting
 from volume.receipt import Receipt
 
 LABELS = ["a", "b", "c"]
@@ -22,12 +19,7 @@ ROWS = [[1, 2, 3, 4], [0, 1, 0, 1]]
 def load(source: Path, volume: Path) -> dict[str, str]:
     """Have the loader bring the pair in the source directory; return the variables to serve it with."""
     environment = {"MODEL_FILEPATH": str(volume / "model.onnx"), "LABEL_FILEPATH": str(volume / "label.json")}
-    subprocess.run(
-        [sys.executable, "-m", "loader", "--use_local_model", "--local_model_filepath", str(source / "model.onnx")],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        check=True,
-    )
+    run_loader({**environment, "USE_LOCAL_MODEL": "true", "LOCAL_MODEL_FILEPATH": str(source / "model.onnx")})
     return environment
 
 

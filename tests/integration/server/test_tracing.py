@@ -2,7 +2,6 @@
 
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from tests.support.processes import IRIS, ONE_PROCESS, ROOT, events, service_environment, serving, until
+from tests.support.processes import IRIS, ONE_PROCESS, ROOT, events, interpreter, service_environment, serving, until
 from tests.support.wire import answer, connect, request
 
 TRACE, PARENT = "a1" * 16, "b2" * 8
@@ -169,7 +168,7 @@ def test_a_collector_that_is_silent_does_not_hold_up_the_end(tmp_path: Path) -> 
 def test_the_exporter_is_imported_only_where_it_is_used(tmp_path: Path, endpoint: str, imported: str) -> None:
     program = "import sys, service; service.ModelLoadServer.to_asgi(); print('requests' in sys.modules)"
     run = subprocess.run(
-        [sys.executable, "-c", program],
+        [interpreter("service"), "-c", program],
         cwd=ROOT,
         env={**service_environment(tmp_path, IRIS), "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint},
         capture_output=True,
