@@ -58,7 +58,7 @@ test: environments ## Run all tests, with coverage
 	$(RUN) --group dev coverage report
 
 nightly: environments ## Run the tests of faults as often as they need to be believed (a quarter of an hour)
-	NIGHTLY=true $(RUN) --group dev pytest tests/unit/model_server/protocols/test_codec_properties.py \
+	NIGHTLY=true $(RUN) --group dev pytest tests/unit/model_server/protocols/test_json_rows_properties.py \
 		tests/integration/server/test_hostile.py tests/integration/server/test_overload.py \
 		tests/integration/server/test_end.py
 

@@ -1,15 +1,15 @@
-"""The service: five routes over whatever classifier the loader has brought."""
+"""The service: five routes over the classifier that the loader has brought."""
 
 import bentoml
 from fastapi import FastAPI, Response
 
-from model_server.adapters.bento import CONFIG, ModelService, served_model, supervise
-from model_server.schemas import Error, Health, LabelPrediction, Metadata, Prediction, Rows
+from model_server.adapters.bento import ModelService, served_model, supervise
+from model_server.api import Error, Health, Labels, Metadata, Probabilities, Rows
 
 app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, responses={500: {"model": Error}})
 
 
-@bentoml.service(name="model_load_server", service_class=ModelService, **CONFIG)  # type: ignore[operator]
+@bentoml.service(name="model_load_server", service_class=ModelService)  # type: ignore[operator]
 @bentoml.asgi_app(app)
 class ModelLoadServer:
     """Serves the ONNX classifier at MODEL_FILEPATH with the class names at LABEL_FILEPATH."""
@@ -21,26 +21,26 @@ class ModelLoadServer:
 
     @app.get("/health")
     async def health(self) -> Health:
-        """Say that the service is up."""
+        """Return that the service is up."""
         return Health()
 
     @app.get("/metadata")
     async def metadata(self, response: Response) -> Metadata:
-        """Say what the model takes and gives; its digest is the entity tag."""
+        """Return what the model takes and gives; its digest is the entity tag."""
         response.headers["etag"] = self.model.etag
         return self.model.metadata
 
     @app.get("/label")
     async def label(self) -> dict[str, str]:
-        """Name the classes by their index."""
+        """Return the names of the classes by their index."""
         return self.model.labels
 
     @bentoml.api(route="/predict")
-    def predict(self, data: Rows) -> Prediction:
+    def predict(self, data: Rows) -> Probabilities:
         """Return the probability of each class."""
-        return Prediction(prediction=self.model.predict(self.model.codec.rows(data)).tolist())
+        return self.model.predict(data)
 
     @bentoml.api(route="/predict/label")
-    def predict_label(self, data: Rows) -> LabelPrediction:
+    def predict_label(self, data: Rows) -> Labels:
         """Return the name of the most probable class."""
-        return LabelPrediction(prediction=self.model.predict_label(self.model.codec.rows(data)))
+        return self.model.predict_label(data)

@@ -1,16 +1,13 @@
 """What is checked of a file before it is published, beyond the checksums of its source."""
 
-import json
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from loader.errors import IntegrityError, during
 from loader.onnx_file import external_data_locations
+from volume.labels import MAX_LABELS_SIZE, LabelsError, parse_labels
 from volume.receipt import RECEIPT, FileRecord
-
-MAX_LABELS_SIZE = 4 << 20
 
 
 def check_sha256(record: FileRecord, expected: str, setting: str) -> None:
@@ -25,7 +22,9 @@ def check_sha256(record: FileRecord, expected: str, setting: str) -> None:
 def check_labels_size(uri: str, size: int) -> None:
     """Raise `IntegrityError` when a file of `size` bytes is too large to be a label file."""
     if size > MAX_LABELS_SIZE:
-        raise IntegrityError(f"{uri} is no label file: it has {size} bytes, a label file at most {MAX_LABELS_SIZE}")
+        raise IntegrityError(
+            f"{uri} is not a label file: it has {size} bytes; a label file has at most {MAX_LABELS_SIZE}"
+        )
 
 
 def check_labels(path: Path, uri: str) -> None:
@@ -33,30 +32,9 @@ def check_labels(path: Path, uri: str) -> None:
     with during(f"cannot read {path}"):
         content = path.read_bytes()
     try:
-        _check_class_names(json.loads(content, object_pairs_hook=_unique))
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(
-            f'{uri} is no label file: expected a JSON object like {{"0": "setosa"}} ({error})'
-        ) from error
-
-
-def _check_class_names(names: object) -> None:
-    """Raise `ValueError` for what the service would refuse to start with."""
-    if not isinstance(names, dict) or not names:
-        raise ValueError("it has no entries")
-    for index in map(str, range(len(names))):
-        if index not in names:
-            raise ValueError(f'it has {len(names)} entries, but "{index}" is missing')
-        if not isinstance(names[index], str) or not names[index]:
-            raise ValueError(f'"{index}" stands for no text')
-        names[index].encode()  # half of a surrogate pair is a ValueError
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = dict(pairs)
-    if len(names) < len(pairs):
-        raise ValueError("a key stands in it twice")
-    return names
+        parse_labels(content)
+    except LabelsError as error:
+        raise IntegrityError(f"{uri} is not a label file: it {error}") from error
 
 
 def external_data(path: Path, uri: str) -> list[str]:

@@ -1,15 +1,15 @@
 """`python -m model_server`: serves in this one process, or checks whether a model can be served."""
 
 import argparse
-import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
+
+from model_server.ending import end
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -88,8 +88,7 @@ def serve(bento: str, host: str, port: int, timeout_graceful_shutdown: int) -> N
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
     # Imported only now that SIGTERM has a handler.
-    from _bentoml_impl.worker.service import main as work  # noqa: PLC0415
-
+    from model_server.adapters import bento as adapter  # noqa: PLC0415
     from model_server.observability.log import configure, fail  # noqa: PLC0415
 
     configure()
@@ -97,24 +96,15 @@ def serve(bento: str, host: str, port: int, timeout_graceful_shutdown: int) -> N
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
-        fail(f"cannot listen on {host} port {port}: {error}")
+        fail(f"cannot listen on {host} port {port}: {error}", "port-unusable")
         sys.exit(1)
-    options = {
-        "fd": listener.detach(),
-        "backlog": _BACKLOG,
-        "timeout-graceful-shutdown": timeout_graceful_shutdown,
-    }
-    work([bento, *(f"--{name}={value}" for name, value in options.items())], standalone_mode=False)
-    fail("the server ended without being told to; its log says why")
+    adapter.serve(bento, listener, timeout_graceful_shutdown)
+    fail("the server ended without being told to; its log says why", "server-ended")
     sys.exit(1)
 
 
 def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
-    # Python waits for threads, and so for inferences that outlast the time to drain.
-    killer = threading.Timer(_END_SECONDS, os._exit, [0])
-    killer.daemon = True
-    killer.start()
-    sys.exit(0)
+    end(0, _END_SECONDS)
 
 
 if __name__ == "__main__":

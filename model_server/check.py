@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from model_server.model.labels import load_labels
 from model_server.model.model import Model
 from model_server.model.model_file import ModelFile
 from model_server.model.signature import SAMPLE_PROPERTY
-from model_server.protocols.codec import encode_prediction
+from model_server.protocols.json_rows import encode_answers
 from model_server.settings import Settings
 from volume.settings import SettingsError
 
@@ -85,8 +86,7 @@ def _made_up(classifier: Classifier) -> tuple[str, ...]:
 
 def _describe(file: ModelFile, labels: Path | None, classifier: Classifier, model: Model) -> dict[str, Any]:
     signature = classifier.signature
-    body = orjson.dumps({"data": model.metadata.data_sample})
-    rows = model.codec.parse(body)
+    rows = model.spec.array(model.metadata.data_sample)
     one = model.sample_seconds
     more = None if math.isinf(model.seconds(1)) else model.seconds(2) - one  # a longer row may take any time
     receipt = file.receipt and {
@@ -105,8 +105,8 @@ def _describe(file: ModelFile, labels: Path | None, classifier: Classifier, mode
         },
         "input": {
             "name": signature.input,
-            "type": str(model.codec.dtype),
-            "shape": [signature.batch, *model.codec.row_shape],
+            "type": str(model.spec.dtype),
+            "shape": [signature.batch, *model.spec.row_shape],
         },
         "outputs": [
             {"name": output.name, "type": output.type, "shape": output.shape, "used": output.name == signature.output}
@@ -115,10 +115,10 @@ def _describe(file: ModelFile, labels: Path | None, classifier: Classifier, mode
         "labels": model.labels,
         "label_file": str(labels) if labels else None,
         "own_sample": SAMPLE_PROPERTY in signature.properties,
-        "metadata": model.metadata.model_dump(),
+        "metadata": asdict(model.metadata),
         "request": {"data": model.metadata.data_sample},
-        "predict": orjson.loads(encode_prediction(model.predict(rows))),
-        "predict_label": orjson.loads(encode_prediction(model.predict_label(rows))),
+        "predict": orjson.loads(encode_answers(model.predict(rows))),
+        "predict_label": orjson.loads(encode_answers(model.predict_label(rows))),
         "seconds": one,
         "seconds_each_more_row": more,
         "onnxruntime": ort.__version__,

@@ -25,6 +25,15 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
     request_timeout_seconds: Annotated[
         float, Meta(gt=0, le=_DAY, description="how long a request may take to arrive, and then to be answered")
     ] = 15
+    start_timeout_seconds: Annotated[
+        float, Meta(gt=0, le=_DAY, description="how long the model may take to load and to answer its first row")
+    ] = 50
+    keep_alive_seconds: Annotated[
+        float, Meta(gt=0, le=_DAY, description="how long a connection may be idle between two requests")
+    ] = 620
+    max_idle_connections: Annotated[
+        int, Meta(gt=0, description="idle connections that are kept; the oldest is closed when there are more")
+    ] = 1024
     access_log_sample_rate: Annotated[
         float, Meta(ge=0, le=1, description="the share of successful requests that are logged; errors always are")
     ] = 0

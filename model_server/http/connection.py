@@ -1,373 +1,784 @@
-"""Connections: how much of the server one may take, and for how long."""
+"""Connections: from bytes to requests and back, and how much of the server one may take, and for how long."""
 
 import asyncio
+import contextvars
 import socket
 import struct
-import sys
+from collections import deque
+from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote
 
 import httptools
-import uvicorn
-from starlette.types import Scope
-from uvicorn._types import HTTPScope
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from starlette.types import ASGIApp, Scope
 
-from model_server.http.gateway import CUT, PROBES, Gateway, busy
-from model_server.observability.observer import UNKNOWN, Header
-from model_server.protocols.codec import encode
+from model_server.http.admission import Admission, Permit
+from model_server.http.asgi import RECORD
+from model_server.http.cycle import Cycle
+from model_server.http.endpoint import INLINE_BYTES, Endpoint
+from model_server.http.errors import (
+    CLIENT_CLOSED_REQUEST,
+    Headers,
+    RequestError,
+    busy,
+    error_body,
+    no_memory,
+    stopping,
+    too_large,
+)
+from model_server.observability.observer import Observer, RequestRecord
 from model_server.settings import Settings
 
+if TYPE_CHECKING:
+    from model_server.prediction.runner import Job
+
 _MAX_HEAD_BYTES = 64 * 1024
-_CHUNKED_BYTES = 8  # a body in chunks of one byte takes six times its size, and extensions and trailers take some
-_SWEEP_SECONDS = 0.5
-_LINGER_SECONDS = 1
-_ACCEPTED_AT_ONCE = 16
-_OF_UPGRADES = frozenset({b"connection", b"upgrade", b"http2-settings"})
-_PATIENCE_SECONDS = 2  # the gateway's own timeout comes first, with an answer
 _MAX_PARSED_BYTES = 2048  # parsed at once: at most a few dozen requests, and all of an ordinary one
+_MAX_DISCARDED_BYTES = 64 * 1024
+_CHUNKED_BYTES = 8  # a body in chunks of one byte takes six times its size, and extensions and trailers take some
+_MAX_LENGTH_DIGITS = 18
 _HEAD_END = b"\r\n\r\n"
 _MIN_BYTES_PER_SECOND = 64 * 1024
+_SWEEP_SECONDS = 0.5
+_LINGER_SECONDS = 1
 _RESET = struct.pack("ii", 1, 0)
+_NOT_IN_TRAILERS = frozenset({b"connection", b"content-length", b"host", b"transfer-encoding", b"upgrade"})
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
-class Server(uvicorn.Server):
-    """uvicorn with more than one listener on its socket.
-
-    libuv accepts one connection a listener before it reads from all that are there: under full load, new ones, those of
-    probes too, would wait for seconds.
-    """
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and start to serve."""
-        await super().startup([one.dup() for one in sockets or () for _ in range(_ACCEPTED_AT_ONCE)])
-
-
-class _MeteredTransport:
-    """A transport that counts the bytes written to it.
+class Host(Protocol):
+    """The server that connections belong to.
 
     Attributes:
-        sent: bytes that have left this process; the kernel or the client has them.
+        app: answers what is not answered from the bytes of a connection.
+        connections: all that are open; each adds and removes itself.
+        tasks: those that run the application.
+        root_path: the path that the application is mounted at.
+        state: what the application's lifespan has left for its requests.
     """
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._written = 0
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (any attribute of a transport)
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Write the bytes."""
-        self._written += len(data)
-        self._transport.write(data)
+    app: ASGIApp
+    connections: set[Any]
+    tasks: set[asyncio.Task[None]]
+    root_path: str
+    state: dict[str, Any]
 
     @property
-    def sent(self) -> int:
-        return self._written - self._transport.get_write_buffer_size()
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """Headers of every response; another list when they have changed."""
+
+    def websocket(self) -> asyncio.Protocol | None:
+        """Return a protocol for a connection that asks for a WebSocket; None if there is none."""
 
 
-class _FlowControl(FlowControl):
-    """uvicorn's flow control, which resumes reading after every answer, except while requests are waiting.
+class Head:
+    """The head of a request.
 
     Attributes:
-        is_held: whether reading stays paused.
+        method: its method; empty for bytes that are not a request.
+        url: what is asked for.
+        version: "1.1" or "1.0".
+        headers: all headers in their order, the names in lower case.
+        by_name: the headers by their names.
+        is_last: whether the connection closes after the answer.
+        wants_continue: whether the client waits to be asked for the body.
     """
 
-    is_held = False
+    __slots__ = ("by_name", "headers", "is_last", "method", "url", "version", "wants_continue")
 
-    def resume_reading(self) -> None:
-        if not self.is_held:
-            super().resume_reading()
+    def __init__(self, method: bytes, url: bytes, version: str, headers: Headers, *, is_last: bool) -> None:
+        self.method = method
+        self.url = url
+        self.version = version
+        self.headers = headers
+        self.by_name = dict(headers)
+        self.is_last = is_last
+        self.wants_continue = version == "1.1" and self.by_name.get(b"expect", b"").lower() == b"100-continue"
 
 
-class Connection(HttpToolsProtocol):
-    """uvicorn's protocol with the bounds that it lacks: on time, on the head of a request, and on requests in flight.
+class _Exchange:
+    """A request and what is known of its answer."""
 
-    One sweep checks all connections twice a second, so that a request needs no timer. Bytes are parsed a request at a
-    time: what a client sends ahead of the answers waits unparsed, and nothing more is read meanwhile.
+    __slots__ = (
+        "body",
+        "cycle",
+        "endpoint",
+        "head",
+        "is_answered",
+        "is_received",
+        "job",
+        "permit",
+        "record",
+        "refusal",
+    )
+
+    def __init__(self, head: Head, record: RequestRecord, endpoint: Endpoint | None = None) -> None:
+        self.head = head
+        self.record = record
+        self.endpoint = endpoint
+        self.body: bytes | bytearray = b""
+        self.permit: Permit | None = None
+        self.job: Job | asyncio.Task[None] | None = None
+        self.cycle: Cycle | None = None
+        self.refusal: RequestError | None = None
+        self.is_received = False
+        self.is_answered = False
+
+
+class Connections:
+    """What all connections of a server share; it closes those that are idle or late.
+
+    One sweep checks all of them twice a second, so that a request needs no timer.
 
     Args:
-        gateway: knows how many requests are in flight, and counts those that it never sees.
-        settings: say how long a request may take.
-        options: uvicorn's own arguments.
+        endpoints: what answers predictions from the bytes of a connection, by the request's target.
+        observer: names, counts and logs requests.
+        admission: says how many requests may be in flight.
+        settings: say how long and how large a request may be, and how long and how many connections may be idle.
     """
 
-    _sweeping = False
+    def __init__(
+        self, endpoints: Mapping[bytes, Endpoint], observer: Observer, admission: Admission, settings: Settings
+    ) -> None:
+        self.endpoints = endpoints
+        self.observer = observer
+        self.admission = admission
+        self.timeout = settings.request_timeout_seconds
+        self.idle: dict[Connection, None] = {}  # the one that has been idle longest comes first
+        self._idle_seconds = settings.keep_alive_seconds
+        self._max_idle = settings.max_idle_connections
+        self._all: set[Connection] = set()
+        self._default_headers: object = None
+        self._ok = b""
 
-    def __init__(self, gateway: Gateway, settings: Settings, **options: Any) -> None:  # noqa: ANN401 (uvicorn's)
-        super().__init__(**options)
-        self._gateway = gateway
-        self._timeout = settings.request_timeout_seconds
-        self._max_sent = _CHUNKED_BYTES * (settings.max_body_bytes + _MAX_HEAD_BYTES)
-        self._since = self.loop.time()
-        self._is_in_message = False
-        self._is_in_head = False
-        self._received = 0
-        self._is_refused = False
-        self._refusal: tuple[HTTPStatus, str] | None = None
-        self.ws_protocol_class = None
-        self._asks_upgrade = False
-        self._upgrade_ends = 0
-        self._waiting = b""
+    def ok(self, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+        """Return the head of an answer with status 200 in JSON, up to the value of its Content-Length."""
+        if default_headers is not self._default_headers:
+            self._default_headers = default_headers
+            lines = (b"HTTP/1.1 200 OK", *(b"%b: %b" % header for header in default_headers))
+            self._ok = b"\r\n".join((*lines, b"content-type: application/json", b"content-length: "))
+        return self._ok
+
+    def add(self, connection: "Connection") -> None:
+        """Watch a connection."""
+        if not self._all:
+            self._sweep_later()
+        self._all.add(connection)
+
+    def remove(self, connection: "Connection") -> None:
+        """Forget a connection."""
+        self._all.discard(connection)
+        self.idle.pop(connection, None)
+
+    def rest(self, connection: "Connection") -> None:
+        """Take note that a connection is idle, and close the oldest that is, if there are too many."""
+        self.idle[connection] = None
+        if len(self.idle) > self._max_idle:
+            next(iter(self.idle)).close()
+
+    def _sweep_later(self) -> None:
+        asyncio.get_running_loop().call_later(min(_SWEEP_SECONDS, self.timeout / 4), self._sweep)
+
+    def _sweep(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection in list(self._all):
+            connection.check_time(now, self.timeout, self._idle_seconds)
+        if self._all:
+            self._sweep_later()
+
+
+class Connection(asyncio.Protocol):
+    """One connection. It has one request at a time answered.
+
+    Bytes are parsed a request at a time: what a client sends ahead of the answers waits unparsed, and nothing more is
+    read meanwhile. Predictions are answered where the last byte of their body arrives, without ASGI in between.
+
+    Args:
+        shared: what all connections share.
+        host: the server that they belong to.
+    """
+
+    def __init__(self, shared: Connections, host: Host) -> None:
+        self._shared = shared
+        self._host = host
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        self._since = self._loop.time()  # the state that it is in began
+        # What comes in.
+        self._parser = httptools.HttpRequestParser(self)
+        self._waiting = b""  # what is for later requests
         self._parsed = 0  # bytes of those
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._is_in_head = False
+        self._received = 0  # bytes of the head or of the body that is being received, as they were sent
+        self._body_size = 0
+        self._length: int | None = None  # of the body, where the head says it
+        self._incoming: _Exchange | None = None
+        self._refusal: RequestError | None = None  # why the parser was stopped
+        self._upgrades = False
+        # What goes out.
+        self._current: _Exchange | None = None
+        self._queue: deque[_Exchange] = deque()
+        self._has_asked = False
+        self._is_ending = False  # nothing that comes in matters any more
+        self._is_held = False
+        self._is_scheduled = False
+        self._is_body_full = False
+        self._is_reading_paused = False
+        self._writable: asyncio.Event | None = None  # while the client takes nothing
+        self._written = 0
         self._unread_since: float | None = None
-        self._sent = 0  # bytes, by then
+        self._taken = 0  # bytes, by then
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Watch the connection."""
-        self._metered = _MeteredTransport(transport)
-        super().connection_made(cast("asyncio.Transport", self._metered))
-        self.flow = self._flow = _FlowControl(transport)
-        if not Connection._sweeping:
-            Connection._sweeping = True
-            self._sweep_soon()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")  # noqa: S101 (for mypy)
+        self.transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._host.connections.add(self)
+        self._shared.add(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Drop the requests that nobody waits for any more."""
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
+        """Drop what nobody waits for any more."""
+        self._host.connections.discard(self)
+        self._shared.remove(self)
+        self._is_ending = True
         self._waiting = b""
-        super().connection_lost(exc)
+        self._queue.clear()
+        self.resume_writing()
+        exchange, self._current = self._current, None
+        if exchange is None or exchange.is_answered:
+            return
+        if exchange.cycle:
+            exchange.cycle.disconnect()
+            return
+        self._settle(exchange)
+        self._shared.observer.observe(exchange.record, CLIENT_CLOSED_REQUEST)
+
+    def shutdown(self) -> None:
+        """Close once the current request is answered; uvicorn calls this when it stops."""
+        if self._current is None:
+            self.transport.close()
+        else:
+            self._current.head.is_last = True
+
+    def cancel(self) -> None:
+        """Answer the current prediction with an error: the time to drain is over."""
+        exchange = self._current
+        if exchange and exchange.job and exchange.endpoint and not exchange.is_answered:
+            exchange.job.cancel()
+            exchange.endpoint.fail(exchange.record, stopping(), partial(self._respond, exchange))
+
+    def close(self) -> None:
+        """Close, when what is written has been sent."""
+        self._shared.idle.pop(self, None)
+        self._is_ending = True
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Parse the bytes, or keep those that are for later requests than the current one."""
-        if self._is_refused:
+        """Parse the bytes, or keep those that are for later requests."""
+        if self._is_ending:
             return
-        if len(data) <= _MAX_PARSED_BYTES and not self._waiting:
+        self._shared.idle.pop(self, None)
+        if len(data) <= _MAX_PARSED_BYTES and not self._waiting and self._takes_bytes():
             self._parse(data)
-            if self.pipeline:
-                self._hold()
+            if self._queue or self._waiting:
+                self._parse_waiting()
         else:
             self._waiting = self._waiting[self._parsed :] + data
             self._parsed = 0
             self._parse_waiting()
 
+    def pause_writing(self) -> None:
+        """Wait with further answers: the client does not take what is written."""
+        self._writable = asyncio.Event()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        if self._writable:
+            self._writable.set()
+            self._writable = None
+            if self._is_held:
+                self._parse_later()
+
+    def _takes_bytes(self) -> bool:
+        """Return whether bytes are for the current request, or it is time for the next one."""
+        return (self._current is None or not self._current.is_received) and not self._queue and not self._writable
+
+    def _parse_later(self) -> None:
+        """Parse what waits after other connections have had their turn."""
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            # Not in the context of the request before, which would be kept as long as requests follow each other.
+            self._loop.call_soon(self._parse_waiting, context=self._context)
+
     def _parse_waiting(self) -> None:
-        """Parse up to the end of the next request; the one after it has to wait for the answer."""
-        while self._waiting and not self._is_refused and not self.transport.is_closing() and self._takes_bytes():
+        """Begin the next request, or parse up to its end."""
+        self._is_scheduled = False
+        if self._queue and self._current is None and not self._writable:
+            self._begin(self._queue.popleft())
+        while self._waiting and not self._is_ending and self._takes_bytes():
             start = self._parsed
             end = start + _MAX_PARSED_BYTES
-            if not self._is_in_message or self._is_in_head:
+            if self._incoming is None:
                 # The tail of the last piece may have the beginning of this mark.
                 found = self._waiting.find(_HEAD_END, max(0, start - len(_HEAD_END) + 1), end)
                 end = end if found < 0 else found + len(_HEAD_END)
+            elif self._length is not None:
+                end = start + self._length - self._body_size
             self._parsed = end
             piece = self._waiting[start:end]
             if end >= len(self._waiting):
                 self._waiting = b""
             self._parse(piece)
-        if self._is_refused or self.transport.is_closing():
+            if self._current is None:
+                break  # one was answered
+        if self._is_ending:
             self._waiting = b""
-        if self._waiting or self.pipeline:
-            self._hold()
-        elif self._flow.is_held:
-            self._flow.is_held = False
-            self._flow.resume_reading()
+        elif self._current is None and (self._queue or self._waiting) and not self._writable:
+            self._parse_later()
+        self._hold(is_held=bool(self._waiting or self._queue))
 
-    def _takes_bytes(self) -> bool:
-        """Return whether the current request is incomplete or answered."""
-        return not self.pipeline and (self._is_in_message or not self.cycle or self.cycle.response_complete)
+    def _hold(self, *, is_held: bool) -> None:
+        if is_held and not self._is_held:
+            self._shared.observer.metrics.observe_hold()
+        self._is_held = is_held
+        self._update_reading()
 
-    def _hold(self) -> None:
-        if not self._flow.is_held:
-            self._flow.is_held = True
-            self._flow.pause_reading()
-            self._gateway.observer.telemetry.observe_hold()
+    def read_body(self) -> None:
+        """Read on, after a body that was not asked for had filled its buffer."""
+        self._is_body_full = False
+        self._update_reading()
+
+    def _update_reading(self) -> None:
+        is_paused = self._is_held or self._is_body_full
+        if is_paused != self._is_reading_paused and not self.transport.is_closing():
+            self._is_reading_paused = is_paused
+            if is_paused:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
 
     def _parse(self, data: bytes) -> None:
-        """Parse the bytes, unless the head or what follows it has no end."""
         self._received += len(data)
-        super().data_received(data)
-        if self._asks_upgrade:
-            self._read_without_upgrade(data[self._upgrade_ends :])
-        if self._is_in_message and self._received > (_MAX_HEAD_BYTES if self._is_in_head else self._max_sent):
-            self._refuse(*(_long_head() if self._is_in_head else _endless()))
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            if self._refusal is None:
+                is_short = isinstance(error.__context__, MemoryError)  # of a callback
+                self._refusal = no_memory() if is_short else _invalid("The request is not valid HTTP/1.1.")
+            self._stop(self._refusal)
+            return
+        if self._is_in_head:
+            if self._received > _MAX_HEAD_BYTES + _MAX_PARSED_BYTES:
+                self._stop(_long_head())
+        elif self._incoming and self._received > _CHUNKED_BYTES * (self._body_size + _MAX_HEAD_BYTES):
+            self._stop(
+                RequestError(
+                    "The body takes far more bytes than it holds.",
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    (),
+                    "body-padded",
+                )
+            )
 
     def on_message_begin(self) -> None:
-        """Note when a request begins."""
-        super().on_message_begin()
-        self._since = self.loop.time()
-        self._is_in_message = self._is_in_head = True
+        """Begin a head."""
+        self._since = self._loop.time()
+        self._has_asked = self._is_in_head = True
+        self._url = b""
+        self._headers = []
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; trailers are left out."""
+        name = name.lower()
+        if self._is_in_head:
+            self._headers.append((name, value))
+        elif name in _NOT_IN_TRAILERS:
+            raise self._refused(_invalid(f"The trailer {name.decode()!r} belongs into the head."))
 
     def on_headers_complete(self) -> None:
-        """Start to answer, unless the head is too large."""
-        if self._received > _MAX_HEAD_BYTES:
-            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-            if size > _MAX_HEAD_BYTES:
-                self._refusal = _long_head()
-                raise ValueError("the head is too large")  # has the parser stop, and uvicorn call `send_400_response`
-        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
-            if self._asks_upgrade:
-                raise ValueError("another upgrade is asked for before this one is answered")
-            self._asks_upgrade = True
+        """Begin to answer, if it is the request's turn."""
+        method = self._parser.get_method()
+        version = self._parser.get_http_version()
+        if self._parser.should_upgrade() and method != b"CONNECT" and version == "1.1":
+            if self._upgrades:
+                raise self._refused(_invalid("The request asks for two upgrades."))
+            self._upgrades = True
             return
-        super().on_headers_complete()
+        head = Head(method, self._url, version, self._headers, is_last=not self._parser.should_keep_alive())
+        if version != "1.1":
+            head.is_last = True
+        self._check(head)
         self._is_in_head = False
-        self._received = 0
+        self._received = self._body_size = 0
+        length = head.by_name.get(b"content-length")
+        self._length = None if length is None else int(length)
+        endpoint = self._shared.endpoints.get(self._url) if method == b"POST" else None
+        path = endpoint.method.route if endpoint else ""
+        if endpoint is None:
+            try:
+                path = unquote(httptools.parse_url(self._url).path.decode("ascii"))
+            except (httptools.HttpParserInvalidURLError, AttributeError, UnicodeDecodeError):
+                raise self._refused(_invalid("The request's target is not a valid URL.")) from None
+        record = self._shared.observer.begin(method.decode(), path, head.by_name)
+        self._incoming = exchange = _Exchange(head, record, endpoint)
+        if endpoint:
+            duplicates = self._headers if len(head.by_name) < len(self._headers) else ()
+            exchange.refusal = endpoint.refusal(head.by_name, duplicates)
+        if self._current is None:
+            self._begin(exchange)
+        else:
+            self._queue.append(exchange)
+
+    def on_body(self, data: bytes) -> None:
+        """Take a part of the body."""
+        exchange = self._incoming
+        if exchange is None:
+            return
+        self._body_size += len(data)
+        if exchange.is_answered:
+            return
+        if exchange.cycle:
+            if not exchange.cycle.feed(data):
+                self._is_body_full = True
+                self._update_reading()
+            return
+        if not exchange.body:
+            exchange.body = data
+        else:
+            if isinstance(exchange.body, bytes):
+                exchange.body = bytearray(exchange.body)
+            exchange.body += data
+        if exchange.endpoint and self._body_size > INLINE_BYTES:
+            self._bound(exchange, exchange.endpoint, len(data))
 
     def on_message_complete(self) -> None:
-        """Note when the request is here."""
-        if self._asks_upgrade and self.parser.should_upgrade():
+        """Answer a prediction, now that it is here."""
+        exchange, self._incoming = self._incoming, None
+        if exchange is None:
             return
-        self._is_in_message = False
-        self._since = self.loop.time()
+        exchange.is_received = True
         self._received = 0
-        super().on_message_complete()
+        if exchange.is_answered:
+            self._rest(exchange)
+        elif exchange.cycle:
+            exchange.cycle.finish_body()
+        elif exchange is self._current and exchange.endpoint:
+            self._predict(exchange, exchange.endpoint)
 
-    def on_response_complete(self) -> None:
-        """Note when the answer was written; the client still has to read it."""
-        if not self._is_in_message and not self._is_refused:
-            self._since = self.loop.time()
-        super().on_response_complete()
-        if self._flow.is_held:
-            self.loop.call_soon(self._parse_waiting)  # later, so that other connections have their turn
+    def _check(self, head: Head) -> None:
+        if head.version not in ("1.1", "1.0"):
+            detail = f"HTTP {head.version} is not supported; expected HTTP/1.1."
+            raise self._refused(RequestError(detail, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, code="http-version"))
+        size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+        if size > _MAX_HEAD_BYTES:
+            raise self._refused(_long_head())
+        hosts = sum(name == b"host" for name, _ in self._headers)
+        if hosts > 1 or (hosts == 0 and head.version == "1.1"):
+            raise self._refused(_invalid(f"The request has {hosts} Host headers; expected one."))
+        if len(head.by_name.get(b"content-length", b"")) > _MAX_LENGTH_DIGITS:
+            raise self._refused(_invalid("The Content-Length has too many digits."))
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's sentence)
-        """Answer what is not HTTP, in place of uvicorn's plain text."""
-        error = sys.exception()
-        if error and isinstance(error.__context__, MemoryError):  # of a callback of the parser
-            self._refusal = HTTPStatus.SERVICE_UNAVAILABLE, "The server has no memory for this request."
-        self._refuse(*(self._refusal or (HTTPStatus.BAD_REQUEST, "The request is not valid HTTP/1.1.")))
+    def _refused(self, error: RequestError) -> ValueError:
+        """Return what stops the parser when it is raised in one of its callbacks, and keep why."""
+        self._refusal = error
+        return ValueError(error.detail)
 
-    def _unsupported_upgrade_warning(self) -> None:
-        error = sys.exception()
-        if isinstance(error, httptools.HttpParserUpgrade):
-            self._upgrade_ends = error.args[0]
+    def _begin(self, exchange: _Exchange) -> None:
+        """Begin to answer a request, the whole of which may not be here yet."""
+        self._current = exchange
+        if exchange.refusal:
+            self._refuse(exchange, exchange.refusal)
+        elif exchange.endpoint is None:
+            self._run_application(exchange)
+        elif exchange.is_received:
+            self._predict(exchange, exchange.endpoint)
+        else:
+            exchange.permit = self._shared.admission.try_acquire()
+            if exchange.permit is None:
+                self._refuse(exchange, busy())
+            else:
+                exchange.permit.pause()
+                self.send_continue(exchange.head)
 
-    def _read_without_upgrade(self, rest: bytes) -> None:
-        """Read a request as if it had not asked for another protocol, which a server may do (RFC 9110, section 7.8).
-
-        The parser would leave out its body. Clients that would rather speak HTTP/2 ask for that with any request.
-        """
-        kept = [b"%b: %b\r\n" % header for header in self.headers if header[0] not in _OF_UPGRADES]
-        version = self.parser.get_http_version().encode()
-        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self._received = len(rest)
-        super().data_received(b"".join([line, *kept, b"\r\n", rest]))
-        self._asks_upgrade = False
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 (uvicorn's own kind)
-        if self._is_refused:
+    def _predict(self, exchange: _Exchange, endpoint: Endpoint) -> None:
+        permit = exchange.permit
+        if permit is None:
+            permit = exchange.permit = self._shared.admission.try_acquire()
+        if permit is None or not permit.resume():
+            self._refuse(exchange, busy())
             return
-        gateway = self._gateway
-        takes_place = cycle.scope["path"] not in PROBES
-        # One of several in the pipeline is refused by the gateway: here, each would end in the start of the next.
-        if takes_place and gateway.is_full and not self.pipeline:
+        exchange.record.restart()
+        exchange.job = endpoint.answer(exchange.record, bytes(exchange.body), partial(self._respond, exchange))
+        exchange.body = b""
+
+    def _bound(self, exchange: _Exchange, endpoint: Endpoint, size: int) -> None:
+        """Refuse a body that is too large, or would be one too many."""
+        if self._body_size > endpoint.max_body_bytes:
+            refusal = too_large(endpoint.max_body_bytes)
+        elif exchange.permit is None or exchange.permit.hold(size):
+            return
+        else:
             refusal = busy()
-            cycle.response_started = cycle.response_complete = True
-            request_id = self._observe(cycle.scope, refusal.status)
-            self._write(
-                refusal.status,
-                refusal.detail,
-                request_id,
-                *refusal.headers,
-                # A client that waits to be asked for the body may send it, or the next request.
-                close=not cycle.keep_alive or cycle.waiting_for_100_continue,
-                method=cycle.scope["method"],
-            )
-            self.on_response_complete()
+        exchange.body = b""
+        if exchange is self._current:
+            self._refuse(exchange, refusal)
+        else:
+            exchange.refusal = refusal
+
+    def _run_application(self, exchange: _Exchange) -> None:
+        url = httptools.parse_url(self._url if exchange is self._incoming else exchange.head.url)
+        path = unquote(url.path.decode("ascii"))
+        scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": exchange.head.version,
+            "method": exchange.head.method.decode(),
+            "scheme": "https" if self.transport.get_extra_info("sslcontext") else "http",
+            "path": self._host.root_path + path,
+            "raw_path": self._host.root_path.encode("ascii") + url.path,
+            "query_string": url.query or b"",
+            "root_path": self._host.root_path,
+            "headers": exchange.head.headers,
+            "client": _address(self.transport.get_extra_info("peername")),
+            "server": _address(self.transport.get_extra_info("sockname")),
+            "state": dict(self._host.state),
+            RECORD: exchange.record,
+        }
+        exchange.cycle = cycle = Cycle(self, exchange.head, scope, exchange.record)
+        if exchange.body:
+            cycle.feed(bytes(exchange.body))
+            exchange.body = b""
+        if exchange.is_received:
+            cycle.finish_body()
+        task = self._loop.create_task(cycle.run(self._host.app))
+        self._host.tasks.add(task)
+        task.add_done_callback(self._host.tasks.discard)
+
+    def send_continue(self, head: Head) -> None:
+        """Ask for the body, if the client waits for that."""
+        if head.wants_continue:
+            head.wants_continue = False
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def write(self, data: bytes) -> None:
+        """Write bytes."""
+        self._written += len(data)
+        self.transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the client takes what is written."""
+        if self._writable:
+            await self._writable.wait()
+
+    def write_head(self, head: Head, status: int, lines: list[bytes]) -> None:
+        """Write the head of a response that an application gives."""
+        if head.wants_continue:
+            head.is_last = True  # the client may send the body, or the next request
+        default = (b"%b: %b" % header for header in self._host.default_headers)
+        close = (b"connection: close",) if head.is_last else ()
+        line = b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b""))
+        self.write(b"\r\n".join((line, *default, *lines, *close, b"", b"")))
+
+    def finish(self, cycle: Cycle) -> None:
+        """Take note that an application has answered."""
+        if self._current and self._current.cycle is cycle:
+            self._finish(self._current)
+
+    def abandon(self, cycle: Cycle) -> None:
+        """Take note that an application has ended without an answer, or in the middle of one."""
+        if self._current and self._current.cycle is cycle and not self._current.is_answered:
+            self.transport.abort() if cycle.is_started else self.transport.close()
+
+    def _respond(self, exchange: _Exchange, status: int, body: bytes, headers: Headers) -> None:
+        """Answer, without any application."""
+        if self.transport.is_closing():
             return
-        gateway.in_flight += takes_place
-        super()._start_asgi_task(cycle, app)
+        head, record = exchange.head, exchange.record
+        self._settle(exchange)
+        if status == HTTPStatus.OK and not head.is_last:
+            ok = self._shared.ok(self._host.default_headers)
+            self.write(b"%b%d\r\nx-request-id: %b\r\n\r\n%b" % (ok, len(body), record.request_id, body))
+        else:
+            lines = [
+                b"content-type: application/json",
+                b"content-length: %d" % len(body),
+                b"x-request-id: %b" % record.request_id,
+                *(b"%b: %b" % header for header in headers),
+            ]
+            self.write_head(head, status, lines)
+            if head.method != b"HEAD":
+                self.write(body)
+        self._shared.observer.observe(record, status)
+        self._finish(exchange)
 
-    def _refuse(self, status: HTTPStatus, detail: str) -> None:
-        """Answer what is no whole request, and close once what came before it is answered."""
-        if self._is_refused:
-            return
-        cycle = self.cycle
-        if self._is_in_message and not self._is_in_head:
-            if cycle.response_complete:
-                self._linger()
-            elif cycle.response_started:
-                self.transport.close()
-            elif CUT not in cycle.scope:
-                cycle.scope[CUT] = True  # type: ignore[literal-required]
-                cycle.disconnected = True
-                cycle.message_event.set()
-                request_id = self._observe(cycle.scope, status)
-                if not self.pipeline:  # else another is answered before it, and then there is nothing to say
-                    self._write(status, detail, request_id, close=True)
-        elif cycle and not cycle.response_complete:
-            cycle.keep_alive = False
-        elif not self.transport.is_closing():
-            self._write(status, detail, self._observe({**UNKNOWN}, status), close=True)
+    def _refuse(self, exchange: _Exchange, error: RequestError) -> None:
+        """Answer with an error; what comes of the body is left out, or ends the connection if that is much."""
+        if not exchange.is_received and (self._length is None or self._length > _MAX_DISCARDED_BYTES):
+            exchange.head.is_last = True
+        exchange.record.code, exchange.record.reason = error.code, error.reason
+        self._respond(exchange, error.status, error_body(error.detail), error.headers)
 
-    def _observe(self, scope: Scope | HTTPScope, status: int) -> Header:
-        """Have a refusal counted and logged, and return the header that names the request."""
-        observer = self._gateway.observer
-        request = cast("Scope", scope)
-        observer.observe(request, status, self.loop.time() - self._since)
-        return observer.name(request)
-
-    def _write(self, status: int, detail: str, *headers: Header, close: bool, method: str = "") -> None:
-        body = encode({"detail": detail})
-        lines = [
-            b"HTTP/1.1 %d %b" % (status, HTTPStatus(status).phrase.encode()),
-            b"content-type: application/json",
-            b"content-length: %d" % len(body),
-            *(b"%b: %b" % header for header in headers),
-            *([b"connection: close"] if close else []),
-        ]
-        self.transport.write(b"\r\n".join([*lines, b"", b"" if method == "HEAD" else body]))
-        if close:
+    def _stop(self, error: RequestError) -> None:
+        """Answer what is not a whole request, once what came before it is answered, and close."""
+        self._waiting = b""
+        exchange, self._incoming = self._incoming, None
+        if exchange is None:
+            head = Head(b"", b"", "1.1", (), is_last=True)
+            exchange = _Exchange(head, self._shared.observer.begin())
+        exchange.head.is_last = True
+        exchange.refusal = error
+        if self._current is None:
+            self._begin(exchange)
+        elif exchange is not self._current:
+            self._queue.append(exchange)
+            self._is_in_head = False
+        elif exchange.is_answered or (exchange.cycle and exchange.cycle.is_started):
             self._linger()
+        else:
+            if exchange.cycle:
+                exchange.cycle.disconnect(is_cut=True)
+            self._refuse(exchange, error)
+
+    def _settle(self, exchange: _Exchange) -> None:
+        """Give back what a request has taken."""
+        if exchange.permit:
+            exchange.permit.release()
+        if exchange.job:
+            exchange.job.cancel()
+
+    def _finish(self, exchange: _Exchange) -> None:
+        """Go on after an answer."""
+        exchange.is_answered = True
+        if not exchange.is_received and exchange.head.is_last:
+            self._linger()
+        elif exchange.is_received:
+            self._rest(exchange)
+
+    def _rest(self, exchange: _Exchange) -> None:
+        """Begin the next request, or wait for it."""
+        self._current = None
+        if exchange.head.is_last:
+            self.close()
+            return
+        self._since = self._loop.time()
+        self._is_body_full = False
+        if self._queue or self._waiting:
+            self._parse_later()
+        elif self._is_held:
+            self._hold(is_held=False)
+        if not self._is_in_head and not self._queue and not self._waiting:
+            self._shared.rest(self)
 
     def _linger(self) -> None:
         """Say that this is the end, and close soon.
 
         To close with bytes unread would reset the connection, maybe before the client has read the answer.
         """
-        self._is_refused = True
-        self._since = self.loop.time() - self._timeout + _LINGER_SECONDS
-        self.transport.write_eof()
+        self._is_ending = True
+        self._since = self._loop.time()
+        if self._is_reading_paused:
+            self._is_held = self._is_body_full = False
+            self._update_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
 
-    def _sweep_soon(self) -> None:
-        self.loop.call_later(min(_SWEEP_SECONDS, self._timeout / 4), self._sweep)
+    def check_time(self, now: float, timeout: float, idle_seconds: float) -> None:
+        """End the connection if it is late.
 
-    def _sweep(self) -> None:
-        now = self.loop.time()
-        for connection in list(self.connections):
-            if isinstance(connection, Connection):
-                connection._check_time(now)
-        Connection._sweeping = bool(self.connections)
-        if self.connections:
-            self._sweep_soon()
-
-    def _check_time(self, now: float) -> None:
-        if self._is_refused or not self._metered.get_write_buffer_size():
-            self._unread_since = None
-            if now - self._since > self._timeout:
-                self._end_if_late(now - self._since)
-        elif self._unread_since is None or (
-            self._metered.sent - self._sent >= _MIN_BYTES_PER_SECOND * (now - self._unread_since)
-        ):
-            self._unread_since = now
-            self._sent = self._metered.sent
-        elif now - self._unread_since > self._timeout:
-            self._gateway.observer.observe_unread(now - self._unread_since)
+        Args:
+            now: the time, by the event loop's clock.
+            timeout: seconds that a request may take to arrive, and a client to read.
+            idle_seconds: how long the connection may be idle.
+        """
+        seconds = now - self._since
+        if self._is_unread(now, timeout):
+            self._shared.observer.observe_unread(timeout)
             # With a reset: else the kernel would keep offering what it has.
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
+        elif self._is_ending:
+            if seconds > _LINGER_SECONDS and not self.transport.get_write_buffer_size():
+                self.transport.abort()
+        elif self._incoming or self._is_in_head:
+            if seconds > timeout:
+                detail = f"The request was not here within {timeout:g} seconds."
+                self._stop(RequestError(detail, HTTPStatus.REQUEST_TIMEOUT, code="request-timeout"))
+        elif self._current is None and seconds > (idle_seconds if self._has_asked else timeout):
+            self.close()
 
-    def _end_if_late(self, seconds: float) -> None:
-        is_answering = self.cycle and not self.cycle.response_complete
-        is_stuck = is_answering and seconds > self._timeout + _PATIENCE_SECONDS
-        if is_stuck or self._is_refused or self.transport.is_closing():
-            self.transport.abort()
-        elif self._is_in_message:
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"The request was not here within {self._timeout:g} seconds.")
-        elif not is_answering and not self.timeout_keep_alive_task:
-            self.transport.close()  # it has never asked
+    def _is_unread(self, now: float, timeout: float) -> bool:
+        """Return whether the client has read less than 64 KiB per second of what was written for that long."""
+        size = self.transport.get_write_buffer_size()
+        taken = self._written - size
+        if not size:
+            self._unread_since = None
+        elif self._unread_since is None or taken - self._taken >= _MIN_BYTES_PER_SECOND * (now - self._unread_since):
+            self._unread_since = now
+            self._taken = taken
+        elif now - self._unread_since > timeout:
+            return True
+        return False
+
+    def _upgrade(self, rest: bytes) -> None:
+        """Hand a WebSocket to its protocol, or read the request as if it had not asked for another one.
+
+        A server may do that (RFC 9110, section 7.8). The parser would leave out the body; clients that would rather
+        have HTTP/2 ask for it with any request.
+        """
+        method, version = self._parser.get_method(), self._parser.get_http_version()
+        by_name = dict(self._headers)
+        line = b"%b %b HTTP/%b\r\n" % (method, self._url, version.encode())
+        is_websocket = method == b"GET" and by_name.get(b"upgrade", b"").lower() == b"websocket"
+        protocol = self._host.websocket() if is_websocket and self._current is None else None
+        if protocol:
+            head = b"".join([line, *(b"%b: %b\r\n" % header for header in self._headers), b"\r\n"])
+            self._shared.remove(self)
+            self._host.connections.discard(self)
+            self._is_ending = True
+            protocol.connection_made(self.transport)
+            protocol.data_received(head + rest)
+            self.transport.set_protocol(protocol)
+            return
+        kept = [(name, value) for name, value in self._headers if name not in (b"upgrade", b"http2-settings")]
+        without = [
+            (name, b"close" if b"close" in value.lower() else b"keep-alive") if name == b"connection" else (name, value)
+            for name, value in kept
+        ]
+        self._parser = httptools.HttpRequestParser(self)
+        self._waiting = rest + self._waiting[self._parsed :]
+        self._parsed = 0
+        self._parse(b"".join([line, *(b"%b: %b\r\n" % header for header in without), b"\r\n"]))
+        self._upgrades = False
 
 
-def _long_head() -> tuple[HTTPStatus, str]:
-    return (
-        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+def _invalid(detail: str) -> RequestError:
+    return RequestError(detail, code="http-invalid")
+
+
+def _padded() -> RequestError:
+    detail = "The body takes far more bytes than it holds."
+    return RequestError(detail, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, code="body-padded")
+
+
+def _long_head() -> RequestError:
+    return RequestError(
         f"The path and the headers are larger than {_MAX_HEAD_BYTES} bytes together.",
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        code="head-too-large",
     )
 
 
-def _endless() -> tuple[HTTPStatus, str]:
-    return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body takes far more bytes than it holds."
+def _address(name: object) -> tuple[str, int] | None:
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) and len(name) > 1 else None

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime as ort
 
-from model_server.errors import RequestError, StartError
+from model_server.errors import StartError
 from model_server.model.model_file import ModelFile
 from model_server.model.remedies import remedy
+from model_server.model.rows import Array, InvalidRowsError
 from model_server.model.signature import one_line, read_signature
-from model_server.protocols.codec import Array
 
 logger = logging.getLogger("model_server")
 
@@ -29,7 +29,7 @@ class Classifier:
 
     Attributes:
         signature: how the model is called.
-        codec: reads rows of the model's input type and shape.
+        spec: type and shape of the rows that it takes.
         feature_names: what to call the values of a row; empty when the model does not say.
         sample: a row of shape (1, *row_shape) that the model has answered.
         sample_probabilities: its answer, of shape (1, classes).
@@ -43,12 +43,11 @@ class Classifier:
         try:
             self.signature = read_signature(session, labels)
         except StartError as error:
-            raise StartError(f"MODEL_FILEPATH: {file.path} {error.reason}", error.change) from error
-        # Beneath the public `run`, which checks names that never change for a tenth of a request's time.
-        self._session_run = session._sess.run
-        self._options = ort.RunOptions()
+            raise StartError(error.code, f"MODEL_FILEPATH: {file.path} {error.reason}", error.change) from error
+        self._session_run = session.run
+        self._options = ort.RunOptions()  # kept: without, ONNX Runtime makes new ones for each call
         self._outputs = [self.signature.output]
-        self.codec = self.signature.codec
+        self.spec = self.signature.spec
         self.feature_names = self.signature.feature_names
         self.sample = self.signature.sample
         self.sample_probabilities = self.probabilities(self.sample)
@@ -57,10 +56,10 @@ class Classifier:
         """Return the class probabilities of each row, of shape (N, classes) in the model's output type.
 
         Args:
-            rows: array of shape (N, *row_shape) and the codec's dtype.
+            rows: array of shape (N, *row_shape) and the model's dtype.
 
         Raises:
-            RequestError: a row has no finite answer, or a dimension that the model leaves free has a length that
+            InvalidRowsError: a row has no finite answer, or a dimension that the model leaves free has a length that
                 it does not take.
             Exception: the model failed; ONNX Runtime's errors have no other base in common.
         """
@@ -72,7 +71,9 @@ class Classifier:
         finite = np.isfinite(matrix)
         if not finite.all():
             row = int(finite.all(axis=1).argmin())
-            raise RequestError(f"The model has no finite answer to data[{row}]; expected numbers that it was made for.")
+            raise InvalidRowsError(
+                (row,), "has no finite answer from the model; expected numbers like those it was trained on"
+            )
         return matrix
 
     def _run_in_batches(self, rows: Array, batch: int) -> Array:
@@ -87,9 +88,11 @@ class Classifier:
         try:
             [value] = self._session_run(self._outputs, {self.signature.input: rows}, self._options)
         except Exception as error:
-            if None in self.codec.row_shape:
+            if None in self.spec.row_shape:
                 logger.debug("model_failed", exc_info=True)
-                raise RequestError(f"The model takes no rows of shape {rows.shape[1:]}.") from error
+                raise InvalidRowsError(
+                    (), f"has rows of shape {rows.shape[1:]}; the model takes other lengths"
+                ) from error
             raise
         matrix = self.signature.to_matrix(value)
         if len(matrix) != len(rows):
@@ -109,5 +112,7 @@ def _open_session(file: ModelFile, threads: int) -> ort.InferenceSession:
     except Exception as error:
         reason = one_line(error)
         raise StartError(
-            f"MODEL_FILEPATH: {file.path} cannot be loaded as an ONNX model: {reason}", remedy(file.content, reason)
+            "model-not-loadable",
+            f"MODEL_FILEPATH: {file.path} cannot be loaded as an ONNX model: {reason}",
+            remedy(file.content, reason),
         ) from error

@@ -1,4 +1,4 @@
-"""The model that is served: a classifier, the names of its classes, and the answers of the routes."""
+"""The model that is served: a classifier and the names of its classes."""
 
 import math
 import timeit
@@ -10,7 +10,7 @@ from model_server.model.classifier import Classifier
 from model_server.model.labels import load_labels
 from model_server.model.metadata import describe
 from model_server.model.model_file import ModelFile
-from model_server.protocols.codec import Array
+from model_server.model.rows import Array
 from model_server.settings import Settings
 
 _TRIES = 5
@@ -28,7 +28,7 @@ class Model:
         file: where the classifier came from.
 
     Attributes:
-        codec: reads the rows that the other methods take.
+        spec: type and shape of the rows that the other methods take.
         labels: name of each class by its index, as in the label file.
         name: what to call the model.
         feature_names: what to call the values of a row; empty when the model does not say.
@@ -42,7 +42,7 @@ class Model:
     def __init__(self, classifier: Classifier, labels: tuple[str, ...], file: ModelFile) -> None:
         self._classifier = classifier
         self._names = labels
-        self.codec = classifier.codec
+        self.spec = classifier.spec
         self.labels = {str(index): name for index, name in enumerate(labels)}
         self.name = file.name
         self.feature_names = classifier.feature_names
@@ -52,7 +52,7 @@ class Model:
         self.receipt = file.receipt
         self.sample_seconds, self._row_seconds = _measure(classifier)
         # A longer row than the sample may take any time.
-        self._one_seconds = math.inf if None in classifier.codec.row_shape else self.sample_seconds
+        self._one_seconds = math.inf if None in classifier.spec.row_shape else self.sample_seconds
 
     @classmethod
     def load(cls, settings: Settings) -> Self:
@@ -70,14 +70,12 @@ class Model:
         return self._one_seconds + (rows - 1) * self._row_seconds
 
     def predict(self, rows: Array) -> Array:
-        """Return the class probabilities of one row, of shape (classes,), or of N rows, of shape (N, classes)."""
-        probabilities = self._classifier.probabilities(rows)
-        return probabilities[0] if len(probabilities) == 1 else probabilities
+        """Return the class probabilities of N rows, of shape (N, classes)."""
+        return self._classifier.probabilities(rows)
 
-    def predict_label(self, rows: Array) -> str | list[str]:
-        """Return the name of the most probable class of one row, or a list with that of each row."""
-        names = [self._names[index] for index in self._classifier.probabilities(rows).argmax(axis=1)]
-        return names[0] if len(names) == 1 else names
+    def predict_label(self, rows: Array) -> list[str]:
+        """Return the name of the most probable class of each row."""
+        return [self._names[index] for index in self._classifier.probabilities(rows).argmax(axis=1)]
 
 
 def _measure(classifier: Classifier) -> tuple[float, float]:

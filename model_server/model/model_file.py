@@ -45,9 +45,10 @@ class ModelFile:
                     # Read here for the first and last time: ONNX Runtime maps the pages that this leaves in memory.
                     record.check(real.parent / record.name)
         except OSError as error:
-            raise StartError(f"MODEL_FILEPATH: cannot read {error.filename or path}: {error.strerror}") from error
+            reason = f"MODEL_FILEPATH: cannot read {error.filename or path}: {error.strerror}"
+            raise StartError("model-unreadable", reason) from error
         except ReceiptError as error:
-            raise StartError(f"MODEL_FILEPATH: {error}") from error
+            raise StartError("receipt-mismatch", f"MODEL_FILEPATH: {error}") from error
         identity = receipt.identity if receipt else hashlib.sha256(content).hexdigest()
         return cls(path, real.parent, content, identity, receipt)
 

@@ -11,7 +11,7 @@ import onnxruntime as ort
 import orjson
 
 from model_server.errors import StartError
-from model_server.protocols.codec import Array, RowCodec
+from model_server.model.rows import Array, RowSpec
 
 SAMPLE_PROPERTY = "data_sample"
 NAMES_PROPERTY = "feature_names"
@@ -52,7 +52,7 @@ class Signature:
 
     Attributes:
         input: name of its only input.
-        codec: reads rows of that input's type and shape.
+        spec: type and shape of the rows of that input.
         batch: how many rows it takes at once, or None for any number.
         output: name of the output with the probabilities.
         to_matrix: turns that output's value into an array of shape (rows, classes).
@@ -65,7 +65,7 @@ class Signature:
     """
 
     input: str
-    codec: RowCodec
+    spec: RowSpec
     batch: int | None
     output: str
     to_matrix: Reader
@@ -109,24 +109,24 @@ def read_signature(session: ort.InferenceSession, labels: Sequence[str] | None) 
         StartError: the file is no classifier, or has not as many classes as there are labels. The reason goes on
             from the file's name: "has 2 inputs ...".
     """
-    name, codec, batch = _read_input(session)
+    name, spec, batch = _read_input(session)
     meta = session.get_modelmeta()
-    own_row = _own_row(meta.custom_metadata_map, codec)
-    codec = _with_fixed_width(codec, own_row)
-    trials = list(_trials(session, name, codec, batch or 1, own_row))
+    own_row = _own_row(meta.custom_metadata_map, spec)
+    spec = _with_fixed_width(spec, own_row)
+    trials = list(_trials(session, name, spec, batch or 1, own_row))
     found = {
         output.name: candidate
         for output in session.get_outputs()
         if (candidate := _candidate(output.name, trials, labels or (), batch or 1))
     }
     if not found:
-        raise StartError(f"is no classifier: {_describe(trials[0])}", _EXPORT_PROBABILITIES)
+        raise StartError("model-not-classifier", f"is no classifier: {_describe(trials[0])}", _EXPORT_PROBABILITIES)
     output, chosen = _choose(found, None if labels is None else len(labels))
     for trial in trials:
         _check_own_label(trial, chosen.to_matrix(trial.values[output]), labels or ())
     signature = Signature(
         input=name,
-        codec=codec,
+        spec=spec,
         batch=batch,
         output=output,
         to_matrix=chosen.to_matrix,
@@ -135,7 +135,7 @@ def read_signature(session: ort.InferenceSession, labels: Sequence[str] | None) 
         outputs=session.get_outputs(),
         properties=meta.custom_metadata_map,
         producer=meta.producer_name,
-        feature_names=_feature_names(meta.custom_metadata_map, codec),
+        feature_names=_feature_names(meta.custom_metadata_map, spec),
     )
     return signature if batch or _takes_two(session, signature) else replace(signature, batch=1)
 
@@ -148,73 +148,84 @@ def one_line(error: object) -> str:
     return re.sub(r"/onnxruntime_src/\S+:\d+ .*?\)(?: const)? (?=\w)", "", text).rstrip(".")
 
 
-def _read_input(session: ort.InferenceSession) -> tuple[str, RowCodec, int | None]:
+def _read_input(session: ort.InferenceSession) -> tuple[str, RowSpec, int | None]:
     inputs = session.get_inputs()
     if len(inputs) != 1:
         names = ", ".join(f'"{found.name}"' for found in inputs) or "none"
-        raise StartError(f"has {len(inputs)} inputs ({names}); expected one tensor of rows", _EXPORT_ONE_INPUT)
+        raise StartError(
+            "model-inputs", f"has {len(inputs)} inputs ({names}); expected one tensor of rows", _EXPORT_ONE_INPUT
+        )
     [found] = inputs
     if found.type not in _INPUT_TYPES:
         raise StartError(
+            "model-input-type",
             f'takes {found.type} as its input "{found.name}"; expected a tensor of numbers',
             "make numbers of the texts before the model, and export the model alone",
         )
     if not found.shape:
         raise StartError(
-            f'declares no shape for its input "{found.name}"; expected at least a batch dimension', _EXPORT_SHAPE
+            "model-input-shape",
+            f'declares no shape for its input "{found.name}"; expected at least a batch dimension',
+            _EXPORT_SHAPE,
         )
     batch, *row_shape = (dimension if isinstance(dimension, int) else None for dimension in found.shape)
     if 0 in (batch, *row_shape):
-        raise StartError(f'declares the empty shape {found.shape} for its input "{found.name}"', _EXPORT_SHAPE)
+        raise StartError(
+            "model-input-shape", f'declares the empty shape {found.shape} for its input "{found.name}"', _EXPORT_SHAPE
+        )
     numbers = math.prod(length or 1 for length in (batch, *row_shape))
     if numbers > _MAX_NUMBERS:
         raise StartError(
-            f"takes {numbers} numbers at once, of shape {found.shape}; expected at most {_MAX_NUMBERS}", _EXPORT_SHAPE
+            "model-input-shape",
+            f"takes {numbers} numbers at once, of shape {found.shape}; expected at most {_MAX_NUMBERS}",
+            _EXPORT_SHAPE,
         )
-    return found.name, RowCodec(np.dtype(_INPUT_TYPES[found.type]), tuple(row_shape)), batch
+    return found.name, RowSpec(np.dtype(_INPUT_TYPES[found.type]), tuple(row_shape)), batch
 
 
-def _own_row(properties: Mapping[str, str], codec: RowCodec) -> Array | None:
+def _own_row(properties: Mapping[str, str], spec: RowSpec) -> Array | None:
     text = properties.get(SAMPLE_PROPERTY)
     if text is None:
         return None
     try:
-        return codec.rows(orjson.loads(text))[:1]
+        return spec.array(orjson.loads(text))[:1]
     except ValueError as error:
         raise StartError(
-            f'has a metadata property "{SAMPLE_PROPERTY}" that is no row of it: {str(error).rstrip(".")}',
-            f"make it a JSON list of one row of the shape {codec.row_shape}",
+            "model-sample",
+            f'has a metadata property "{SAMPLE_PROPERTY}" that is no row of it: {error}',
+            f"make it a JSON list of one row of the shape {spec.row_shape}",
         ) from error
 
 
-def _feature_names(properties: Mapping[str, str], codec: RowCodec) -> Sequence[str]:
+def _feature_names(properties: Mapping[str, str], spec: RowSpec) -> Sequence[str]:
     """Return the names in the file's metadata property, unless it means something else by it."""
     try:
         names = orjson.loads(properties.get(NAMES_PROPERTY, "[]"))
     except orjson.JSONDecodeError:
         return ()
-    are_names = isinstance(names, list) and codec.row_shape == (len(names),) and {str}.issuperset(map(type, names))
+    are_names = isinstance(names, list) and spec.row_shape == (len(names),) and {str}.issuperset(map(type, names))
     return names if are_names else ()
 
 
-def _with_fixed_width(codec: RowCodec, own_row: Array | None) -> RowCodec:
+def _with_fixed_width(spec: RowSpec, own_row: Array | None) -> RowSpec:
     """Fix the number of features of a float matrix; some operators read past a row that is too short."""
-    if codec.row_shape != (None,) or codec.dtype.kind != "f":
-        return codec
+    if spec.row_shape != (None,) or spec.dtype.kind != "f":
+        return spec
     if own_row is None:
         raise StartError(
+            "model-input-shape",
             "does not say how many numbers a row has",
             f'export it with a fixed number, or put a row into its metadata property "{SAMPLE_PROPERTY}"',
         )
-    return RowCodec(codec.dtype, own_row.shape[1:])
+    return RowSpec(spec.dtype, own_row.shape[1:])
 
 
 def _trials(
-    session: ort.InferenceSession, name: str, codec: RowCodec, batch: int, own_row: Array | None
+    session: ort.InferenceSession, name: str, spec: RowSpec, batch: int, own_row: Array | None
 ) -> Iterator[_Trial]:
-    shape = (1, *(dimension or 1 for dimension in codec.row_shape))
+    shape = (1, *(dimension or 1 for dimension in spec.row_shape))
     # Two rows: one that normalises divides zeros by zero, and zeros hide what only a bias makes look right.
-    made_up = [np.full(shape, value, codec.dtype) for value in (0, 1)]
+    made_up = [np.full(shape, value, spec.dtype) for value in (0, 1)]
     failure = ""
     tried = 0
     for row in made_up if own_row is None else [own_row, *made_up]:
@@ -223,6 +234,7 @@ def _trials(
         except Exception as error:
             if row is own_row:
                 raise StartError(
+                    "model-sample",
                     f'fails on the row in its property "{SAMPLE_PROPERTY}": {one_line(error)}',
                     "put a row there that it takes",
                 ) from error
@@ -232,7 +244,8 @@ def _trials(
         yield _Trial(row, dict(zip((output.name for output in session.get_outputs()), values, strict=True)))
     if not tried:
         raise StartError(
-            f"fails on a row of the shape {codec.row_shape} that it declares: {failure}",
+            "model-sample",
+            f"fails on a row of the shape {spec.row_shape} that it declares: {failure}",
             f'put a row that it takes into its metadata property "{SAMPLE_PROPERTY}"',
         )
 
@@ -259,6 +272,7 @@ def _reader(value: object, labels: Sequence[str]) -> Reader | None:
         unnamed = [f'"{name}"' for name in classes if name not in labels]
         if len(classes) == len(labels) and 0 < len(unnamed) < len(labels):
             raise StartError(
+                "labels-mismatch",
                 f"has classes that LABEL_FILEPATH calls by other names: {', '.join(unnamed)}",
                 "give the label file the model's own names",
             )
@@ -289,12 +303,14 @@ def _choose(found: Mapping[str, _Candidate], labels: int | None) -> tuple[str, _
     if not fitting:
         counts = " or ".join(str(candidate.classes) for candidate in found.values())
         raise StartError(
+            "labels-mismatch",
             f"has {counts} classes but LABEL_FILEPATH names {labels}; expected one name a class",
             "take the label file of this model, or write one with its classes in the order of their probabilities",
         )
     if len(fitting) > 1:
         names = ", ".join(f'"{output}"' for output in fitting)
         raise StartError(
+            "model-outputs",
             f"has {len(fitting)} outputs that may be the class probabilities ({names}); expected one",
             "remove the others from the outputs of its graph",
         )
@@ -311,6 +327,7 @@ def _check_own_label(trial: _Trial, matrix: Array, labels: Sequence[str]) -> Non
         # A model may prefer another class than the most probable one, but not by far.
         if matrix[0, ours] - matrix[0, labels.index(own)] > _CLEARLY:
             raise StartError(
+                "labels-mismatch",
                 f'calls a row "{own}" whose most probable class LABEL_FILEPATH calls "{labels[ours]}"; expected the '
                 "names in the order of its columns",
                 "put them in that order, for scikit-learn that of classes_",

@@ -167,9 +167,9 @@ def configure(level: LogLevel = LogLevel.INFO) -> Log:
     return log
 
 
-def fail(sentence: str) -> None:
-    """Log on standard error why this process ends, as one line."""
-    say_end("model-load-server", sentence)
+def fail(sentence: str, code: str) -> None:
+    """Log on standard error why this process ends, as one line, with a short name for the error."""
+    say_end("model-load-server", sentence, code=code)
 
 
 def _say_end_of_thread(end: threading.ExceptHookArgs) -> None:

@@ -61,7 +61,7 @@ class _Histogram:
         family.add_metric(labels, list(zip(bounds, accumulate(self._counts), strict=True)), self._sum)
 
 
-class Telemetry(Collector):
+class Metrics(Collector):
     """Counts and times requests by route and status; for one thread, so that no count needs a lock.
 
     BentoML's own middleware labels by the raw path, so that any client could grow its memory without bound.
@@ -69,8 +69,6 @@ class Telemetry(Collector):
     Args:
         service_name: the label that BentoML gives to its metrics.
         service_version: likewise.
-        model: what to say of the model that is served.
-        receipt: what its loader says of the load, if one brought it.
 
     Attributes:
         in_flight: gives the number of requests that are here and have no answer yet, and how many may be.
@@ -78,20 +76,22 @@ class Telemetry(Collector):
 
     in_flight: Callable[[], tuple[int, int]] | None = None
 
-    def __init__(
-        self, service_name: str, service_version: str, model: Mapping[str, str], receipt: Receipt | None = None
-    ) -> None:
+    def __init__(self, service_name: str, service_version: str) -> None:
         self._service = (service_name, service_version)
-        self._receipt = receipt
+        self._receipt: Receipt | None = None
         self._requests: dict[tuple[str, int], _Histogram] = {}
         self._refused = Counter(dict.fromkeys((*_REASONS.values(), UNAVAILABLE, UNREAD), 0))
         self._holds = 0
         self._rows = 0
         self._inferences = _Histogram(_INFERENCE_BUCKETS)
         self._registry = prometheus_client.CollectorRegistry()
-        prometheus_client.Info("model", "The model that is served", registry=self._registry).info(dict(model))
-        prometheus_client.ProcessCollector(registry=self._registry)
+        self._model = prometheus_client.Info("model", "The model that is served", registry=self._registry)
         self._registry.register(self)
+
+    def show_model(self, model: Mapping[str, str], receipt: Receipt | None) -> None:
+        """Show the model that is served, and what its loader says about the load, if one brought it."""
+        self._model.info(dict(model))
+        self._receipt = receipt
 
     def observe(self, endpoint: str, status: int, seconds: float, reason: str = "") -> None:
         """Count one answered request.
@@ -166,5 +166,7 @@ class Telemetry(Collector):
             yield GaugeMetricFamily("model_load_attempts", "1, and 1 for each of its retries", self._receipt.attempts)
 
     def exposition(self) -> bytes:
-        """Return all metrics in the Prometheus text format."""
-        return prometheus_client.generate_latest(self._registry)
+        """Return all metrics in the Prometheus text format, those of the process and of the user's code too."""
+        ours: bytes = prometheus_client.generate_latest(self._registry)
+        theirs: bytes = prometheus_client.generate_latest()
+        return ours + theirs

@@ -1,79 +1,94 @@
-"""What is noted of each request: its id, its numbers, and its line in the log."""
+"""What is recorded of each request: its id, its metrics and its log line."""
 
 import itertools
 import re
 import secrets
+import time
 from collections.abc import Collection, Mapping
 from http import HTTPStatus
-from typing import Any
-
-from starlette.types import Scope
 
 from model_server.observability.log import Log, logger
-from model_server.observability.metrics import UNREAD, Telemetry, reason_of
+from model_server.observability.metrics import UNREAD, Metrics, reason_of
 from volume.log import LogLevel
 
-Header = tuple[bytes, bytes]
-
-_ID = "model_server.request_id"
 _REQUEST_ID = re.compile(rb"[\w.:/+=@-]{1,128}")
 _TRACE_ID = re.compile(rb"[\da-f]{2}-(?!0{32})([\da-f]{32})-[\da-f]{16}-[\da-f]{2}")
-UNKNOWN: Mapping[str, Any] = {"path": "", "method": None, "headers": ()}  # the scope of what is no whole request
+
+
+class RequestRecord:
+    """What is known of one request.
+
+    Attributes:
+        method: its HTTP method; None for bytes that are not a request.
+        route: its path if that is a route, else "other".
+        request_id: the id that it came with, or one of our own.
+        started: when its answer began to be the server's matter, by `time.perf_counter`.
+        reason: why it was refused, where its status alone does not say so.
+        code: which error it was answered with, if that has a code.
+        is_ours: whether the body of its answer is our own, not that of BentoML or of an application of the user's.
+        is_cut: whether its connection has answered it already, with an error.
+        is_aborted: whether its client left before the whole answer was sent.
+    """
+
+    __slots__ = ("code", "is_aborted", "is_cut", "is_ours", "method", "reason", "request_id", "route", "started")
+
+    def __init__(self, method: str | None, route: str, request_id: bytes) -> None:
+        self.method = method
+        self.route = route
+        self.request_id = request_id
+        self.started = time.perf_counter()
+        self.reason = self.code = ""
+        self.is_ours = self.is_cut = self.is_aborted = False
+
+    def restart(self) -> None:
+        """Begin to count time now: what a client takes to send is not the server's time."""
+        self.started = time.perf_counter()
 
 
 class Observer:
     """Names each request, counts it, and logs it if it is an error or in the sample.
 
     Args:
-        telemetry: counts.
+        metrics: counts.
         log: gets the lines.
-        routes: paths that may stand in metrics and log; any other is "other".
         sample_rate: the share of successful requests that are logged.
 
     Attributes:
-        telemetry: as above.
+        metrics: as above.
+        routes: paths that may be in metrics and logs; any other is "other".
     """
 
-    def __init__(self, telemetry: Telemetry, log: Log, routes: Collection[str], sample_rate: float) -> None:
-        self.telemetry = telemetry
+    def __init__(self, metrics: Metrics, log: Log, sample_rate: float) -> None:
+        self.metrics = metrics
+        self.routes: Collection[str] = frozenset()
         self._log = log
-        self._routes = frozenset(routes)
         self._sample_rate = sample_rate
         self._successes = 0
         self._count = itertools.count(1)
         self._id_format = secrets.token_hex(6).encode() + b"-%d"
 
-    def name(self, scope: Scope, headers: Mapping[bytes, bytes] | None = None) -> Header:
-        """Return the header that names a request: as its client or its trace does, or with a name of our own.
+    def begin(
+        self, method: str | None = None, path: str = "", headers: Mapping[bytes, bytes] | None = None
+    ) -> RequestRecord:
+        """Return the record of a request, with the id that its client or its trace gave it, or one of our own.
 
         Args:
-            scope: of the request; keeps the name.
-            headers: those of the scope, if they are at hand.
+            method: its HTTP method.
+            path: its path.
+            headers: its headers, by their names in lower case.
         """
-        known: Header | None = scope.get(_ID)
-        if known:
-            return known
-        if headers is None:
-            headers = dict(scope["headers"])
-        value = headers.get(b"x-request-id")
-        if not value or not _REQUEST_ID.fullmatch(value):
+        headers = headers or {}
+        request_id = headers.get(b"x-request-id")
+        if not request_id or not _REQUEST_ID.fullmatch(request_id):
             trace = _TRACE_ID.fullmatch(headers.get(b"traceparent", b""))
-            value = trace[1] if trace else self._id_format % next(self._count)
-        scope[_ID] = name = (b"x-request-id", value)
-        return name
+            request_id = trace[1] if trace else self._id_format % next(self._count)
+        return RequestRecord(method, path if path in self.routes else "other", request_id)
 
-    def observe(self, scope: Scope, status: int, seconds: float, reason: str = "") -> None:
-        """Note one answered request.
-
-        Args:
-            scope: of the request.
-            status: HTTP status code of the answer.
-            seconds: time from request to answer.
-            reason: why it was refused, where its status alone does not say so.
-        """
-        reason = reason or reason_of(status)
-        route = self._route(scope)
-        self.telemetry.observe(route, status, seconds, reason)
+    def observe(self, request: RequestRecord, status: int) -> None:
+        """Record that a request was answered, with this HTTP status code."""
+        seconds = time.perf_counter() - request.started
+        reason = request.reason or reason_of(status)
+        self.metrics.observe(request.route, status, seconds, reason)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             level = LogLevel.ERROR
         elif status >= HTTPStatus.BAD_REQUEST:
@@ -82,25 +97,27 @@ class Observer:
             level = LogLevel.INFO
         else:
             return
-        fields = {"status": int(status), "seconds": round(seconds, 6), "reason": reason or None}
-        self._log.say(level, "request", **self._fields(scope), **fields)
+        fields = {
+            "status": int(status),
+            "seconds": round(seconds, 6),
+            "reason": reason or None,
+            "code": request.code or None,
+        }
+        self._log.say(level, "request", **_fields(request), **fields)
 
     def observe_unread(self, seconds: float) -> None:
-        """Note a connection that was ended because its client did not read for so many seconds."""
-        self.telemetry.observe_unread()
+        """Record a connection that was aborted because its client did not read for so many seconds."""
+        self.metrics.observe_unread()
         self._log.say(LogLevel.WARNING, "connection_aborted", seconds=round(seconds, 6), reason=UNREAD)
 
-    def observe_failure(self, scope: Scope) -> None:
-        """Log the exception that is being handled, which ended a request."""
-        logger.exception("request_failed", extra={"fields": self._fields(scope)})
-
-    def _fields(self, scope: Scope) -> dict[str, object]:
-        return {"request_id": self.name(scope)[1].decode(), "method": scope["method"], "route": self._route(scope)}
-
-    def _route(self, scope: Scope) -> str:
-        path: str = scope["path"]
-        return path if path in self._routes else "other"
+    def observe_failure(self, request: RequestRecord, error: BaseException) -> None:
+        """Log an unforeseen exception, which ended a request."""
+        logger.error("request_failed", exc_info=error, extra={"fields": _fields(request)})
 
     def _is_sampled(self) -> bool:
         self._successes += 1
         return int(self._successes * self._sample_rate) > int((self._successes - 1) * self._sample_rate)
+
+
+def _fields(request: RequestRecord) -> dict[str, object]:
+    return {"request_id": request.request_id.decode(), "method": request.method, "route": request.route}

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -16,14 +16,14 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, get_current_span, us
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from model_server.http.gateway import CLIENT_CLOSED_REQUEST, PROBES
 from model_server.observability.log import logger
+from model_server.observability.observer import Observer
 
-A = TypeVar("A")
 B = TypeVar("B")
 
 _FLUSH_SECONDS = 1.5  # less than a process has when it was told to stop
 _PARENT = ("traceparent", "tracestate")
+_CLIENT_CLOSED_REQUEST = 499
 
 
 class Tracing:
@@ -33,29 +33,31 @@ class Tracing:
 
     Args:
         service_name: the service's name, if the environment has none.
-        routes: paths that may stand in spans.
+        observer: knows the paths that may be in spans.
+        probes: paths that get no spans.
     """
 
-    def __init__(self, service_name: str, routes: Collection[str]) -> None:
+    def __init__(self, service_name: str, observer: Observer, probes: Collection[str]) -> None:
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # a dead collector fills no log
         resource = Resource.create()
         if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
             resource = resource.merge(Resource({SERVICE_NAME: service_name}))
-        self._routes = frozenset(routes)
+        self._observer = observer
+        self._probes = frozenset(probes)
         self._parent = TraceContextTextMapPropagator()
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(_Exporter()))
         self._tracer = self._provider.get_tracer("model_server")
 
-    def step(self, name: str, function: Callable[[A], B]) -> Callable[[A], B]:
+    def step(self, name: str, function: Callable[..., B]) -> Callable[..., B]:
         """Return the function with a span of that name around each call."""
 
-        def traced(argument: A) -> B:
+        def traced(*args: Any, **kwargs: Any) -> B:  # noqa: ANN401 (of any function)
             if not get_current_span().is_recording():  # the sampler has left this request out
-                return function(argument)
+                return function(*args, **kwargs)
             span = self._tracer.start_span(name)
             try:
-                return function(argument)
+                return function(*args, **kwargs)
             except BaseException:
                 span.set_status(StatusCode.ERROR)
                 raise
@@ -76,7 +78,7 @@ class Tracing:
                     await send(message)
 
                 await app(scope, receive, send_last)
-            elif scope["type"] != "http" or scope["path"] in PROBES:
+            elif scope["type"] != "http" or scope["path"] in self._probes:
                 await app(scope, receive, send)
             else:
                 await self._trace(app, scope, receive, send)
@@ -84,7 +86,7 @@ class Tracing:
         return traced
 
     async def _trace(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        status: int = CLIENT_CLOSED_REQUEST
+        status: int = _CLIENT_CLOSED_REQUEST
 
         async def send_noted(message: Message) -> None:
             nonlocal status
@@ -95,7 +97,7 @@ class Tracing:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         parent = self._parent.extract({name: headers[name] for name in _PARENT if name in headers})
         attributes = {"http.request.method": scope["method"]}
-        if scope["path"] in self._routes:
+        if scope["path"] in self._observer.routes:
             attributes["http.route"] = scope["path"]
         name = " ".join(attributes.values())
         span = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes)

@@ -22,6 +22,8 @@ IRIS = {
     "MODEL_FILEPATH": str(ROOT / "models" / "iris_svc.onnx"),
     "LABEL_FILEPATH": str(ROOT / "models" / "label.json"),
 }
+# What finds the services that only tests serve.
+SERVICES = {"PYTHONPATH": f"{ROOT / 'tests' / 'integration' / 'server' / 'services'}:{ROOT}"}
 BENTOML_SERVE = ("-m", "bentoml", "serve")
 ONE_PROCESS = ("-m", "model_server", "serve")
 _START_SECONDS = 60
@@ -93,12 +95,13 @@ def interpreter(environment: Literal["loader", "service", "serve"]) -> str:
 
 
 @contextlib.contextmanager
-def serving(
+def serving(  # noqa: PLR0917
     home: Path,
     environment: Mapping[str, str],
     target: str = ".",
     command: Sequence[str] = BENTOML_SERVE,
     port: int | None = None,
+    prefix: str = "",
 ) -> Iterator[Server]:
     """Serve with `bentoml serve` and give the server once it is ready; it is stopped afterwards.
 
@@ -108,30 +111,32 @@ def serving(
         target: what to serve.
         command: what serves it, if not that.
         port: where it listens, if that matters.
+        prefix: what the paths of its routes begin with.
     """
     port = port or free_port()
     with (
         starting(home, environment, target, port, command) as (process, log),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=_START_SECONDS, limits=_NO_IDLING) as client,
     ):
-        until(lambda: is_ready(process, client, log), _START_SECONDS)
+        until(lambda: is_ready(process, client, log, prefix), _START_SECONDS)
         yield Server(str(client.base_url), process, log, client)
 
 
 @contextlib.contextmanager
-def starting(
+def starting(  # noqa: PLR0917
     home: Path,
     environment: Mapping[str, str],
     target: str = ".",
     port: int | None = None,
     command: Sequence[str] = BENTOML_SERVE,
+    cwd: Path = ROOT,
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """Run `bentoml serve` and give its process and the file that its output goes to; nothing of it is left over."""
     log = home / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [interpreter("service"), *command, target, "--host", "127.0.0.1", "--port", str(port or free_port())],
-            cwd=ROOT,
+            cwd=cwd,
             env=service_environment(home, environment),
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -194,10 +199,10 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
-def is_ready(process: subprocess.Popen[Any], client: httpx.Client, log: Path) -> bool:
+def is_ready(process: subprocess.Popen[Any], client: httpx.Client, log: Path, prefix: str = "") -> bool:
     """Return whether the server answers that it is ready; one that has ended never will, and raises."""
     if process.poll() is not None:
         raise RuntimeError(f"the server ended with {process.returncode}:\n{log.read_text()}")
     with contextlib.suppress(httpx.TransportError):
-        return client.get("/readyz").status_code == 200
+        return client.get(f"{prefix}/readyz").status_code == 200
     return False

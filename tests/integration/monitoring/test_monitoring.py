@@ -6,7 +6,6 @@ import json
 import math
 import re
 import shutil
-import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.support.processes import IRIS, ONE_PROCESS, ROOT, Server, free_port, run_loader, serving, until
+from tests.support.processes import IRIS, ONE_PROCESS, ROOT, SERVICES, Server, free_port, run_loader, serving, until
 from tests.support.tools import tool
 from tests.support.wire import answer, connect, request
 
@@ -213,32 +212,31 @@ def is_up(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """The iris model, brought by the loader, and served by a process that answers one request at a time."""
+    """The iris model, brought by the loader, and served with one request in flight at most."""
     volume = {
         "MODEL_FILEPATH": str(tmp_path / "volume/model.onnx"),
         "LABEL_FILEPATH": str(tmp_path / "volume/label.json"),
     }
     run_loader({**volume, "USE_LOCAL_MODEL": "true", "LOCAL_MODEL_FILEPATH": IRIS["MODEL_FILEPATH"]})
-    with serving(tmp_path, {**volume, "MAX_REQUESTS_IN_FLIGHT": "1"}, command=ONE_PROCESS) as running:
+    environment = {**volume, **SERVICES, "MAX_REQUESTS_IN_FLIGHT": "1", "GATE": str(tmp_path / "gate")}
+    with serving(tmp_path, environment, "gated:Gated", ONE_PROCESS) as running:
         yield running
 
 
-def refused(server: Server) -> bool:
-    """Return whether one of two requests was refused that the server finds at once."""
-    with connect(server) as one, connect(server) as other:
-        for connection in (one, other):
-            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert answer(connection).status == 200
-        server.process.send_signal(signal.SIGSTOP)
-        one.sendall(request())
-        other.sendall(request())
-        server.process.send_signal(signal.SIGCONT)
-        return 503 in {answer(one).status, answer(other).status}
+def refuse(server: Server, gate: Path) -> None:
+    """Have a request refused while another one waits for the model."""
+    gate.touch()
+    with connect(server) as waiting:
+        waiting.sendall(request(b'{"data": [[9, 9, 9, 9], [1, 1, 1, 1]]}'))
+        until(gate.with_name("begun").exists)
+        assert server.client.post("/predict", json={"data": ROW}).status_code == 503
+        gate.unlink()
+        assert answer(waiting).status == 200
 
 
 @pytest.mark.usefixtures("extracted")
 def test_every_query_finds_what_the_server_measures(server: Server, tmp_path: Path) -> None:
-    until(lambda: refused(server), 60)
+    refuse(server, tmp_path / "gate")
     server.predict(ROW, "/predict/label")
     with prometheus(tmp_path, server) as database:
         until(lambda: database.scrapes() >= 1, 60)

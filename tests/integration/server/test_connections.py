@@ -57,7 +57,7 @@ def test_a_flooding_connection_that_reads_nothing_is_ended(server: Server) -> No
     unread = server.metric("model_server_refused_total", reason="unread")
     with small_window(server) as connection, flooding([connection], LIVEZ * 2000, reads=False) as ended:
         until(lambda: ended == [connection], 20)
-    assert server.metric("model_server_refused_total", reason="unread") == unread + 1
+    assert server.metric("model_server_refused_total", reason="unread") > unread
 
 
 def test_requests_sent_ahead_are_answered_in_order(server: Server) -> None:
@@ -106,7 +106,7 @@ def test_a_slow_reader_is_ended(server: Server) -> None:
                 reads += 1
                 time.sleep(0.25)
         assert reads < 40
-    assert server.metric("model_server_refused_total", reason="unread") == unread + 1
+    assert server.metric("model_server_refused_total", reason="unread") > unread
 
 
 def test_a_client_that_leaves_is_counted(server: Server) -> None:

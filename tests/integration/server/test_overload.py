@@ -11,30 +11,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from model_server.settings import processors
-from tests.support.processes import IRIS, ONE_PROCESS, ROOT, Server, children, serving, until
+from tests.support.processes import IRIS, ONE_PROCESS, SERVICES, Server, children, serving, until
 from tests.support.wire import ROW, answer, answers, connect, first_answers, request
 
-GATED = """
-import time
-from pathlib import Path
-
-from model_server.model.model import Model
-from service import ModelLoadServer
-
-GATE = Path(__file__).with_name("gate")
-predict = Model.predict
-seconds = Model.seconds
-
-def gated(self, rows):
-    if rows[0, 0] == 9:
-        GATE.with_name("begun").touch()
-        while GATE.exists():
-            time.sleep(0.02)
-    return predict(self, rows)
-
-Model.predict = gated
-Model.seconds = lambda self, rows: 1 if rows == 2 else seconds(self, rows)
-"""
 GATED_ROWS = [[9, 9, 9, 9], [1, 1, 1, 1]]  # two rows go to a thread, there to wait while the gate is there
 TIMEOUT = 2
 
@@ -42,11 +21,10 @@ TIMEOUT = 2
 @contextmanager
 def gated_server(home: Path, *options: str, **environment: str) -> Iterator[tuple[Server, Path]]:
     """Serve a model that has no answer to `GATED_ROWS` as long as the file exists."""
-    (home / "gated.py").write_text(GATED)
     gate = home / "gate"
     gate.touch()
-    environment = {**IRIS, **environment, "PYTHONPATH": f"{home}:{ROOT}"}
-    with serving(home, environment, "gated:ModelLoadServer", (*ONE_PROCESS, *options)) as server:
+    environment = {**IRIS, **SERVICES, **environment, "GATE": str(gate)}
+    with serving(home, environment, "gated:Gated", (*ONE_PROCESS, *options)) as server:
         yield server, gate
 
 

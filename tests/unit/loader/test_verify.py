@@ -24,10 +24,10 @@ def test_labels_are_small_and_a_json_object_of_names(tmp_path: Path) -> None:
     path.write_text('{"0": "setosa"}')
     check_labels(path, "gs://b/l")
     check_labels_size("gs://b/l", 4 << 20)
-    with pytest.raises(IntegrityError, match="gs://b/l is no label file"):
+    with pytest.raises(IntegrityError, match="gs://b/l is not a label file"):
         check_labels_size("gs://b/l", (4 << 20) + 1)
     path.write_text('["setosa"]')
-    with pytest.raises(IntegrityError, match="gs://b/l is no label file"):
+    with pytest.raises(IntegrityError, match="gs://b/l is not a label file"):
         check_labels(path, "gs://b/l")
 
 
@@ -51,7 +51,7 @@ def test_labels_are_small_and_a_json_object_of_names(tmp_path: Path) -> None:
 def test_labels_that_the_service_refuses_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "label.json"
     path.write_bytes(content)
-    with pytest.raises(IntegrityError, match="gs://b/l is no label file"):
+    with pytest.raises(IntegrityError, match="gs://b/l is not a label file"):
         check_labels(path, "gs://b/l")
     with pytest.raises(StartError):
         load_labels(path)

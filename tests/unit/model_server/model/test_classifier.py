@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from model_server.errors import RequestError
 from model_server.model.classifier import Classifier
 from model_server.model.model_file import ModelFile
+from model_server.model.rows import InvalidRowsError
 from tests.support.classifiers import classifier, expected, model, save
 
 NUMERIC_TYPES = {
@@ -35,14 +35,14 @@ def load(directory: Path, labels: list[str] | None = None, **kind: Any) -> Class
 
 
 def some_rows(made: Classifier, count: int, free: int = 5) -> Any:
-    shape = (count, *(length or free for length in made.codec.row_shape))
-    return np.random.default_rng(1).integers(0, 2, shape).astype(made.codec.dtype)
+    shape = (count, *(length or free for length in made.spec.row_shape))
+    return np.random.default_rng(1).integers(0, 2, shape).astype(made.spec.dtype)
 
 
 @pytest.mark.parametrize("dtype", NUMERIC_TYPES)
 def test_takes_any_numeric_type(tmp_path: Path, dtype: str) -> None:
     made = load(tmp_path, input_type=NUMERIC_TYPES[dtype])
-    assert made.codec.dtype == np.dtype(dtype)
+    assert made.spec.dtype == np.dtype(dtype)
     rows = some_rows(made, 7)
     np.testing.assert_allclose(made.probabilities(rows), expected(rows), atol=1e-6)
 
@@ -53,7 +53,7 @@ def test_takes_any_rank_with_a_free_or_fixed_batch(
     tmp_path: Path, row_shape: tuple[int, ...], batch: int | str
 ) -> None:
     made = load(tmp_path, row_shape=row_shape, batch=batch)
-    assert made.codec.row_shape == row_shape
+    assert made.spec.row_shape == row_shape
     for count in (1, 2, 4, 9):
         rows = some_rows(made, count)
         np.testing.assert_allclose(made.probabilities(rows), expected(rows), atol=1e-6)
@@ -97,7 +97,7 @@ def test_integer_classes_need_not_start_at_zero(tmp_path: Path) -> None:
 
 def test_free_dimensions_take_any_length(tmp_path: Path) -> None:
     made = load(tmp_path, row_shape=("height", "width"))
-    assert made.codec.row_shape == (None, None)
+    assert made.spec.row_shape == (None, None)
     for free in (1, 2, 9):
         rows = some_rows(made, 3, free)
         np.testing.assert_allclose(made.probabilities(rows), expected(rows, averaged=True), atol=1e-6)
@@ -120,7 +120,7 @@ def test_a_length_that_a_free_dimension_cannot_have_is_refused(tmp_path: Path) -
     path, _ = save(made, tmp_path, ["a", "b", "c"])
     loaded = Classifier(ModelFile.read(path), ["a", "b", "c"])
     assert loaded.probabilities(np.ones((2, 1, 4), np.float32)).shape == (2, 3)
-    with pytest.raises(RequestError, match=r"The model takes no rows of shape \(2, 3\)"):
+    with pytest.raises(InvalidRowsError, match=r"has rows of shape \(2, 3\); the model takes other lengths"):
         loaded.probabilities(np.ones((2, 2, 3), np.float32))
 
 
@@ -138,5 +138,5 @@ def test_a_row_without_a_finite_answer_is_refused(tmp_path: Path, before: int) -
     )
     path, _ = save(made, tmp_path, ["a", "b", "c"])
     rows = np.array([[1, 1, 1]] * before + [[0, 0, 0], [1, 1, 1]], np.float32)
-    with pytest.raises(RequestError, match=rf"no finite answer to data\[{before}\]"):
+    with pytest.raises(InvalidRowsError, match=rf"rows\[{before}\] has no finite answer"):
         Classifier(ModelFile.read(path), ["a", "b", "c"]).probabilities(rows)

@@ -5,9 +5,8 @@ from pathlib import Path
 from onnx import TensorProto
 
 from model_server.model.classifier import Classifier
-from model_server.model.metadata import describe
+from model_server.model.metadata import Metadata, describe
 from model_server.model.model_file import ModelFile
-from model_server.schemas import Metadata
 from tests.support.classifiers import classifier, save
 
 LABELS = ["a", "b"]

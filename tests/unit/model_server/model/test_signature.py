@@ -112,7 +112,7 @@ REFUSED = {
     ),
     "a sample of another width": (
         classifier(properties={"data_sample": "[[1, 2, 3]]"}),
-        'has a metadata property "data_sample" that is no row of it: data[0] has length 3; expected 4 numbers',
+        'has a metadata property "data_sample" that is no row of it: rows[0] has length 3; expected 4 numbers',
     ),
     "a sample that is not JSON": (
         classifier(properties={"data_sample": "[[1,"}),
@@ -252,4 +252,4 @@ def test_sample_fixes_the_number_of_features(tmp_path: Path) -> None:
     made = only_for_rows_of_four()
     helper.set_model_props(made, {"data_sample": "[[1, 2, 3, 4]]"})
     path, _ = save(made, tmp_path, LABELS)
-    assert Classifier(ModelFile.read(path), LABELS).codec.row_shape == (4,)
+    assert Classifier(ModelFile.read(path), LABELS).spec.row_shape == (4,)

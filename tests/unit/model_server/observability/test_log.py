@@ -127,7 +127,7 @@ warnings.warn("beware")
 thread = threading.Thread(target=lambda: 1 / 0)
 thread.start()
 thread.join()
-fail("it cannot go on")
+fail("it cannot go on", "stuck")
 raise RuntimeError("the end")
 """
 

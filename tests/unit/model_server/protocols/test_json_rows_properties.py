@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from model_server.errors import RequestError
-from model_server.protocols import codec
-from model_server.protocols.codec import RowCodec
+from model_server.model.rows import InvalidRowsError, RowSpec
+from model_server.protocols import json_rows
+from model_server.protocols.json_rows import BodyError, JsonRows
 
 DTYPES = ["float16", "float32", "float64", "int8", "int64", "uint16", "uint64", "bool"]
 SHAPES: list[tuple[int | None, ...]] = [(), (1,), (4,), (2, 3), (None,), (None, 2)]
@@ -128,7 +128,7 @@ def cases(draw: st.DrawFn) -> tuple[tuple[int | None, ...], str, bytes]:
     return shape, dtype, body
 
 
-@given(cases(), st.sampled_from([0, codec._FEW_BYTES]))
+@given(cases(), st.sampled_from([0, json_rows._FEW_BYTES]))
 @example(((4,), "float32", b'\xef\xbb\xbf{"data":[[1,2,3,4]]}'), 0)
 @example(((4,), "float32", b'[{"data":[1,2,3,4]}]'), 0)
 @example(((4,), "float32", b'{"data":[[1,2,3,4]],"data":[[1,2,3,4]]}'), 0)
@@ -140,14 +140,14 @@ def cases(draw: st.DrawFn) -> tuple[tuple[int | None, ...], str, bytes]:
 def test_reads_as_the_reference_does(case: tuple[tuple[int | None, ...], str, bytes], few_bytes: int) -> None:
     """Small bodies are read in both ways, as if they were few rows or many."""
     shape, dtype, body = case
-    parse = RowCodec(np.dtype(dtype), shape).parse
+    parse = JsonRows(RowSpec(np.dtype(dtype), shape)).parse
     try:
         expected = reference(body, shape, np.dtype(dtype))
     except RefusedError:
-        with pytest.raises(RequestError), patch.object(codec, "_FEW_BYTES", few_bytes):
+        with pytest.raises((BodyError, InvalidRowsError)), patch.object(json_rows, "_FEW_BYTES", few_bytes):
             parse(body)
     else:
-        with patch.object(codec, "_FEW_BYTES", few_bytes):
+        with patch.object(json_rows, "_FEW_BYTES", few_bytes):
             rows = parse(body)
         assert rows.dtype == dtype
         np.testing.assert_array_equal(rows, np.array(expected, dtype))

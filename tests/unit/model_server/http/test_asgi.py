@@ -1,4 +1,4 @@
-"""The gateway in front of applications that misbehave."""
+"""The front before applications that misbehave."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -12,13 +12,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from model_server.http.gateway import Gateway
+from model_server.api import Probabilities
+from model_server.http.asgi import Front
+from model_server.http.endpoint import RowsMethod
+from model_server.http.server import PredictionServer, most_in_flight
 from model_server.model.classifier import Classifier
 from model_server.model.model import Model
 from model_server.model.model_file import ModelFile
 from model_server.observability.log import Log
-from model_server.observability.metrics import Telemetry
-from model_server.observability.observer import Observer
 from model_server.settings import Settings
 from tests.support.classifiers import classifier, save
 from tests.support.processes import IRIS
@@ -34,25 +35,24 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture
-def telemetry() -> Telemetry:
-    return Telemetry("name", "version", {"sha256": "0" * 64, "source": "gs://b/m", "generation": "7"})
-
-
-@pytest.fixture
-def log_path(tmp_path: Path) -> Path:
-    return tmp_path / "log"
-
-
-@pytest.fixture
-def log(log_path: Path) -> Iterator[Log]:
-    with log_path.open("wb") as file:
-        yield Log(file.fileno())
-
-
-@pytest.fixture
-def gateway(model: Model, telemetry: Telemetry, log: Log) -> Callable[[ASGIApp], Gateway]:
+def server(tmp_path: Path) -> Iterator[PredictionServer]:
     settings = Settings.read({**IRIS, "MAX_BODY_BYTES": "1000"})
-    return lambda app: Gateway(app, model, Observer(telemetry, log, ("/predict", "/known"), 0), settings)
+    with (tmp_path / "log").open("wb") as file:
+        yield PredictionServer("name", "version", settings, Log(file.fileno()), shows_metrics=True)
+
+
+@pytest.fixture
+def front(model: Model, server: PredictionServer) -> Callable[[ASGIApp], Front]:
+    """Put the front before an application."""
+
+    def stand_before(app: ASGIApp) -> Front:
+        front = server.stand_before(app, (), is_passed=False)
+        assert isinstance(front, Front)
+        method = RowsMethod("predict", "/predict", "data", model.predict, False, None, Probabilities, "Predict.")
+        server.serve(model, [method], {"paths": {}}, ["/known"])
+        return front
+
+    return stand_before
 
 
 def get(app: ASGIApp, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
@@ -63,33 +63,33 @@ def get(app: ASGIApp, path: str, headers: dict[str, str] | None = None) -> httpx
     return asyncio.run(ask())
 
 
-def test_failure_before_the_answer(gateway: Callable[[ASGIApp], Gateway], caplog: pytest.LogCaptureFixture) -> None:
+def test_failure_before_the_answer(front: Callable[[ASGIApp], Front], caplog: pytest.LogCaptureFixture) -> None:
     async def failing(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise RuntimeError("secret")
 
-    response = get(gateway(failing), "/known")
+    response = get(front(failing), "/known")
     assert (response.status_code, list(response.json())) == (500, ["detail"])
     assert "secret" not in response.text
     assert "secret" in caplog.text
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 422, 429, 500, 503])
-def test_every_error_has_one_shape(gateway: Callable[[ASGIApp], Gateway], status: int) -> None:
+def test_every_error_has_one_shape(front: Callable[[ASGIApp], Front], status: int) -> None:
     async def refuse(_: Request) -> Response:
         return PlainTextResponse("refused", status, {"retry-after": "7", "content-language": "en"})
 
-    response = get(gateway(Starlette(routes=[Route("/known", refuse)])), "/known")
+    response = get(front(Starlette(routes=[Route("/known", refuse)])), "/known")
     assert (response.status_code, list(response.json())) == (status, ["detail"])
     assert response.headers["content-type"] == "application/json"
     assert response.headers["retry-after"] == "7"
     assert "content-language" not in response.headers
 
 
-def test_answers_go_through_untouched(gateway: Callable[[ASGIApp], Gateway]) -> None:
+def test_answers_go_through_untouched(front: Callable[[ASGIApp], Front]) -> None:
     async def answer(_: Request) -> Response:
         return PlainTextResponse("fine", headers={"etag": '"1"'})
 
-    response = get(gateway(Starlette(routes=[Route("/known", answer)])), "/known")
+    response = get(front(Starlette(routes=[Route("/known", answer)])), "/known")
     assert (response.status_code, response.text, response.headers["etag"]) == (200, "fine", '"1"')
 
 
@@ -98,13 +98,13 @@ def test_answers_go_through_untouched(gateway: Callable[[ASGIApp], Gateway]) -> 
     [('"1"', 304), ('W/"1"', 304), ('"0", "1"', 304), ("*", 304), ('"2"', 200), ("1", 200), (None, 200)],
 )
 def test_what_the_client_has_is_not_sent_again(
-    gateway: Callable[[ASGIApp], Gateway], asked: str | None, status: int
+    front: Callable[[ASGIApp], Front], asked: str | None, status: int
 ) -> None:
     async def answer(_: Request) -> Response:
         return PlainTextResponse("fine", headers={"etag": '"1"'})
 
     headers = {"if-none-match": asked} if asked else {}
-    response = get(gateway(Starlette(routes=[Route("/known", answer)])), "/known", headers)
+    response = get(front(Starlette(routes=[Route("/known", answer)])), "/known", headers)
     assert (response.status_code, response.headers["etag"]) == (status, '"1"')
     assert response.text == ("fine" if status == 200 else "")
     assert ("content-length" in response.headers) == (status == 200)
@@ -128,9 +128,9 @@ def post(app: ASGIApp, *headers: tuple[str, str], body: bytes = b'{"data": [[1, 
     ],
 )
 def test_a_request_is_named_by_its_client(
-    gateway: Callable[[ASGIApp], Gateway], headers: list[tuple[str, str]], named: str
+    front: Callable[[ASGIApp], Front], headers: list[tuple[str, str]], named: str
 ) -> None:
-    app = gateway(Starlette())
+    app = front(Starlette())
     assert post(app, *headers).headers["x-request-id"] == named
     assert post(app, *headers, body=b"").headers["x-request-id"] == named
     assert get(app, "/none", dict(headers)).headers["x-request-id"] == named
@@ -140,20 +140,20 @@ def test_a_request_is_named_by_its_client(
     "header",
     [("X-Request-ID", "x" * 129), ("X-Request-ID", "{}"), ("traceparent", f"00-{'0' * 32}-{'b2' * 8}-01")],
 )
-def test_a_name_that_is_none_is_replaced(gateway: Callable[[ASGIApp], Gateway], header: tuple[str, str]) -> None:
-    app = gateway(Starlette())
+def test_a_name_that_is_none_is_replaced(front: Callable[[ASGIApp], Front], header: tuple[str, str]) -> None:
+    app = front(Starlette())
     names = [post(app, header).headers["x-request-id"] for _ in range(2)]
     assert header[1] not in names
     assert len(set(names)) == 2
 
 
 def test_a_failure_is_logged_with_the_name_of_its_request(
-    gateway: Callable[[ASGIApp], Gateway], caplog: pytest.LogCaptureFixture
+    front: Callable[[ASGIApp], Front], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def failing(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise RuntimeError
 
-    response = get(gateway(failing), "/known", {"X-Request-ID": "order-7"})
+    response = get(front(failing), "/known", {"X-Request-ID": "order-7"})
     assert (response.status_code, response.headers["x-request-id"]) == (500, "order-7")
     [record] = caplog.records
     assert record.getMessage() == "request_failed"
@@ -161,12 +161,12 @@ def test_a_failure_is_logged_with_the_name_of_its_request(
 
 
 @pytest.mark.parametrize("values", [("text/plain", "application/json"), ("application/json", "text/plain")])
-def test_each_value_of_a_repeated_header_counts(gateway: Callable[[ASGIApp], Gateway], values: tuple[str, str]) -> None:
-    response = post(gateway(Starlette()), *(("Content-Type", value) for value in values))
+def test_each_value_of_a_repeated_header_counts(front: Callable[[ASGIApp], Front], values: tuple[str, str]) -> None:
+    response = post(front(Starlette()), *(("Content-Type", value) for value in values))
     assert (response.status_code, "text/plain" in response.json()["detail"]) == (415, True)
 
 
-def test_a_request_that_is_cut_off_at_the_end_is_told_so(gateway: Callable[[ASGIApp], Gateway]) -> None:
+def test_a_request_that_is_cut_off_at_the_end_is_told_so(front: Callable[[ASGIApp], Front]) -> None:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -174,7 +174,7 @@ def test_a_request_that_is_cut_off_at_the_end_is_told_so(gateway: Callable[[ASGI
 
     async def cut_off() -> None:
         scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
-        task = asyncio.create_task(gateway(Starlette())(scope, asyncio.Event().wait, send))  # type: ignore[arg-type]
+        task = asyncio.create_task(front(Starlette())(scope, asyncio.Event().wait, send))  # type: ignore[arg-type]
         await asyncio.sleep(0)
         task.cancel()
         await task
@@ -186,7 +186,7 @@ def test_a_request_that_is_cut_off_at_the_end_is_told_so(gateway: Callable[[ASGI
     ]
 
 
-def test_client_that_goes_away_gets_no_answer(gateway: Callable[[ASGIApp], Gateway], telemetry: Telemetry) -> None:
+def test_client_that_goes_away_gets_no_answer(front: Callable[[ASGIApp], Front], server: PredictionServer) -> None:
     messages: list[Message] = [
         {"type": "http.request", "body": b'{"data"', "more_body": True},
         {"type": "http.disconnect"},
@@ -200,16 +200,16 @@ def test_client_that_goes_away_gets_no_answer(gateway: Callable[[ASGIApp], Gatew
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
-    asyncio.run(gateway(Starlette())(scope, receive, send))
+    asyncio.run(front(Starlette())(scope, receive, send))
     assert sent == []
-    assert b'endpoint="/predict",http_response_code="499"' in telemetry.exposition()
+    assert b'endpoint="/predict",http_response_code="499"' in server.observer.metrics.exposition()
 
 
-def test_counts_unknown_paths_as_one(gateway: Callable[[ASGIApp], Gateway], telemetry: Telemetry) -> None:
-    app = gateway(Starlette())
+def test_counts_unknown_paths_as_one(front: Callable[[ASGIApp], Front], server: PredictionServer) -> None:
+    app = front(Starlette())
     for path in ("/a", "/b", "/known"):
         get(app, path)
-    exposed = telemetry.exposition().decode()
+    exposed = server.observer.metrics.exposition().decode()
     labels = 'endpoint="{}",http_response_code="404",service_name="name",service_version="version"'
     assert f"bentoml_service_request_total{{{labels.format('other')}}} 2.0" in exposed
     assert f"bentoml_service_request_total{{{labels.format('/known')}}} 1.0" in exposed
@@ -217,30 +217,18 @@ def test_counts_unknown_paths_as_one(gateway: Callable[[ASGIApp], Gateway], tele
 
 
 @pytest.mark.parametrize(
-    ("seconds", "at_once", "limit"),
+    ("seconds", "threads", "limit"),
     [(0.000006, 1, 128), (0.0011, 1, 33), (0.004, 1, 10), (0.004, 4, 39), (0.05, 2, 8), (30, 2, 8), (30, 16, 32)],
 )
 def test_as_many_are_in_flight_as_are_answered_soon(
-    model: Model,
-    telemetry: Telemetry,
-    log: Log,
-    *,
-    monkeypatch: pytest.MonkeyPatch,
-    seconds: float,
-    at_once: int,
-    limit: int,
+    model: Model, monkeypatch: pytest.MonkeyPatch, seconds: float, threads: int, limit: int
 ) -> None:
-    monkeypatch.setattr("model_server.http.gateway.processors", lambda: at_once)
     monkeypatch.setattr(model, "sample_seconds", seconds)
     monkeypatch.setattr(model, "_one_seconds", seconds)
-    for given, expected in (("", limit), ("3", 3)):
-        settings = Settings.read({**IRIS, "MAX_REQUESTS_IN_FLIGHT": given})
-        gateway = Gateway(Starlette(), model, Observer(telemetry, log, (), 0), settings)
-        assert gateway.max_in_flight == expected
-        assert f"model_server_max_requests_in_flight {expected}.0" in telemetry.exposition().decode()
+    assert most_in_flight(model, threads) == limit
 
 
-def test_other_protocols_go_through(gateway: Callable[[ASGIApp], Gateway]) -> None:
+def test_other_protocols_go_through(front: Callable[[ASGIApp], Front]) -> None:
     seen: list[str] = []
 
     async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
@@ -252,5 +240,5 @@ def test_other_protocols_go_through(gateway: Callable[[ASGIApp], Gateway]) -> No
     async def ignore(_: Message) -> None:
         return
 
-    asyncio.run(gateway(app)({"type": "lifespan"}, nothing, ignore))
+    asyncio.run(front(app)({"type": "lifespan"}, nothing, ignore))
     assert seen == ["lifespan"]

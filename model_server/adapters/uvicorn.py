@@ -1,0 +1,119 @@
+"""Private names of uvicorn: how it makes connections, and what it knows of them."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from model_server.http.connection import Connection, Connections
+
+_ACCEPTED_AT_ONCE = 16
+_CANCEL_SECONDS = 0.2  # before uvicorn gives up
+
+
+class Server(uvicorn.Server):
+    """uvicorn with more than one listener on its socket.
+
+    libuv accepts one connection per listener before it reads from all that are there: under full load, new ones, also
+    those of probes, would wait for seconds.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and start to serve."""
+        await super().startup([one.dup() for one in sockets or () for _ in range(_ACCEPTED_AT_ONCE)])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let requests end, and answer those that do not in time."""
+        seconds = self.config.timeout_graceful_shutdown
+        if seconds is not None:
+            asyncio.get_running_loop().call_later(max(0, seconds - _CANCEL_SECONDS), self._cancel)
+        await super().shutdown(sockets)
+
+    def _cancel(self) -> None:
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.cancel()
+
+
+class _Host:
+    """What a connection knows of uvicorn; see `model_server.http.connection.Host`."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: uvicorn.server.ServerState,
+        app_state: dict[str, Any],
+        *,
+        takes_websockets: bool,
+    ) -> None:
+        self.app: ASGIApp = config.loaded_app
+        self.root_path = config.root_path
+        self.state = app_state
+        self.connections: set[Any] = server_state.connections
+        self.tasks = server_state.tasks
+        self._server_state = server_state
+        self._make_websocket: Callable[[], asyncio.Protocol] | None = None
+        if takes_websockets and config.ws_protocol_class:
+            protocol: Callable[..., asyncio.Protocol] = config.ws_protocol_class
+            self._make_websocket = partial(protocol, config=config, server_state=server_state, app_state=app_state)
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        return self._server_state.default_headers
+
+    def websocket(self) -> asyncio.Protocol | None:
+        return self._make_websocket() if self._make_websocket else None
+
+
+def protocol_factory(shared: Connections, *, takes_websockets: bool) -> Callable[..., Connection]:
+    """Return what makes a connection as uvicorn asks for it: an HTTP protocol for its `Config`.
+
+    Args:
+        shared: what all connections share.
+        takes_websockets: whether the application has anything for a WebSocket.
+    """
+    hosts: dict[int, _Host] = {}
+
+    def make(
+        config: uvicorn.Config,
+        server_state: uvicorn.server.ServerState,
+        app_state: dict[str, Any],
+        _loop: object = None,
+    ) -> Connection:
+        host = hosts.get(id(server_state))
+        if host is None:
+            host = hosts[id(server_state)] = _Host(config, server_state, app_state, takes_websockets=takes_websockets)
+        return Connection(shared, host)
+
+    return make
+
+
+def serve(app: ASGIApp, listener: socket.socket, factory: Callable[..., Any], timeout_graceful_shutdown: int) -> None:
+    """Serve an application in this process, until SIGTERM or SIGINT.
+
+    Args:
+        app: the application.
+        listener: a socket that listens.
+        factory: makes the connections.
+        timeout_graceful_shutdown: seconds that requests have to end then.
+    """
+    config = uvicorn.Config(
+        app,
+        http=factory,  # type: ignore[arg-type]
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=timeout_graceful_shutdown,
+    )
+    Server(config).run(sockets=[listener])
+
+
+def serve_by_default(factory: Callable[..., Any]) -> None:
+    """Have the servers that others make in this process, such as BentoML's worker, serve as ours do."""
+    from uvicorn.config import HTTP_PROTOCOLS  # noqa: PLC0415 (only where others make them)
+
+    HTTP_PROTOCOLS["auto"] = factory  # type: ignore[assignment]
+    uvicorn.Server = Server  # type: ignore[misc]

@@ -1,0 +1,139 @@
+"""The OpenAPI document of the service that is running, with the rows and answers of the model that it serves."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fastapi.openapi.utils import get_openapi
+from starlette.routing import BaseRoute, Route
+
+from model_server.api import Error, Labels, Probabilities
+from model_server.http.endpoint import RowsMethod
+from model_server.model.model import Model
+from model_server.model.rows import RowSpec
+
+_ERRORS = {
+    400: "The body is not JSON, or its data are not rows that the model takes.",
+    408: "The request did not arrive in time.",
+    413: "The body is larger than the limit.",
+    415: "The body is not application/json.",
+    431: "The path and the headers are larger than 64 KiB.",
+    500: "The server failed.",
+    503: "Too many requests are in flight.",
+    504: "The model did not answer in time.",
+}
+_PATH = {"name": "path", "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+class Mounted(NamedTuple):
+    """An application that is mounted in the service.
+
+    Attributes:
+        path: where it is mounted.
+        routes: its routes; None if it does not say.
+    """
+
+    path: str
+    routes: Sequence[BaseRoute] | None
+
+
+def describe(title: str, mounted: Iterable[Mounted], apis: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of everything but the predictions.
+
+    Args:
+        title: name of the service.
+        mounted: the applications in it.
+        apis: BentoML's own document. Its errors are replaced: they are not the ones that we answer with.
+    """
+    document: dict[str, Any] = {"openapi": "3.1.0", "info": {"title": title, "version": "1"}, "paths": {}}
+    schemas: dict[str, Any] = dict(apis.get("components", {}).get("schemas", {}))
+    for path, operations in apis.get("paths", {}).items():
+        for operation in operations.values():
+            responses = operation["responses"]
+            responses |= {status: _error(int(status)) for status in responses if status[0] in "45"}
+        document["paths"][path] = operations
+    for path, routes in mounted:
+        prefix = path.rstrip("/")
+        if routes is None:
+            document["paths"][f"{prefix}/{{path}}"] = {"parameters": [_PATH], **_undescribed({"GET"})}
+            continue
+        found = get_openapi(title=title, version="1", routes=list(routes))
+        schemas |= found.get("components", {}).get("schemas", {})
+        document["paths"] |= {prefix + route: operations for route, operations in found["paths"].items()}
+        for route in routes:
+            if type(route) is Route and route.include_in_schema:  # one of Starlette's, which says little
+                document["paths"].setdefault(prefix + route.path, _undescribed(route.methods or {"GET"}))
+    if schemas:
+        document["components"] = {"schemas": schemas}
+    return document
+
+
+def add_predictions(document: dict[str, Any], methods: Iterable[RowsMethod], model: Model) -> None:
+    """Add the routes of the methods that take rows, as the model takes and answers them.
+
+    Args:
+        document: the document, which is changed.
+        methods: the methods.
+        model: the model that is served.
+    """
+    rows = {"type": "array", "items": _nested(_number(model.spec), model.spec.row_shape), "minItems": 1}
+    for method in methods:
+        parameters = method.parameters.model_json_schema() if method.parameters else {}
+        request = {
+            "type": "object",
+            "properties": {
+                method.parameter: {**rows, "description": "One row or more."},
+                **parameters.get("properties", {}),
+            },
+            "required": [method.parameter, *parameters.get("required", [])],
+            "additionalProperties": False,
+            "example": {method.parameter: model.metadata.data_sample},
+        }
+        document["paths"][method.route] = {
+            "post": {
+                "operationId": method.name,
+                "summary": method.summary,
+                "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
+                "responses": {
+                    "200": _response(method.summary, _prediction(_answer(method, model))),
+                    **{str(status): _response(text, Error.model_json_schema()) for status, text in _ERRORS.items()},
+                },
+            }
+        }
+
+
+def _undescribed(methods: Iterable[str]) -> dict[str, Any]:
+    described = set(methods) - {"HEAD"}
+    return {method.lower(): {"responses": {"default": {"description": "Any answer."}}} for method in described}
+
+
+def _answer(method: RowsMethod, model: Model) -> dict[str, Any]:
+    """Return the schema of the answer to one row."""
+    if method.returns is Probabilities:
+        return _nested({"type": "number"}, (len(model.labels),))
+    if method.returns is Labels:
+        return {"type": "string", "enum": sorted(set(model.labels.values()))}
+    return {}
+
+
+def _error(status: int) -> dict[str, Any]:
+    return _response(_ERRORS.get(status, "The request failed."), Error.model_json_schema())
+
+
+def _response(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _prediction(one: dict[str, Any]) -> dict[str, Any]:
+    several = {"type": "array", "items": one, "minItems": 2}
+    return {"type": "object", "properties": {"prediction": {"anyOf": [one, several]}}, "required": ["prediction"]}
+
+
+def _nested(schema: dict[str, Any], shape: tuple[int | None, ...]) -> dict[str, Any]:
+    for length in reversed(shape):
+        schema = {"type": "array", "items": schema, "minItems": length or 1} | ({"maxItems": length} if length else {})
+    return schema
+
+
+def _number(spec: RowSpec) -> dict[str, Any]:
+    smallest, largest = spec.limits
+    return {"type": "number" if spec.dtype.kind == "f" else "integer", "minimum": smallest, "maximum": largest}

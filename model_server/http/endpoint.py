@@ -1,0 +1,238 @@
+"""A declared method that takes rows, over HTTP: from the bytes of a body to the bytes of an answer."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+import pydantic
+from bentoml.exceptions import BentoMLException
+
+from model_server.http.admission import Admission
+from model_server.http.errors import (
+    SERVER_FAILED,
+    Headers,
+    RequestError,
+    check_headers,
+    error_body,
+    invalid,
+    no_memory,
+    stopping,
+    too_large,
+)
+from model_server.model.model import Model
+from model_server.model.rows import Array, InvalidRowsError
+from model_server.observability.observer import Observer, RequestRecord
+from model_server.prediction.runner import INLINE_SECONDS, Job, Runner
+from model_server.protocols.json_rows import Answers, BodyError, JsonRows, encode_answers
+
+Step = Callable[[str, Callable[..., Any]], Callable[..., Any]]
+Respond = Callable[[int, bytes, Headers], None]
+
+INLINE_BYTES = 32 * 1024
+
+
+class _Predicted(NamedTuple):
+    """What a thread gives: the body, of how many rows, and the seconds that the method took."""
+
+    body: bytes
+    rows: int
+    seconds: float
+
+
+class RowsMethod(NamedTuple):
+    """A method of the service that takes rows, bound to its instance.
+
+    Attributes:
+        name: its name in the service class.
+        route: its path, with the service's prefix.
+        parameter: the name of the parameter that takes the rows.
+        call: takes an array of rows, and its other parameters by name; returns one answer per row, in order.
+        is_async: whether it is a coroutine function.
+        parameters: a pydantic model of its other parameters; None if there are none.
+        returns: the annotation of what it returns.
+        summary: the first line of its docstring.
+    """
+
+    name: str
+    route: str
+    parameter: str
+    call: Callable[..., Any]
+    is_async: bool
+    parameters: type[pydantic.BaseModel] | None
+    returns: Any
+    summary: str
+
+
+@dataclass
+class Shared:
+    """What all endpoints of a service share.
+
+    Attributes:
+        runner: runs what takes long.
+        admission: says how many requests may be in flight.
+        observer: counts and logs.
+        max_body_bytes: how large a body may be.
+        timeout: seconds that a request may take.
+        step: makes of each step of a prediction one that is traced.
+    """
+
+    runner: Runner
+    admission: Admission
+    observer: Observer
+    max_body_bytes: int
+    timeout: float
+    step: Step
+
+
+class Endpoint:
+    """Answers the bodies of requests with what a declared method returns, whatever brings the bytes.
+
+    Args:
+        method: the method.
+        model: whose rows it takes.
+        shared: what all endpoints share.
+    """
+
+    def __init__(self, method: RowsMethod, model: Model, shared: Shared) -> None:
+        self.method = method
+        self.max_body_bytes = shared.max_body_bytes
+        self.admission = shared.admission
+        self.observer = shared.observer
+        self._observe_inference = shared.observer.metrics.observe_inference
+        self._runner = shared.runner
+        self._estimate = model.seconds
+        self._timeout = shared.timeout
+        self._rows = JsonRows(model.spec, method.parameter)
+        self._parse = shared.step("parse", self._rows.parse_with_fields if method.parameters else self._rows.parse)
+        self._encode = shared.step("encode", encode_answers)
+        self._call = shared.step("inference", method.call)
+
+    def refusal(self, headers: Mapping[bytes, bytes], duplicates: Headers = ()) -> RequestError | None:
+        """Return why a request cannot be answered, by its headers, or None.
+
+        Args:
+            headers: the headers, by their names in lower case.
+            duplicates: all headers, if some are there twice: each value is checked.
+        """
+        try:
+            for given in (headers, *({name: value} for name, value in duplicates)):
+                check_headers(given)
+        except RequestError as error:
+            return error
+        length = headers.get(b"content-length")
+        # A length of many digits is refused before it is read here.
+        return too_large(self.max_body_bytes) if length and int(length) > self.max_body_bytes else None
+
+    def answer(self, request: RequestRecord, body: bytes, respond: Respond) -> "Job | asyncio.Task[None] | None":
+        """Answer a body by calling `respond` once: before this returns, or later.
+
+        Args:
+            request: its record, started when the body was here.
+            body: the whole body.
+            respond: takes status, body and extra headers of the answer.
+
+        Returns:
+            What can be cancelled while there is no answer; None if there is one.
+        """
+        try:
+            if len(body) > INLINE_BYTES and not self.method.is_async:
+                return self._submit(partial(self._predict_body, body), request, respond)
+            rows, fields = self._read(body)
+            if self.method.is_async:
+                return asyncio.get_running_loop().create_task(self._await(rows, fields, request, respond))
+            if self._estimate(len(rows)) > INLINE_SECONDS:
+                return self._submit(partial(self._predict, rows, fields), request, respond)
+            predicted = self._predict(rows, fields)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is answered)
+            self.fail(request, error, respond)
+        else:
+            self._observe_inference(predicted.rows, predicted.seconds)
+            respond(HTTPStatus.OK, predicted.body, ())
+        return None
+
+    def fail(self, request: RequestRecord, error: BaseException, respond: Respond) -> None:
+        """Answer with an error, and log it if nobody has foreseen it."""
+        match error:
+            case BodyError() | InvalidRowsError():
+                error = invalid(error, self.method.parameter)
+            case TimeoutError():
+                detail = f"The model had no answer within {self._timeout:g} seconds."
+                error = RequestError(detail, HTTPStatus.GATEWAY_TIMEOUT, code="model-timeout")
+            case MemoryError():
+                error = no_memory()
+            case asyncio.CancelledError():
+                error = stopping()
+            case BentoMLException() if error.error_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+                if not isinstance(error, RequestError):
+                    error = RequestError(str(error), error.error_code)
+        if not isinstance(error, RequestError):
+            self.observer.observe_failure(request, error)
+            error = RequestError(SERVER_FAILED, HTTPStatus.INTERNAL_SERVER_ERROR, code="server-failed")
+        request.code, request.reason = error.code, error.reason
+        respond(error.status, error_body(error.detail), error.headers)
+
+    def _read(self, body: bytes) -> tuple[Array, dict[str, Any]]:
+        if self.method.parameters is None:
+            return self._parse(body), {}
+        rows, fields = self._parse(body)
+        try:
+            parameters = self.method.parameters.model_validate(fields)
+        except pydantic.ValidationError as error:
+            problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            name = ".".join(map(str, problem["loc"]))
+            raise BodyError("field-invalid", f'The field "{name}" is invalid: {problem["msg"]}.') from error
+        return rows, {name: getattr(parameters, name) for name in self.method.parameters.model_fields}
+
+    def _predict_body(self, body: bytes) -> _Predicted:
+        rows, fields = self._read(body)
+        seconds = self._estimate(len(rows))
+        if len(rows) > 1 and self._timeout < seconds < math.inf:
+            raise RequestError(
+                f"The model takes over {self._timeout:g} seconds for {len(rows)} rows; send them in several requests.",
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                code="rows-too-many",
+            )
+        return self._predict(rows, fields)
+
+    def _predict(self, rows: Array, fields: dict[str, Any]) -> _Predicted:
+        began = time.perf_counter()
+        answers: Answers = self._call(rows, **fields) if fields else self._call(rows)
+        seconds = time.perf_counter() - began
+        return _Predicted(self._encode(self._checked(answers, len(rows))), len(rows), seconds)
+
+    async def _await(self, rows: Array, fields: dict[str, Any], request: RequestRecord, respond: Respond) -> None:
+        try:
+            async with asyncio.timeout(self._timeout - (time.perf_counter() - request.started)):
+                answers = await self._call(rows, **fields)
+            body = self._encode(self._checked(answers, len(rows)))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (whatever it is, it is answered)
+            self.fail(request, error, respond)
+        else:
+            respond(HTTPStatus.OK, body, ())
+
+    def _checked(self, answers: Any, rows: int) -> Answers:  # noqa: ANN401 (whatever the method returns)
+        try:
+            found = len(answers)
+        except TypeError:
+            found = None
+        if found != rows or isinstance(answers, str | bytes | dict):
+            raise TypeError(
+                f"{self.method.name} returned {type(answers).__name__} for {rows} rows; expected a sequence of {rows} "
+                "answers, one per row"
+            )
+        return answers  # type: ignore[no-any-return]
+
+    def _submit(self, work: Callable[[], _Predicted], request: RequestRecord, respond: Respond) -> Job:
+        def done(predicted: _Predicted | None, error: BaseException | None) -> None:
+            if predicted is None:
+                self.fail(request, error or RuntimeError("no result"), respond)
+            else:
+                self._observe_inference(predicted.rows, predicted.seconds)
+                respond(HTTPStatus.OK, predicted.body, ())
+
+        return self._runner.submit(work, done, self._timeout - (time.perf_counter() - request.started))

@@ -1,0 +1,157 @@
+"""Rows and answers in JSON: `{"data": [row, ...]}` and `{"prediction": ...}`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import simdjson
+
+from model_server.model.rows import EXACT, Array, InvalidRowsError, RowSpec
+
+Answers = Array | Sequence[Any]
+
+_NOT_STRUCTURE = bytes(set(range(256)) - set(b"[],"))
+_FEW_NUMBERS = 256
+_FEW_BYTES = 512  # beyond, simdjson is quicker than orjson and a look at each number
+
+_NAMES = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+
+
+class BodyError(ValueError):
+    """A body that is not a request for a prediction.
+
+    Attributes:
+        code: a short name for the error, for logs.
+    """
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class JsonRows:
+    """Reads request bodies with rows of one model.
+
+    Args:
+        spec: type and shape of the rows.
+        field: the field of the body that they are in.
+    """
+
+    def __init__(self, spec: RowSpec, field: str = "data") -> None:
+        self._spec = spec
+        self._field = field
+        self._form = f'{{"{field}": [row, ...]}}'
+        self._types = {int, float} if spec.dtype.kind == "f" else {int}
+        self._row_structure = b""
+        for length in reversed(spec.row_shape):
+            self._row_structure = b"[" + b",".join([self._row_structure] * (length or 0)) + b"]"
+
+    def parse(self, body: bytes) -> Array:
+        """Return the rows of a body with no other field, an array of shape (N, *row_shape) and the model's dtype.
+
+        Raises:
+            BodyError: the body is not such a document.
+            InvalidRowsError: its rows are not rows that the model takes.
+        """
+        if len(body) > _FEW_BYTES and (rows := self._parse_many(body)) is not None:
+            return rows
+        document = self._document(body)
+        if len(document) > 1:
+            extra = next(field for field in document if field != self._field)
+            raise BodyError("field-unknown", f'The field {extra[:40]!r} is unknown; expected "{self._field}" only.')
+        data = document[self._field]
+        rows = np.array(data, self._spec.dtype) if self._are_plain(data) else self._spec.array(data)
+        if body.count(b'"') > 2:  # noqa: PLR2004 (those around its name; of two such fields the parser takes the last)
+            raise BodyError("field-twice", f'The field "{self._field}" is there twice; expected it once.')
+        return rows
+
+    def parse_with_fields(self, body: bytes) -> tuple[Array, dict[str, Any]]:
+        """Return the rows, as `parse` does, and the other fields of the body."""
+        document = self._document(body)
+        return self._spec.array(document.pop(self._field)), document
+
+    def _document(self, body: bytes) -> dict[str, Any]:
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            if error.msg.startswith("Not enough memory"):
+                raise MemoryError from error
+            raise BodyError("body-not-json", f"The body is not valid JSON: {error}.") from None
+        if not isinstance(document, dict):
+            found = _NAMES.get(type(document)) or repr(document)[:40]
+            raise BodyError(
+                "body-not-object", f'The body is {found}; expected an object, {{"{self._field}": [row, ...]}}.'
+            )
+        if self._field not in document:
+            raise BodyError(
+                "field-missing", f'The field "{self._field}" is missing; expected {{"{self._field}": [row, ...]}}.'
+            )
+        return document
+
+    def _are_plain(self, data: object) -> bool:
+        """Return whether this, read from JSON, surely is a list of flat rows that fit; `RowSpec` tells more slowly."""
+        width = self._spec.row_size
+        if not data or type(data) is not list or not width or len(self._spec.row_shape) != 1:
+            return False
+        smallest, largest = self._spec.limits
+        for row in data:
+            if type(row) is not list or len(row) != width or not self._types.issuperset(map(type, row)):
+                return False
+            if min(row) < smallest or max(row) > largest:
+                return False
+        return True
+
+    def _parse_many(self, body: bytes) -> Array | None:
+        """Return the rows of a body that surely has nothing else, or None.
+
+        The numbers are read into one flat array. That they were nested as they should be shows in the brackets and
+        commas of the body, which has no string but "data" that could hold others.
+        """
+        if not self._spec.row_size or body.count(b'"') != 2 or not body.isascii():  # noqa: PLR2004
+            return None
+        try:
+            data: Any = simdjson.Parser().parse(body)[self._field]  # type: ignore[index]
+            flat = np.frombuffer(data.as_buffer(of_type="d"))
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+            return None
+        count, rest = divmod(len(flat), self._spec.row_size)
+        structure = b"[" + (self._row_structure + b",") * (count - 1) + self._row_structure + b"]"
+        if rest or not count or body.translate(None, _NOT_STRUCTURE) != structure or not self._fit(flat):
+            return None
+        return flat.astype(self._spec.dtype).reshape(count, *self._spec.row_shape)
+
+    def _fit(self, flat: npt.NDArray[np.float64]) -> bool:
+        """Return whether all numbers surely fit the dtype."""
+        smallest, largest = self._spec.limits
+        if self._spec.dtype.kind == "f":
+            return bool(np.abs(flat).max() <= largest)
+        whole = bool((np.rint(flat) == flat).all())
+        return bool(whole and flat.min() >= max(smallest, -EXACT) and flat.max() <= min(largest, EXACT))
+
+
+def sentence_of(error: InvalidRowsError, field: str) -> str:
+    """Return an error of rows as one sentence about the field that they were in."""
+    like = "" if error.like is None else f", as in {_where(field, error.like)}"
+    return f"{_where(field, error.position)} {error.problem}{like}."
+
+
+def encode_answers(answers: Answers) -> bytes:
+    """Return the body of an answer: the only answer itself, or else the list of them, with every digit.
+
+    Args:
+        answers: one for each row: an array with rows as its first dimension, or a sequence of JSON values.
+    """
+    if isinstance(answers, np.ndarray):
+        if answers.size <= _FEW_NUMBERS:  # quicker, up to here
+            answers = answers.tolist()
+        elif answers.dtype.kind == "f":
+            # As float64: orjson would write the fewest digits that tell one float32 from the next.
+            answers = np.ascontiguousarray(answers, np.float64)
+    shown = answers[0] if len(answers) == 1 else answers
+    return orjson.dumps({"prediction": shown}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _where(field: str, position: tuple[int, ...]) -> str:
+    return field + "".join(f"[{index}]" for index in position)

@@ -1,0 +1,18 @@
+"""A service that asks ours, which runs in a process of its own then."""
+
+import bentoml
+
+from service import ModelLoadServer
+
+
+@bentoml.service(name="caller")  # type: ignore[operator]
+class Caller:
+    """Says what ours says."""
+
+    ours = bentoml.depends(ModelLoadServer)  # type: ignore[call-overload]
+
+    @bentoml.api(route="/ask")
+    async def ask(self, rows: list[list[float]]) -> dict[str, list[object]]:
+        probabilities = await self.ours.to_async.predict(data=rows)
+        names = await self.ours.to_async.predict_label(data=rows)
+        return {"probabilities": probabilities.tolist(), "names": names}

@@ -1,0 +1,41 @@
+"""A service whose model has no answer to some rows as long as a file is there."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import bentoml
+
+import service
+from model_server.adapters.bento import ModelService
+from model_server.model.model import Model
+from model_server.model.rows import Array
+from model_server.settings import Settings
+
+GATE = Path(os.environ["GATE"])
+
+
+class GatedModel(Model):
+    """A model that has no answer to rows that begin with 9 while the gate is there; two rows go to a thread."""
+
+    def predict(self, rows: Array) -> Array:
+        if rows[0, 0] == 9:
+            GATE.with_name("begun").touch()
+            while GATE.exists():
+                time.sleep(0.02)
+        return super().predict(rows)
+
+    def seconds(self, rows: int) -> float:
+        return 1 if rows == 2 else super().seconds(rows)
+
+
+@bentoml.service(  # type: ignore[operator]
+    name="model_load_server", service_class=ModelService, **json.loads(os.environ.get("OPTIONS", "{}"))
+)
+@bentoml.asgi_app(service.app)
+class Gated(service.ModelLoadServer.inner):  # type: ignore[name-defined, misc]
+    """The service, with that model."""
+
+    def __init__(self) -> None:
+        self.model = GatedModel.load(Settings.read(os.environ))

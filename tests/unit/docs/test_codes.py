@@ -1,0 +1,43 @@
+"""Every error of the service has a code, and the runbook has a row for each code and for no other."""
+
+import ast
+import re
+from collections.abc import Iterator
+
+from tests.support.documents import DOCUMENTS
+from tests.support.processes import ROOT
+
+RUNBOOK = DOCUMENTS["docs/operations.md"]
+# Which argument of a call is the code.
+POSITIONS = {"StartError": 0, "BodyError": 0, "fail": 1, "unavailable": 1, "RequestError": 3}
+CODE = re.compile(r"[a-z]+(-[a-z]+)*")
+
+
+def codes() -> Iterator[str]:
+    """Yield the codes in the service's source."""
+    for path in sorted((ROOT / "model_server").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            given = [keyword.value for keyword in node.keywords if keyword.arg == "code"]
+            if name in POSITIONS:
+                given += node.args[POSITIONS[name] : POSITIONS[name] + 1]
+            elif name == "getattr" and len(node.args) == 3:
+                given += node.args[2:]
+            for value in given:
+                if isinstance(value, ast.Constant) and value.value:
+                    assert CODE.fullmatch(str(value.value)), f"{path}:{node.lineno}"
+                    yield str(value.value)
+
+
+def rows(heading: str, column: int) -> list[str]:
+    """Return the codes in a table's column."""
+    section = RUNBOOK.partition(f"### {heading}\n")[2].partition("\n#")[0]
+    cells = [line.split("|")[column] for line in section.splitlines() if line.startswith("| ")][1:]
+    return [code for cell in cells for code in re.findall(r"`([a-z-]+)`", cell)]
+
+
+def test_the_runbook_has_every_code_once() -> None:
+    listed = [*rows("Service errors at start", 1), *rows("Service errors to a client", 2)]
+    assert sorted(listed) == sorted(set(codes()))

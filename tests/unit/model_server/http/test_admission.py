@@ -1,0 +1,79 @@
+"""What is in flight is counted right, whatever is done with permits."""
+
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from model_server.http.admission import Admission, Permit
+
+LIMIT = 3
+MAX_BYTES = 100
+
+
+class PermitMachine(RuleBasedStateMachine):
+    """Permits in any order of calls, next to an obvious model of them."""
+
+    permits: Bundle[Permit] = Bundle("permits")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.admission = Admission(LIMIT, MAX_BYTES)
+        self.counted: set[Permit] = set()
+        self.held: dict[Permit, int] = {}
+        self.released: set[Permit] = set()
+
+    @rule(target=permits)
+    def acquire(self) -> Permit:
+        permit = self.admission.try_acquire()
+        if len(self.counted) >= LIMIT:
+            assert permit is None
+            permit = Permit(Admission(1, 1))  # of another, so that there is one
+            permit.release()
+            self.released.add(permit)
+        else:
+            assert permit is not None
+            self.counted.add(permit)
+        return permit
+
+    @rule(permit=permits)
+    def pause(self, permit: Permit) -> None:
+        permit.pause()
+        self.counted.discard(permit)
+
+    @rule(permit=permits)
+    def resume(self, permit: Permit) -> None:
+        may = permit in self.counted or (permit not in self.released and len(self.counted) < LIMIT)
+        assert permit.resume() is may
+        if may:
+            self.counted.add(permit)
+
+    @rule(permit=permits, size=st.integers(0, 60))
+    def hold(self, permit: Permit, size: int) -> None:
+        if permit not in self.released:
+            self.held[permit] = self.held.get(permit, 0) + size
+        assert permit.hold(size) is (permit not in self.released and sum(self.held.values()) <= MAX_BYTES)
+
+    @rule(permit=permits)
+    def release(self, permit: Permit) -> None:
+        permit.release()
+        self.counted.discard(permit)
+        self.held.pop(permit, None)
+        self.released.add(permit)
+
+    @rule(permit=consumes(permits))
+    def release_twice(self, permit: Permit) -> None:
+        self.release(permit)
+        self.release(permit)
+
+    @invariant()
+    def counts_are_those_of_the_permits(self) -> None:
+        assert self.admission.in_flight == len(self.counted)
+        assert self.admission.held_bytes == sum(self.held.values())
+        assert self.admission.is_full is (len(self.counted) >= LIMIT)
+
+    def teardown(self) -> None:
+        for permit in {*self.counted, *self.held}:
+            permit.release()
+        assert (self.admission.in_flight, self.admission.held_bytes) == (0, 0)
+
+
+TestPermits = PermitMachine.TestCase

@@ -1,0 +1,84 @@
+"""Work in threads: in order, within its time, and dropped when nobody waits for it."""
+
+import asyncio
+import threading
+from typing import Any
+
+from model_server.prediction.runner import Runner
+
+LONG = 10.0
+
+
+class Results:
+    """What jobs have delivered.
+
+    Attributes:
+        delivered: result and error of each, by its name.
+    """
+
+    def __init__(self) -> None:
+        self.delivered: dict[str, tuple[Any, BaseException | None]] = {}
+
+    def of(self, name: str) -> Any:
+        """Return what takes the result of a job."""
+        return lambda result, error: self.delivered.update({name: (result, error)})
+
+    async def until(self, count: int) -> None:
+        """Wait until so many have delivered."""
+        async with asyncio.timeout(LONG):
+            while len(self.delivered) < count:  # noqa: ASYNC110 (it is polled)
+                await asyncio.sleep(0.001)
+
+
+def test_results_and_errors_are_delivered_in_the_loop() -> None:
+    async def run() -> None:
+        runner, results = Runner(2), Results()
+        runner.submit(lambda: threading.current_thread().name, results.of("name"), LONG)
+        runner.submit(lambda: 1 / 0, results.of("error"), LONG)
+        await results.until(2)
+        assert results.delivered["name"][0].startswith("inference")
+        assert isinstance(results.delivered["error"][1], ZeroDivisionError)
+
+    asyncio.run(run())
+
+
+def test_late_work_that_has_begun_goes_on_and_other_work_is_dropped() -> None:
+    async def run() -> None:
+        runner, results = Runner(1), Results()
+        gate = threading.Event()
+        ran: list[str] = []
+
+        def work(name: str) -> None:
+            ran.append(name)
+            gate.wait(LONG)
+
+        runner.submit(lambda: work("late"), results.of("late"), 0.01)
+        runner.submit(lambda: work("waiting"), results.of("waiting"), 0.02)
+        await results.until(2)
+        assert {type(error) for _, error in results.delivered.values()} == {TimeoutError}
+        assert runner.is_stuck
+        gate.set()
+        runner.submit(lambda: work("next"), results.of("next"), LONG)
+        await results.until(3)
+        assert ran == ["late", "next"]
+        assert not runner.is_stuck
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_job_delivers_nothing() -> None:
+    async def run() -> None:
+        runner, results = Runner(1), Results()
+        gate = threading.Event()
+        running = runner.submit(lambda: gate.wait(LONG), results.of("running"), LONG)
+        waiting = runner.submit(lambda: gate.wait(LONG), results.of("waiting"), LONG)
+        for job in (running, waiting, running, waiting):
+            job.cancel()
+        assert runner.is_stuck
+        gate.set()
+        runner.submit(lambda: "last", results.of("last"), LONG)
+        await results.until(1)
+        assert results.delivered == {"last": ("last", None)}
+        assert not runner.is_stuck
+
+    asyncio.run(run())
