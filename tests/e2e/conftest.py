@@ -1,10 +1,8 @@
 """A network, and a bucket in it."""
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import httpx
 import pytest
 from google.cloud import storage
 
@@ -47,14 +45,8 @@ def emulator(network: str) -> Iterator[Emulator]:
     flags = ("-scheme=http", f"-port={port}", "-backend=memory", f"-external-url=http://127.0.0.1:{port}")
     with podman.running(BASE_IMAGE, network, options, *flags) as address:
         url = f"http://127.0.0.1:{port}"
-        until(lambda: _answers(url), _START_SECONDS)
+        until(lambda: podman.answers(f"{url}/storage/v1/b"), _START_SECONDS)
         client = storage_client(url)
         bucket = client.bucket("models")
         bucket.versioning_enabled = True
         yield Emulator(f"http://{address}:{port}", client.create_bucket(bucket))
-
-
-def _answers(url: str) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"{url}/storage/v1/b").status_code == 200
-    return False
