@@ -113,9 +113,10 @@ e2e: images ## Build both images and run the pods of both overlays under podman
 e2e-cluster: $(UV) ## Roll out, switch, roll back and scale on the cluster of kubectl's CONTEXT, in a namespace of its own
 	$(RUN) --group dev pytest tests/e2e/test_cluster.py --numprocesses 0
 
-bench: $(UV) ## Compare the server with its peers, into benchmarks/ (half an hour; wants wrk, from Debian)
+bench: $(UV) ## Compare the server with its peers, into benchmarks/, or print how it compares with BASE=<commit> (half an hour; needs wrk, from Debian)
 	command -v wrk >/dev/null || apt-get install -y wrk
-	$(RUN) --group dev python -m benchmarks.server.run
+	$(RUN) --group dev python -m benchmarks.server.run $(BASE:%=--base %) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(CONNECTIONS),--connections $(CONNECTIONS)) $(ROUNDS:%=--rounds %) $(SECONDS:%=--seconds %)
 
 bench-loader: $(UV) ## Compare the loader with its peers, into benchmarks/loader/
 	$(RUN) --group dev python -m benchmarks.loader.run

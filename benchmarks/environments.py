@@ -1,13 +1,17 @@
 """Environments of their own for the programs that are compared, made once and kept in the clone."""
 
+import functools
+import io
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
 
+@functools.cache
 def environment_of(name: str, *requirements: str | Path) -> Path:
     """Return the Python of an environment with these requirements; a script stands for those that it declares."""
     directory = ROOT / f".venv-bench-{name}"
@@ -21,14 +25,23 @@ def environment_of(name: str, *requirements: str | Path) -> Path:
     return directory / "bin" / "python"
 
 
-def locked_environment(name: str, *options: str) -> Path:
-    """Return the Python of an environment that `uv sync` makes of `uv.lock` with these options."""
+@functools.cache
+def locked_environment(name: str, *options: str, project: Path = ROOT) -> Path:
+    """Return the Python of an environment that `uv sync` makes from the project's `uv.lock` with these options."""
     directory = ROOT / f".venv-bench-{name}"
     _uv(
-        *("sync", "--frozen", "--compile-bytecode", "--python", sys.executable, *options),
+        *("sync", "--frozen", "--compile-bytecode", "--python", sys.executable, "--project", str(project), *options),
         UV_PROJECT_ENVIRONMENT=str(directory),
     )
     return directory / "bin" / "python"
+
+
+def checkout(commit: str, directory: Path) -> Path:
+    """Write the files of a commit to the directory, and return it."""
+    archive = subprocess.run(["git", "archive", commit], check=True, cwd=ROOT, stdout=subprocess.PIPE)
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(directory, filter="data")
+    return directory
 
 
 def _uv(*arguments: str | Path, **environment: str) -> None:

@@ -1,6 +1,7 @@
 """`python -m model_server`: serves in this one process, or checks whether a model can be served."""
 
 import argparse
+import os
 import signal
 import socket
 import sys
@@ -24,7 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     _add_serve(commands)
     _add_check(commands)
-    options = parser.parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # As in BentoML's own images, options without a command are those of `serve`.
+    if words and words[0].startswith("-") and words[0] not in ("-h", "--help"):
+        words.insert(0, "serve")
+    options = parser.parse_args(words)
     if options.command == "check":
         from model_server.check import check  # noqa: PLC0415 (`serve` has yet to set its signal handlers)
 
@@ -41,13 +46,18 @@ def _add_serve(commands: "_Commands") -> None:
         "process manager and a worker.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    command.add_argument("bento", nargs="?", default=".", help="the bento, or the directory of service.py")
+    command.add_argument(
+        "bento",
+        nargs="?",
+        default=os.environ.get("BENTO_PATH", "."),
+        help="the bento, or the directory of service.py; BENTO_PATH sets the default",
+    )
     command.add_argument("--host", default="0.0.0.0", help="the address to listen on")  # noqa: S104 (as `bentoml serve`)
     command.add_argument("--port", type=int, default=3000, help="the port to listen on")
     command.add_argument(
         "--timeout-graceful-shutdown",
         type=int,
-        default=30,
+        default=20,  # with the 10 s of preStop, less than the pod's terminationGracePeriodSeconds
         metavar="SECONDS",
         help="how long requests may take to end once the server was told to stop",
     )

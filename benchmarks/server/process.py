@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.environments import ROOT
 from benchmarks.server.servers import Server, environment
 from tests.support.processes import free_port
 
@@ -66,11 +65,12 @@ def running(server: Server, model: Path, labels: Path, directory: Path, first_ro
     port = free_port()
     home = directory / "home"
     home.mkdir(parents=True)
+    command = server.start(port, directory)
     with (directory / "server.log").open("wb") as log:
         start = time.monotonic()
         process = subprocess.Popen(
-            server.start(port, directory),
-            cwd=ROOT,
+            command,
+            cwd=server.working_directory,
             env=environment(server, model, labels, port, home),
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -2,7 +2,8 @@
 
 First, each server alone: its answers are compared with the floor's, and its start and its memory are measured. Then all
 of them are up, and each kind of work goes to one after the other, so that what slows the machine down for a while slows
-all of them down. Writes `benchmarks/results/server*` and the server's tables in `benchmarks/README.md`.
+all of them down. A run of all servers under all loads writes `benchmarks/results/server*` and the server's tables
+in `benchmarks/README.md`; any other run, and a run with a base, only prints tables.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.environments import ROOT
+from benchmarks.environments import ROOT, checkout
 from benchmarks.report import write_results
 from benchmarks.server.models import BenchmarkModel, benchmark_models
 from benchmarks.server.process import Running, post, running
 from benchmarks.server.servers import FLOOR, Server, servers
-from benchmarks.server.tables import write_tables
+from benchmarks.server.tables import summary, write_tables
 
 _POST = Path(__file__).parent / "post.lua"
 _TOLERANCE = 1e-5
@@ -58,11 +59,13 @@ class Bench:
     Args:
         scratch: directory for what the servers write.
         seconds: how long each load lasts.
+        connections: how many connections send it, one number after the other.
     """
 
-    def __init__(self, scratch: Path, seconds: int) -> None:
+    def __init__(self, scratch: Path, seconds: int, connections: Sequence[int]) -> None:
         self._scratch = scratch
         self._seconds = seconds
+        self._connections = connections
         self._models = benchmark_models(scratch)
         self._count = 0
         self.starts: list[dict[str, Any]] = []
@@ -104,7 +107,7 @@ class Bench:
                 for server, process in processes.items():
                     self._wrk(server, process, Cell(name, 1, 8), 1)
                 for number in range(rounds):
-                    for rows, connections in itertools.product(WORK.get(name, ()), CONNECTIONS):
+                    for rows, connections in itertools.product(WORK.get(name, ()), self._connections):
                         for server in random.sample(candidates, len(candidates)):
                             if f"{rows} rows of {name}" not in self.wrong[server.name]:
                                 self._load(number, server, processes[server], Cell(name, rows, connections))
@@ -130,7 +133,7 @@ class Bench:
             del probes["row"]
         for probe, request in probes.items():
             with _probing(process.port, *request) as latencies:
-                measured = self._wrk(server, process, cell, max(self._seconds, 3))
+                measured = self._wrk(server, process, cell, self._seconds + 1)
             process.settle()
             for figure, share in (("p50", 50), ("p99", 99)):
                 measured[f"{probe}_{figure}_ms"] = float(np.percentile(latencies, share)) * 1e3
@@ -212,11 +215,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.server.run", description=__doc__)
     parser.add_argument("--seconds", type=int, default=2, help="how long each load lasts (default: 2)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each server is measured (default: 3)")
-    parser.add_argument("--only", nargs="+", metavar="SERVER", help="compare these, and write nothing")
+    parser.add_argument(
+        "--connections",
+        type=int,
+        nargs="+",
+        default=CONNECTIONS,
+        help="numbers of connections per load (default: 1 8 64)",
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="measure only servers whose names start with these")
+    parser.add_argument("--base", metavar="COMMIT", help="compare this server with that commit's")
     arguments = parser.parse_args()
-    candidates = [server for server in servers() if not arguments.only or server.name in arguments.only]
     with tempfile.TemporaryDirectory(dir=ROOT, prefix=".bench-") as directory:
-        bench = Bench(Path(directory), arguments.seconds)
+        base = checkout(arguments.base, Path(directory, "base")) if arguments.base else None
+        everything = servers(base)
+        names = arguments.only or [server.name for server in everything]
+        for name in names:
+            if not any(server.name.startswith(name) for server in everything):
+                parser.error(f"no server's name starts with {name}: {', '.join(server.name for server in everything)}")
+        candidates = [server for server in everything if server.name.startswith(tuple(names))]
+        bench = Bench(Path(directory), arguments.seconds, arguments.connections)
         bench.compare(candidates)
         for number in range(arguments.rounds):
             for server in random.sample(candidates, len(candidates)):
@@ -230,7 +247,9 @@ def main() -> None:
         "loads": bench.loads,
         "meanwhile": bench.meanwhile,
     }
-    if not arguments.only:
+    if base or len(candidates) < len(everything) or tuple(arguments.connections) != CONNECTIONS:
+        print(summary(results))
+    else:
         write_results("server", results)
         write_tables(results)
 

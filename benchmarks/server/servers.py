@@ -16,10 +16,13 @@ Rows = Sequence[Sequence[float]]
 
 OURS = "this server"
 OURS_IN_IMAGE = "this server, as in the image"
+BASE = "base"
+BASE_IN_IMAGE = "base, as in the image"
 FLOOR = "floor"
 FASTAPI = "FastAPI"
 
 _PEERS = Path(__file__).parent / "peers"
+_QUIET = {"BENTOML_DO_NOT_TRACK": "True", "ORT_DISABLE_TELEMETRY": "1"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +31,13 @@ class Server:
 
     Attributes:
         name: what the tables call it.
-        start: returns the command that serves on a port; a directory is there for its files.
+        start: returns the command that serves on a port, its environment made; a directory is there for its files.
         predict: path of the prediction route.
         health: path of a route that needs no model.
         request: makes the body of a request.
         answer: finds the probabilities in an answer.
         environment: variables that it needs besides.
+        working_directory: where the command runs.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Server:
     request: Callable[[Rows], Any] = lambda rows: {"data": rows}
     answer: Callable[[Any], Any] = lambda answer: answer["prediction"]
     environment: Mapping[str, str] = field(default_factory=dict)
+    working_directory: Path = ROOT
 
     def body(self, rows: Rows) -> bytes:
         """Return the body of a request."""
@@ -58,26 +63,24 @@ class Server:
         return np.asarray(self.answer(json.loads(body)), np.float64).reshape(count, -1)
 
 
-def servers() -> list[Server]:
-    """Return the servers, ours first, their environments made."""
-    ours = locked_environment("server")
-    quiet = {"BENTOML_DO_NOT_TRACK": "True", "ORT_DISABLE_TELEMETRY": "1"}
-    serve = ["-m", "bentoml", "serve", "--host", "127.0.0.1", "--port"]
-    stock = str(_python("stock_bentoml"))
-    mlserver = _python("mlserver_runtime")
+def servers(base: Path | None = None) -> list[Server]:
+    """Return the servers, ours first.
+
+    Args:
+        base: directory with the files of another commit, to compare ours with its server.
+    """
     return [
-        Server(OURS, lambda port, _: [str(ours), *serve, str(port), str(ROOT)], environment=quiet),
-        Server(
-            OURS_IN_IMAGE,
-            lambda port, _: [str(ours), "-m", "model_server", "serve", "--host", "127.0.0.1", "--port", str(port)],
-            environment=quiet,
-        ),
+        *_both_ways(OURS, OURS_IN_IMAGE, "server", ROOT),
+        *(_both_ways(BASE, BASE_IN_IMAGE, "base", base) if base else ()),
         _script(FLOOR, "floor"),
         _script(FASTAPI, "plain_fastapi"),
         Server(
             "BentoML",
-            lambda port, _: [stock, *serve, str(port), "--working-dir", str(_PEERS), "stock_bentoml:Iris"],
-            environment=quiet,
+            lambda port, _: [
+                *(str(_python("stock_bentoml")), "-m", "bentoml", "serve", "--host", "127.0.0.1", "--port", str(port)),
+                *("--working-dir", str(_PEERS), "stock_bentoml:Iris"),
+            ],
+            environment=_QUIET,
         ),
         _script("LitServe", "lit_server"),
         _script(
@@ -90,7 +93,7 @@ def servers() -> list[Server]:
         ),
         Server(
             "MLServer",
-            lambda port, directory: _mlserver(mlserver, port, directory),
+            _mlserver,
             predict="/v2/models/iris/infer",
             health="/v2/health/live",
             request=lambda rows: {
@@ -101,16 +104,30 @@ def servers() -> list[Server]:
     ]
 
 
+def _both_ways(name: str, name_in_image: str, environment: str, project: Path) -> list[Server]:
+    """Return the server of a project, by `bentoml serve` and in one process."""
+
+    def start(*command: str) -> Callable[[int, Path], list[str]]:
+        return lambda port, _: [
+            *(str(locked_environment(environment, project=project)), "-m", *command, str(project)),
+            *("--host", "127.0.0.1", "--port", str(port)),
+        ]
+
+    return [
+        Server(name, start("bentoml", "serve"), environment=_QUIET, working_directory=project),
+        Server(name_in_image, start("model_server", "serve"), environment=_QUIET, working_directory=project),
+    ]
+
+
 def _python(script: str) -> Path:
     return environment_of(script.replace("_", "-"), _PEERS / f"{script}.py")
 
 
 def _script(name: str, script: str, **options: Any) -> Server:  # noqa: ANN401 (the fields of a server)
-    command = [str(_python(script)), str(_PEERS / f"{script}.py")]
-    return Server(name, lambda *_: command, **options)
+    return Server(name, lambda *_: [str(_python(script)), str(_PEERS / f"{script}.py")], **options)
 
 
-def _mlserver(python: Path, port: int, directory: Path) -> list[str]:
+def _mlserver(port: int, directory: Path) -> list[str]:
     settings = {
         "host": "127.0.0.1",
         "http_port": port,
@@ -123,7 +140,7 @@ def _mlserver(python: Path, port: int, directory: Path) -> list[str]:
     model = {"name": "iris", "implementation": "mlserver_runtime.Iris"}
     (directory / "model-settings.json").write_text(json.dumps(model))
     (directory / "mlserver_runtime.py").write_bytes((_PEERS / "mlserver_runtime.py").read_bytes())
-    return [str(python.parent / "mlserver"), "start", str(directory)]
+    return [str(_python("mlserver_runtime").parent / "mlserver"), "start", str(directory)]
 
 
 def environment(server: Server, model: Path, labels: Path, port: int, home: Path) -> dict[str, str]:

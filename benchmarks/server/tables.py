@@ -7,9 +7,12 @@ from typing import Any
 
 from benchmarks.chart import chart
 from benchmarks.report import RESULTS, machine, table, write_section
-from benchmarks.server.servers import FASTAPI, FLOOR, OURS
+from benchmarks.server.servers import BASE, BASE_IN_IMAGE, FASTAPI, FLOOR, OURS, OURS_IN_IMAGE
 
 Figures = dict[str, float]
+Rounds = dict[int, Figures]
+
+_NOISE = 0.1
 
 
 def write_tables(results: Mapping[str, Any]) -> None:
@@ -30,7 +33,7 @@ def write_tables(results: Mapping[str, Any]) -> None:
     ]
     for connections in (1, 64):
         sections += [
-            f"**{connections} connection{'s' * (connections > 1)}**, CPU microseconds per request:",
+            f"**{_connections(connections)}**, CPU microseconds per request:",
             _grid(loads, "cpu_us", connections),
         ]
     sections += [
@@ -49,20 +52,86 @@ def write_tables(results: Mapping[str, Any]) -> None:
     write_section("server", "\n\n".join(sections))
 
 
+def summary(results: Mapping[str, Any]) -> str:
+    """Return tables of the CPU time of each server, and of the ratios of this server's figures to the base's."""
+    loads = _medians(results["loads"], ("model", "rows", "connections"))
+    sections = [f"Medians of {results['rounds']} rounds of {results['seconds']:g} s each ({machine()})."]
+    for connections in dict.fromkeys(place[2] for place in loads):
+        sections += [
+            f"Server CPU microseconds per request, {_connections(connections)}:",
+            _grid(loads, "cpu_us", connections),
+        ]
+    names = {row["server"] for row in results["starts"]}
+    ratios = [
+        _ratios(results, ours, base)
+        for ours, base in ((OURS, BASE), (OURS_IN_IMAGE, BASE_IN_IMAGE))
+        if {ours, base} <= names
+    ]
+    if ratios:
+        worse = sum(text.count("**") // 2 for text in ratios)
+        sections += [*ratios, f"{worse} ratios are worse by more than {_NOISE:.0%}: they are in bold."]
+    return "\n\n".join([*sections, *_failures(results)])
+
+
+def _ratios(results: Mapping[str, Any], ours: str, base: str) -> str:
+    """Return a table of the ratios of our figures to the base's, one row for each kind of work."""
+    columns = ("CPU", "requests/s", "p99", "start", "memory", "memory after")
+    started = {"start": "seconds", "memory": "memory_mb", "memory after": "used_mb"}
+    works: list[tuple[str, Mapping[str, Rounds], Mapping[str, str]]] = [
+        ("start", _rounds(results["starts"], ())[()], started)
+    ]
+    for (model, rows, connections), measured in _rounds(results["loads"], ("model", "rows", "connections")).items():
+        title = f"{_work(model, rows)}, {_connections(connections)}"
+        works.append((title, measured, {"CPU": "cpu_us", "requests/s": "rps", "p99": "p99_ms"}))
+    for (model, rows, probe), measured in _rounds(results["meanwhile"], ("model", "rows", "probe")).items():
+        title = f"{'/health' if probe == 'health' else '1 row'} during {rows} x 4 ({model})"
+        works.append((title, measured, {"requests/s": "rps", "p99": f"{probe}_p99_ms"}))
+    cells = [
+        [title, *(_ratio(measured.get(ours, {}), measured.get(base, {}), shown.get(column)) for column in columns)]
+        for title, measured, shown in works
+    ]
+    return table([f"{ours} / {base}", *columns], cells)
+
+
+def _ratio(ours: Rounds, base: Rounds, figure: str | None) -> str:
+    """Return the median of the rounds' ratios of a figure, in bold if ours is worse by more than the noise."""
+    if figure is None:
+        return ""
+    # Within one round the machine is equally busy for both.
+    ratios = [
+        ours[number][figure] / base[number][figure] for number in ours.keys() & base.keys() if base[number][figure]
+    ]
+    if not ratios:
+        return "none"
+    ratio = median(ratios)
+    worse = ratio < 1 - _NOISE if figure == "rps" else ratio > 1 + _NOISE
+    return f"**{ratio:.2f}**" if worse else f"{ratio:.2f}"
+
+
+def _connections(count: int) -> str:
+    return f"{count} connection{'s' * (count > 1)}"
+
+
 def _medians(rows: Iterable[Mapping[str, Any]], key: tuple[str, ...]) -> dict[tuple[Any, ...], dict[str, Figures]]:
     """Return the median of each figure by key and server."""
-    found: dict[tuple[Any, ...], dict[str, dict[str, list[float]]]] = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(list))
-    )
+    return {
+        place: {
+            server: {name: median(figures[name] for figures in rounds.values()) for name in next(iter(rounds.values()))}
+            for server, rounds in servers.items()
+        }
+        for place, servers in _rounds(rows, key).items()
+    }
+
+
+def _rounds(rows: Iterable[Mapping[str, Any]], key: tuple[str, ...]) -> dict[tuple[Any, ...], dict[str, Rounds]]:
+    """Return the figures of each round by key and server."""
+    found: dict[tuple[Any, ...], dict[str, Rounds]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         figures = dict(row) | ({"rps": row["requests"] / row["seconds"]} if "requests" in row else {})
-        for name, value in figures.items():
-            if name not in ("server", "model", "probe"):
-                found[tuple(row[part] for part in key)][row["server"]][name].append(value)
-    return {
-        place: {server: {name: median(values) for name, values in figures.items()} for server, figures in those.items()}
-        for place, those in found.items()
-    }
+        found[tuple(row[part] for part in key)][row["server"]][row["round"]] = {
+            name: value for name, value in figures.items() if name not in ("server", "model", "probe")
+        }
+    return found
 
 
 def _one_row(one: Mapping[str, Figures], starts: Mapping[str, Figures]) -> str:
@@ -100,10 +169,15 @@ def _one_row(one: Mapping[str, Figures], starts: Mapping[str, Figures]) -> str:
 def _grid(loads: Mapping[tuple[Any, ...], Mapping[str, Figures]], figure: str, connections: int) -> str:
     places = [place for place in loads if place[2] == connections]
     names = list(dict.fromkeys(name for place in places for name in loads[place]))
-    names.sort(key=lambda name: loads["iris", 1, 8][name]["cpu_us"])
-    head = ["server", *(f"{rows} x {30 if model == 'wide' else 4}" for model, rows, _ in places)]
+    first = loads.get(("iris", 1, 8)) or loads[places[0]]
+    names.sort(key=lambda name: first[name]["cpu_us"])
+    head = ["server", *(_work(model, rows) for model, rows, _ in places)]
     cells = [[name, *(_cell(loads[place].get(name), figure) for place in places)] for name in names]
     return table(head, cells)
+
+
+def _work(model: str, rows: int) -> str:
+    return f"{rows} x {30 if model == 'wide' else 4}"
 
 
 def _cell(figures: Figures | None, figure: str) -> str:

@@ -1,11 +1,9 @@
 """A network, a bucket in it, and a metadata server whose tokens open the bucket."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 from google.cloud import storage
 
@@ -49,7 +47,7 @@ def emulator(network: str) -> Iterator[Emulator]:
     flags = ("-scheme=http", f"-port={port}", "-backend=memory", f"-external-url=http://127.0.0.1:{port}")
     with podman.running(BASE_IMAGE, network, options, *flags) as address:
         url = f"http://127.0.0.1:{port}"
-        until(lambda: _answers(f"{url}/storage/v1/b"), _START_SECONDS)
+        until(lambda: podman.answers(f"{url}/storage/v1/b"), _START_SECONDS)
         client = storage_client(url)
         bucket = client.bucket("models")
         bucket.versioning_enabled = True
@@ -67,11 +65,5 @@ def google_cloud(network: str, emulator: Emulator) -> Iterator[str]:
     }
     arguments = ("/google_cloud.py", str(port), emulator.url.removeprefix("http://"))
     with podman.running(BASE_IMAGE, network, options, *arguments) as address:
-        until(lambda: _answers(f"http://127.0.0.1:{port}", {"Metadata-Flavor": "Google"}), _START_SECONDS)
+        until(lambda: podman.answers(f"http://127.0.0.1:{port}", {"Metadata-Flavor": "Google"}), _START_SECONDS)
         yield f"{address}:{port}"
-
-
-def _answers(url: str, headers: Mapping[str, str] | None = None) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return httpx.get(url, headers=headers).status_code == 200
-    return False

@@ -134,6 +134,13 @@ def running(image: str, network: str, options: Mapping[str, str], *command: str)
         podman("rm", "--force", "--time", "0", container)
 
 
+def answers(url: str, headers: Mapping[str, str] | None = None) -> bool:
+    """Return whether the URL is answered with 200."""
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(url, headers=headers).status_code == 200
+    return False
+
+
 def podman(*arguments: str, check: bool = True, stderr: int = subprocess.PIPE, stdin: str | None = None) -> str:
     """Run a podman command and return what it prints."""
     run = subprocess.run(

@@ -1,28 +1,53 @@
 """What is in the images, and what is not."""
 
 import json
+import secrets
 import subprocess
 import tomllib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import BASE_IMAGE
-from tests.e2e.podman import podman
+from tests.e2e.podman import answers, podman, running
+from tests.support.bento import build, containerize
 from tests.support.manifests import one, render
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, free_port, until
 
 MB = 1000**2
 TOOLS = ("pip", "uv", "git", "gcc", "cc", "make", "curl")
+START_SECONDS = 60
+OPTIONS: dict[str, Any] = {
+    "system_packages": ["tini"],
+    "env": {"PRICE": """it's "5 $" a cup""", "BENTOML_HOME": "/tmp/elsewhere"},  # noqa: S108 (in the image)
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The images that the manifests name, by container."""
+    spec = one(render("local", tmp_path_factory.mktemp("local"), {}), "Deployment")["spec"]["template"]["spec"]
+    [loader], [server] = spec["initContainers"], spec["containers"]
+    return {"loader": loader["image"], "server": server["image"]}
 
 
 @pytest.fixture(scope="module", params=["loader", "server"])
-def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """The name of a container, and of the image that the manifests give it."""
-    spec = one(render("local", tmp_path_factory.mktemp("local"), {}), "Deployment")["spec"]["template"]["spec"]
-    [container] = spec["initContainers" if request.param == "loader" else "containers"]
-    return request.param, container["image"]
+def image(request: pytest.FixtureRequest, images: dict[str, str]) -> tuple[str, str]:
+    """The name of a container, and of its image."""
+    return request.param, images[request.param]
+
+
+@pytest.fixture(scope="module")
+def variant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The server's image, built from our bentofile with other options of `docker`."""
+    home = tmp_path_factory.mktemp("variant")
+    name = f"e2e-{secrets.token_hex(4)}:variant"
+    build(home, **OPTIONS)
+    containerize(home, name)
+    yield name
+    podman("rmi", name)
 
 
 def inspected(image: str) -> Any:
@@ -62,6 +87,40 @@ def test_has_only_what_it_runs(image: tuple[str, str]) -> None:
     assert models & own == (models if name == "loader" else set())
     kinds = {".py", ".onnx", ".json"} if name == "loader" else {".html", ".py", ".yaml"}
     assert {Path(file).suffix for file in own} == kinds
+
+
+def test_image_has_the_packages_and_variables_of_its_bentofile(variant: str, images: dict[str, str]) -> None:
+    assert _run(variant, "tini", "--version").startswith("tini version")
+    config, ours = (inspected(name)["Config"] for name in (variant, images["server"]))
+    variables, our_variables = (dict(variable.split("=", 1) for variable in one["Env"]) for one in (config, ours))
+    assert variables == our_variables | OPTIONS["env"]
+    assert config | {"Env": [], "Labels": {}} == ours | {"Env": [], "Labels": {}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "port"),
+    [((), 3000), (("serve",), 3000), (("serve", "--port", "3001"), 3001), (("--port", "3001"), 3001)],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_entry_point_serves(images: dict[str, str], network: str, arguments: Sequence[str], port: int) -> None:
+    """With a command, with none, and with its options alone, as BentoML's own images."""
+    name, published = f"e2e-{secrets.token_hex(4)}", free_port()
+    options = {
+        "name": name,
+        "publish": f"127.0.0.1:{published}:{port}",
+        "volume": f"{ROOT / 'models'}:/workdir:ro",
+        "env": "MODEL_FILEPATH=/workdir/iris_svc.onnx",
+    }
+    with running(images["server"], network, options, *arguments):
+        until(lambda: answers(f"http://127.0.0.1:{published}/readyz"), START_SECONDS)
+        first = podman("exec", name, "cat", "/proc/1/cmdline").split("\0")[:-1]
+        assert first == ["python", "-m", "model_server", *(arguments or ("serve",))]
+
+
+def test_entry_point_checks_a_model(images: dict[str, str]) -> None:
+    volume = f"--volume={ROOT / 'models'}:/workdir:ro"
+    checked = podman("run", "--rm", volume, images["server"], "check", "/workdir/iris_svc.onnx", "--json")
+    assert json.loads(checked)["labels"] == {"0": "setosa", "1": "versicolor", "2": "virginica"}
 
 
 def _run(image: str, command: str, *arguments: str) -> str:

@@ -1,0 +1,44 @@
+"""Bentos of this repository, built into a store of their own."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.processes import ROOT, service_environment
+
+
+def build(home: Path, **docker: Any) -> Path:
+    """Build the bento with changed options of `docker`, and return its directory.
+
+    Args:
+        home: BentoML's home, which has no bento yet.
+        docker: options that differ from those in `bentofile.yaml`.
+    """
+    bentofile = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
+    bentofile["docker"] |= docker
+    (home / "bentofile.yaml").write_text(yaml.safe_dump(bentofile))
+    _bentoml(home, ROOT, "build", "--bentofile", str(home / "bentofile.yaml"))
+    [description] = (home / "bentos" / "model_load_server").glob("*/bento.yaml")
+    return description.parent
+
+
+def containerize(home: Path, image: str) -> None:
+    """Build the image of the bento in this home, with podman."""
+    _bentoml(home, home, "containerize", "model_load_server:latest", "--backend", "podman", "--image-tag", image)
+
+
+def _bentoml(home: Path, directory: Path, *arguments: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "bentoml", *arguments],
+        cwd=directory,
+        # BentoML refuses a copy of the template, made in TMPDIR, that is not below the working directory.
+        env=service_environment(home, {"TMPDIR": str(home)}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
