@@ -82,49 +82,39 @@ class Head:
         version: "1.1" or "1.0".
         headers: all headers in their order, the names in lower case.
         by_name: the headers by their names.
+        has_duplicates: whether one is there twice.
         is_last: whether the connection closes after the answer.
         wants_continue: whether the client waits to be asked for the body.
     """
 
-    __slots__ = ("by_name", "headers", "is_last", "method", "url", "version", "wants_continue")
+    __slots__ = ("by_name", "has_duplicates", "headers", "is_last", "method", "url", "version", "wants_continue")
 
     def __init__(self, method: bytes, url: bytes, version: str, headers: Headers, *, is_last: bool) -> None:
         self.method = method
         self.url = url
         self.version = version
         self.headers = headers
-        self.by_name = dict(headers)
+        self.by_name = by_name = dict(headers)
+        self.has_duplicates = len(by_name) < len(headers)
         self.is_last = is_last
-        self.wants_continue = version == "1.1" and self.by_name.get(b"expect", b"").lower() == b"100-continue"
+        self.wants_continue = b"expect" in by_name and by_name[b"expect"].lower() == b"100-continue"
 
 
 class _Exchange:
     """A request and what is known of its answer."""
 
-    __slots__ = (
-        "body",
-        "cycle",
-        "endpoint",
-        "head",
-        "is_answered",
-        "is_received",
-        "job",
-        "permit",
-        "record",
-        "refusal",
-    )
+    body: bytes | bytearray = b""
+    permit: Permit | None = None
+    job: "Job | asyncio.Task[None] | None" = None
+    cycle: Cycle | None = None
+    refusal: RequestError | None = None
+    is_received = False
+    is_answered = False
 
     def __init__(self, head: Head, record: RequestRecord, endpoint: Endpoint | None = None) -> None:
         self.head = head
         self.record = record
         self.endpoint = endpoint
-        self.body: bytes | bytearray = b""
-        self.permit: Permit | None = None
-        self.job: Job | asyncio.Task[None] | None = None
-        self.cycle: Cycle | None = None
-        self.refusal: RequestError | None = None
-        self.is_received = False
-        self.is_answered = False
 
 
 class Connections:
@@ -373,10 +363,13 @@ class Connection(asyncio.Protocol):
                 self._refusal = no_memory() if is_short else _invalid("The request is not valid HTTP/1.1.")
             self._stop(self._refusal)
             return
+        exchange = self._incoming
+        if exchange and exchange.endpoint and exchange is self._current and not exchange.is_answered:
+            self._await_body(exchange)
         if self._is_in_head:
             if self._received > _MAX_HEAD_BYTES + _MAX_PARSED_BYTES:
                 self._stop(_long_head())
-        elif self._incoming and self._received > _CHUNKED_BYTES * (self._body_size + _MAX_HEAD_BYTES):
+        elif exchange and self._received > _CHUNKED_BYTES * (self._body_size + _MAX_HEAD_BYTES):
             self._stop(
                 RequestError(
                     "The body takes far more bytes than it holds.",
@@ -432,8 +425,7 @@ class Connection(asyncio.Protocol):
         record = self._shared.observer.begin(method.decode(), path, head.by_name)
         self._incoming = exchange = _Exchange(head, record, endpoint)
         if endpoint:
-            duplicates = self._headers if len(head.by_name) < len(self._headers) else ()
-            exchange.refusal = endpoint.refusal(head.by_name, duplicates)
+            exchange.refusal = endpoint.refusal(head.by_name, self._headers if head.has_duplicates else ())
         if self._current is None:
             self._begin(exchange)
         else:
@@ -479,10 +471,13 @@ class Connection(asyncio.Protocol):
         if head.version not in ("1.1", "1.0"):
             detail = f"HTTP {head.version} is not supported; expected HTTP/1.1."
             raise self._refused(RequestError(detail, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, code="http-version"))
-        size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
-        if size > _MAX_HEAD_BYTES:
-            raise self._refused(_long_head())
-        hosts = sum(name == b"host" for name, _ in self._headers)
+        if self._received > _MAX_HEAD_BYTES:  # with what else came in the same piece
+            size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+            if size > _MAX_HEAD_BYTES:
+                raise self._refused(_long_head())
+        hosts = int(b"host" in head.by_name)
+        if head.has_duplicates:
+            hosts = sum(name == b"host" for name, _ in self._headers)
         if hosts > 1 or (hosts == 0 and head.version == "1.1"):
             raise self._refused(_invalid(f"The request has {hosts} Host headers; expected one."))
         if len(head.by_name.get(b"content-length", b"")) > _MAX_LENGTH_DIGITS:
@@ -502,24 +497,30 @@ class Connection(asyncio.Protocol):
             self._run_application(exchange)
         elif exchange.is_received:
             self._predict(exchange, exchange.endpoint)
+
+    def _await_body(self, exchange: _Exchange) -> None:
+        """Refuse a prediction whose body is still to come, or let it come."""
+        if exchange.permit:
+            return
+        exchange.permit = self._shared.admission.try_acquire()
+        if exchange.permit is None:
+            self._refuse(exchange, busy())
         else:
-            exchange.permit = self._shared.admission.try_acquire()
-            if exchange.permit is None:
-                self._refuse(exchange, busy())
-            else:
-                exchange.permit.pause()
-                self.send_continue(exchange.head)
+            exchange.permit.pause()
+            self.send_continue(exchange.head)
 
     def _predict(self, exchange: _Exchange, endpoint: Endpoint) -> None:
-        permit = exchange.permit
-        if permit is None:
-            permit = exchange.permit = self._shared.admission.try_acquire()
-        if permit is None or not permit.resume():
+        admission = self._shared.admission
+        if admission.is_full if exchange.permit is None else not exchange.permit.resume():
             self._refuse(exchange, busy())
             return
         exchange.record.restart()
-        exchange.job = endpoint.answer(exchange.record, bytes(exchange.body), partial(self._respond, exchange))
-        exchange.body = b""
+        body, exchange.body = exchange.body, b""
+        job = endpoint.answer(exchange.record, bytes(body), partial(self._respond, exchange))
+        if job:
+            exchange.job = job
+            if exchange.permit is None:  # which the event loop has no use for: it does nothing else meanwhile
+                exchange.permit = admission.try_acquire()
 
     def _bound(self, exchange: _Exchange, endpoint: Endpoint, size: int) -> None:
         """Refuse a body that is too large, or would be one too many."""

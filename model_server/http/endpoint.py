@@ -9,6 +9,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+import numpy as np
 import pydantic
 from bentoml.exceptions import BentoMLException
 
@@ -34,14 +35,12 @@ Step = Callable[[str, Callable[..., Any]], Callable[..., Any]]
 Respond = Callable[[int, bytes, Headers], None]
 
 INLINE_BYTES = 32 * 1024
+_MAX_INLINE_ROWS = INLINE_BYTES  # a body for the event loop has fewer
+_OK = int(HTTPStatus.OK)
 
 
-class _Predicted(NamedTuple):
-    """What a thread gives: the body, of how many rows, and the seconds that the method took."""
-
-    body: bytes
-    rows: int
-    seconds: float
+# What a prediction gives: the body, of how many rows, and the seconds that the method took.
+_Predicted = tuple[bytes, int, float]
 
 
 class RowsMethod(NamedTuple):
@@ -106,6 +105,7 @@ class Endpoint:
         self._observe_inference = shared.observer.metrics.observe_inference
         self._runner = shared.runner
         self._estimate = model.seconds
+        self._max_inline_rows = max_rows(model, INLINE_SECONDS)
         self._timeout = shared.timeout
         self._rows = JsonRows(model.spec, method.parameter)
         self._parse = shared.step("parse", self._rows.parse_with_fields if method.parameters else self._rows.parse)
@@ -119,14 +119,16 @@ class Endpoint:
             headers: the headers, by their names in lower case.
             duplicates: all headers, if some are there twice: each value is checked.
         """
-        try:
-            for given in (headers, *({name: value} for name, value in duplicates)):
-                check_headers(given)
-        except RequestError as error:
-            return error
-        length = headers.get(b"content-length")
-        # A length of many digits is refused before it is read here.
-        return too_large(self.max_body_bytes) if length and int(length) > self.max_body_bytes else None
+        if duplicates or headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
+            try:
+                for given in (headers, *({name: value} for name, value in duplicates)):
+                    check_headers(given)
+            except RequestError as error:
+                return error
+        # A length of many digits has been refused before.
+        if int(headers.get(b"content-length", 0)) > self.max_body_bytes:
+            return too_large(self.max_body_bytes)
+        return None
 
     def answer(self, request: RequestRecord, body: bytes, respond: Respond) -> "Job | asyncio.Task[None] | None":
         """Answer a body by calling `respond` once: before this returns, or later.
@@ -142,17 +144,17 @@ class Endpoint:
         try:
             if len(body) > INLINE_BYTES and not self.method.is_async:
                 return self._submit(partial(self._predict_body, body), request, respond)
-            rows, fields = self._read(body)
+            rows, fields = (self._parse(body), None) if self.method.parameters is None else self._read(body)
             if self.method.is_async:
                 return asyncio.get_running_loop().create_task(self._await(rows, fields, request, respond))
-            if self._estimate(len(rows)) > INLINE_SECONDS:
+            if len(rows) > self._max_inline_rows:
                 return self._submit(partial(self._predict, rows, fields), request, respond)
-            predicted = self._predict(rows, fields)
+            answer, _, seconds = self._predict(rows, fields)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is answered)
             self.fail(request, error, respond)
         else:
-            self._observe_inference(predicted.rows, predicted.seconds)
-            respond(HTTPStatus.OK, predicted.body, ())
+            self._observe_inference(len(rows), seconds)
+            respond(_OK, answer, ())
         return None
 
     def fail(self, request: RequestRecord, error: BaseException, respond: Respond) -> None:
@@ -176,9 +178,9 @@ class Endpoint:
         request.code, request.reason = error.code, error.reason
         respond(error.status, error_body(error.detail), error.headers)
 
-    def _read(self, body: bytes) -> tuple[Array, dict[str, Any]]:
+    def _read(self, body: bytes) -> tuple[Array, dict[str, Any] | None]:
         if self.method.parameters is None:
-            return self._parse(body), {}
+            return self._parse(body), None
         rows, fields = self._parse(body)
         try:
             parameters = self.method.parameters.model_validate(fields)
@@ -199,23 +201,28 @@ class Endpoint:
             )
         return self._predict(rows, fields)
 
-    def _predict(self, rows: Array, fields: dict[str, Any]) -> _Predicted:
+    def _predict(self, rows: Array, fields: dict[str, Any] | None) -> _Predicted:
         began = time.perf_counter()
         answers: Answers = self._call(rows, **fields) if fields else self._call(rows)
         seconds = time.perf_counter() - began
-        return _Predicted(self._encode(self._checked(answers, len(rows))), len(rows), seconds)
+        if type(answers) is not np.ndarray or len(answers) != len(rows):
+            self._check(answers, len(rows))
+        return self._encode(answers), len(rows), seconds
 
-    async def _await(self, rows: Array, fields: dict[str, Any], request: RequestRecord, respond: Respond) -> None:
+    async def _await(
+        self, rows: Array, fields: dict[str, Any] | None, request: RequestRecord, respond: Respond
+    ) -> None:
         try:
             async with asyncio.timeout(self._timeout - (time.perf_counter() - request.started)):
-                answers = await self._call(rows, **fields)
-            body = self._encode(self._checked(answers, len(rows)))
+                answers = await self._call(rows, **(fields or {}))
+            self._check(answers, len(rows))
+            body = self._encode(answers)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (whatever it is, it is answered)
             self.fail(request, error, respond)
         else:
-            respond(HTTPStatus.OK, body, ())
+            respond(_OK, body, ())
 
-    def _checked(self, answers: Any, rows: int) -> Answers:  # noqa: ANN401 (whatever the method returns)
+    def _check(self, answers: Any, rows: int) -> None:  # noqa: ANN401 (whatever the method returns)
         try:
             found = len(answers)
         except TypeError:
@@ -225,14 +232,23 @@ class Endpoint:
                 f"{self.method.name} returned {type(answers).__name__} for {rows} rows; expected a sequence of {rows} "
                 "answers, one per row"
             )
-        return answers  # type: ignore[no-any-return]
 
     def _submit(self, work: Callable[[], _Predicted], request: RequestRecord, respond: Respond) -> Job:
         def done(predicted: _Predicted | None, error: BaseException | None) -> None:
             if predicted is None:
                 self.fail(request, error or RuntimeError("no result"), respond)
             else:
-                self._observe_inference(predicted.rows, predicted.seconds)
-                respond(HTTPStatus.OK, predicted.body, ())
+                body, rows, seconds = predicted
+                self._observe_inference(rows, seconds)
+                respond(_OK, body, ())
 
         return self._runner.submit(work, done, self._timeout - (time.perf_counter() - request.started))
+
+
+def max_rows(model: Model, seconds: float) -> int:
+    """Return how many rows the model answers in so many seconds, by what was measured."""
+    one = model.seconds(1)
+    each = model.seconds(2) - one
+    if one > seconds:
+        return 0
+    return 1 + int((seconds - one) / each) if each > 0 else _MAX_INLINE_ROWS

@@ -12,6 +12,8 @@ from model_server.observability.metrics import UNREAD, Metrics, reason_of
 from volume.log import LogLevel
 
 _REQUEST_ID = re.compile(rb"[\w.:/+=@-]{1,128}")
+_BAD_REQUEST = int(HTTPStatus.BAD_REQUEST)  # quicker to compare with
+_BAD_REQUEST = int(HTTPStatus.BAD_REQUEST)  # quicker to compare with
 _TRACE_ID = re.compile(rb"[\da-f]{2}-(?!0{32})([\da-f]{32})-[\da-f]{16}-[\da-f]{2}")
 
 
@@ -30,15 +32,17 @@ class RequestRecord:
         is_aborted: whether its client left before the whole answer was sent.
     """
 
-    __slots__ = ("code", "is_aborted", "is_cut", "is_ours", "method", "reason", "request_id", "route", "started")
+    reason = ""
+    code = ""
+    is_ours = False
+    is_cut = False
+    is_aborted = False
 
     def __init__(self, method: str | None, route: str, request_id: bytes) -> None:
         self.method = method
         self.route = route
         self.request_id = request_id
         self.started = time.perf_counter()
-        self.reason = self.code = ""
-        self.is_ours = self.is_cut = self.is_aborted = False
 
     def restart(self) -> None:
         """Begin to count time now: what a client takes to send is not the server's time."""
@@ -80,22 +84,22 @@ class Observer:
         headers = headers or {}
         request_id = headers.get(b"x-request-id")
         if not request_id or not _REQUEST_ID.fullmatch(request_id):
-            trace = _TRACE_ID.fullmatch(headers.get(b"traceparent", b""))
+            parent = headers.get(b"traceparent")
+            trace = _TRACE_ID.fullmatch(parent) if parent else None
             request_id = trace[1] if trace else self._id_format % next(self._count)
         return RequestRecord(method, path if path in self.routes else "other", request_id)
 
     def observe(self, request: RequestRecord, status: int) -> None:
         """Record that a request was answered, with this HTTP status code."""
         seconds = time.perf_counter() - request.started
-        reason = request.reason or reason_of(status)
-        self.metrics.observe(request.route, status, seconds, reason)
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            level = LogLevel.ERROR
-        elif status >= HTTPStatus.BAD_REQUEST:
-            level = LogLevel.WARNING
-        elif self._sample_rate and self._is_sampled():
+        reason = ""
+        if status < _BAD_REQUEST:
             level = LogLevel.INFO
         else:
+            level = LogLevel.ERROR if status >= HTTPStatus.INTERNAL_SERVER_ERROR else LogLevel.WARNING
+            reason = request.reason or reason_of(status)
+        self.metrics.observe(request.route, status, seconds, reason)
+        if level == LogLevel.INFO and not (self._sample_rate and self._is_sampled()):
             return
         fields = {
             "status": int(status),
