@@ -29,6 +29,7 @@ from bentoml.exceptions import BentoMLConfigException, InvalidArgument
 from model_server.api import RowsSchema
 from model_server.ending import end
 from model_server.errors import StartError
+from model_server.model.loading import SlowModelError, load_model
 from model_server.model.rows import InvalidRowsError
 from model_server.observability.log import configure, fail, logger
 from model_server.protocols.json_rows import sentence_of
@@ -337,8 +338,6 @@ def served_model() -> "Model":
         SettingsError: a setting cannot be used.
         StartError: a file cannot be used.
     """
-    from model_server.model.loading import load_model  # noqa: PLC0415 (as above)
-
     settings = Settings.read(os.environ)
 
     def say(seconds: float) -> None:
@@ -439,4 +438,6 @@ def _exit(reason: object) -> NoReturn:
     if isinstance(reason, int):
         end(reason, _END_SECONDS)
     fail(str(reason), getattr(reason, "code", "settings-invalid"))
+    if isinstance(reason, SlowModelError):
+        os._exit(1)
     end(1, _END_SECONDS)

@@ -3,15 +3,22 @@
 import os
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from model_server.errors import StartError
-from model_server.model.model import Model
 from model_server.settings import Settings
+
+if TYPE_CHECKING:
+    from model_server.model.model import Model
 
 _FIRST_SECONDS = 5.0
 
 
-def load_model(settings: Settings, say: Callable[[float], None]) -> Model:
+class SlowModelError(StartError):
+    """A model that is still in ONNX Runtime: the process has to end the hard way."""
+
+
+def load_model(settings: Settings, say: Callable[[float], None]) -> "Model":
     """Return the model at `MODEL_FILEPATH`, loaded in a thread, so that signals are handled meanwhile.
 
     Args:
@@ -19,8 +26,11 @@ def load_model(settings: Settings, say: Callable[[float], None]) -> Model:
         say: called once with the seconds so far, if that takes long.
 
     Raises:
-        StartError: the model cannot be served, or has not answered in time.
+        StartError: the model cannot be served.
+        SlowModelError: it has not answered in time.
     """
+    from model_server.model.model import Model  # noqa: PLC0415 (the parent of the workers does not load one)
+
     results: list[Model | BaseException] = []
     is_done = threading.Event()
 
@@ -34,10 +44,11 @@ def load_model(settings: Settings, say: Callable[[float], None]) -> Model:
     threading.Thread(target=load, name="load", daemon=True).start()
     try:
         longest = settings.start_timeout_seconds
-        if not is_done.wait(min(_FIRST_SECONDS, longest)):
-            say(_FIRST_SECONDS)
-            if not is_done.wait(longest - _FIRST_SECONDS):
-                raise StartError(
+        first = min(_FIRST_SECONDS, longest / 2)
+        if not is_done.wait(first):
+            say(first)
+            if not is_done.wait(longest - first):
+                raise SlowModelError(
                     "model-too-slow",
                     f"MODEL_FILEPATH: {settings.model_filepath} has not been loaded and answered a row within "
                     f"{longest:g} s",

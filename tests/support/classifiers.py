@@ -108,6 +108,31 @@ def classifier(
     return model(nodes, {"rows": (input_type, [batch, *row_shape])}, outputs, weights, properties)
 
 
+def endless() -> ModelProto:
+    """Return a model whose inference never ends: a loop that has no count and always goes on."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go_on"], ["goes_on"]), helper.make_node("Identity", ["state"], ["next"])],
+        "body",
+        [
+            helper.make_tensor_value_info("count", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = [
+        helper.make_node("Loop", ["", "true", "rows"], ["end"], body=body),
+        helper.make_node("Softmax", ["end"], ["p"], axis=1),
+    ]
+    shape = ["N", 3]
+    return model(
+        nodes, {"rows": (TensorProto.FLOAT, shape)}, {"p": (TensorProto.FLOAT, shape)}, {"true": np.array(True)}
+    )
+
+
 def expected(rows: Array, classes: int = 3, *, averaged: bool = False) -> Array:
     """Return the probabilities that `classifier` answers with, of shape (N, classes)."""
     matrix = np.asarray(rows, np.float32).reshape(len(rows), -1)

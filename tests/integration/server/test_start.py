@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.classifiers import classifier, save
+from tests.support.classifiers import classifier, endless, save
 from tests.support.processes import BENTOML_SERVE, IRIS, ONE_PROCESS, Server, children, events, serving, starting, until
 
 COMMANDS = pytest.mark.parametrize("command", [BENTOML_SERVE, ONE_PROCESS], ids=["bentoml serve", "one process"])
@@ -135,3 +135,32 @@ def test_ends_with_a_killed_worker(tmp_path: Path, container: dict[str, str]) ->
         assert events(server.log)[-1]["error"] == "a worker was killed by signal 9"
         with pytest.raises(httpx.TransportError):
             server.client.get("/readyz")
+
+
+def endless_environment(directory: Path, seconds: int) -> dict[str, str]:
+    """Return the settings of a service whose model never answers its first row."""
+    model_path, label_path = save(endless(), directory, ["a", "b", "c"])
+    return {
+        "MODEL_FILEPATH": str(model_path),
+        "LABEL_FILEPATH": str(label_path),
+        "START_TIMEOUT_SECONDS": str(seconds),
+    }
+
+
+@COMMANDS
+def test_a_model_that_never_answers(tmp_path: Path, command: Sequence[str]) -> None:
+    with starting(tmp_path, endless_environment(tmp_path, 2), command=command) as (process, log):
+        assert process.wait(timeout=60) == 1
+    waiting, failure = [line for line in events(log) if line["event"] != "message"]
+    assert (waiting["event"], waiting["path"]) == ("waiting_for_model", str(tmp_path / "model.onnx"))
+    assert (failure["event"], failure["code"]) == ("failed", "model-too-slow")
+    assert "has not been loaded and answered a row within 2 s" in failure["error"]
+
+
+@COMMANDS
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_start_at_once(tmp_path: Path, command: Sequence[str], sent: signal.Signals) -> None:
+    with starting(tmp_path, endless_environment(tmp_path, 60), command=command) as (process, log):
+        until(lambda: "waiting_for_model" in log.read_text(), 60)
+        process.send_signal(sent)
+        process.wait(timeout=10)
