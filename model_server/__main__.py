@@ -99,9 +99,9 @@ def serve(bento: str, host: str, port: int, timeout_graceful_shutdown: int) -> N
     signal.signal(signal.SIGINT, _end)
     # Imported only now that SIGTERM has a handler.
     from model_server.adapters import bento as adapter  # noqa: PLC0415
-    from model_server.observability.log import configure, fail  # noqa: PLC0415
+    from model_server.observability.log import fail  # noqa: PLC0415
 
-    configure()
+    adapter.configure_logging()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)

@@ -36,6 +36,7 @@ from benchmarks.server.tables import summary, write_tables
 _POST = Path(__file__).parent / "post.lua"
 _TOLERANCE = 1e-5
 _PROBE_SECONDS = 0.01
+_SETTLED_SECONDS = 2  # in which a server may give memory back
 
 CONNECTIONS = (1, 8, 64)
 WORK = {"iris": (1, 10, 100, 1000, 10000), "wide": (1000,)}
@@ -95,6 +96,8 @@ class Bench:
             figures = {"seconds": process.start_seconds, "memory_mb": process.memory_mb()}
             for rows in (1, 10000):
                 self._wrk(server, process, Cell("iris", rows, 8), 1)
+            process.settle()
+            time.sleep(_SETTLED_SECONDS)
             figures["used_mb"] = process.memory_mb()
         self.starts.append({"round": number, "server": server.name, **figures})
         _log(f"round {number} {server.name}: {figures}")

@@ -23,6 +23,7 @@ import bentoml
 import msgspec
 import pydantic
 from _bentoml_sdk import Service
+from bentoml._internal.log import SERVER_LOGGING_CONFIG
 from bentoml._internal.utils.analytics import usage_stats
 from bentoml.exceptions import BentoMLConfigException, InvalidArgument
 
@@ -31,9 +32,10 @@ from model_server.ending import end
 from model_server.errors import StartError
 from model_server.model.loading import SlowModelError, load_model
 from model_server.model.rows import InvalidRowsError
-from model_server.observability.log import configure, fail, logger
+from model_server.observability.log import Log, configure, fail, logger
 from model_server.protocols.json_rows import sentence_of
 from model_server.settings import Settings
+from volume.log import LogLevel
 from volume.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ class ModelService(Service[T]):
         """Return what a worker serves, or end the process with one line on what is wrong with the model."""
         try:
             settings = Settings.read(os.environ)
-            log = configure(settings.log_level)
+            log = configure_logging(settings.log_level)
             served_model()
         except (SettingsError, StartError) as error:
             _exit(error)
@@ -200,14 +202,16 @@ class ModelService(Service[T]):
 
     def _other_apis(self) -> dict[str, Any]:
         """Return BentoML's own document of the methods that take no rows."""
-        document: dict[str, Any] = json.loads(json.dumps(self.openapi_spec.asdict()))  # its statuses are numbers
         others = [api.route for name, api in self.apis.items() if name not in self._rows_functions]
+        if not others:
+            return {}
+        document: dict[str, Any] = json.loads(json.dumps(self.openapi_spec.asdict()))  # its statuses are numbers
         paths = {
             self._prefixed(path): operations
             for path, operations in document["paths"].items()
             if any(path == route or path.startswith(f"{route}/") for route in others)
         }
-        return {"paths": paths, "components": document.get("components", {}) if paths else {}}
+        return {"paths": paths, "components": document.get("components", {})}
 
     def _prefixed(self, path: str) -> str:
         return self.path_prefix.rstrip("/") + path if self.path_prefix else path
@@ -215,6 +219,11 @@ class ModelService(Service[T]):
 
 def _name_of(middleware: object) -> str:
     return getattr(middleware.cls, "__name__", "")  # type: ignore[attr-defined]
+
+
+def configure_logging(level: LogLevel = LogLevel.INFO) -> Log:
+    """Send everything that this process logs to its log; BentoML configures it more than once, and does the same."""
+    return configure(level, SERVER_LOGGING_CONFIG)
 
 
 def _take_metrics_setting(config: Mapping[str, Any]) -> bool:
@@ -354,7 +363,7 @@ def supervise() -> None:
     BentoML's process manager starts a failed worker again for ever, or, in a container, goes on without one.
     """
     try:
-        configure(Settings.read(os.environ).log_level)
+        configure_logging(Settings.read(os.environ).log_level)
     except SettingsError as error:
         _exit(error)
     if _is_alone:

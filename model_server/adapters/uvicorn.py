@@ -9,7 +9,8 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from model_server.http.connection import Connection, Connections
+from model_server.http.connection import Connection
+from model_server.http.connections import Connections
 
 _ACCEPTED_AT_ONCE = 16
 _CANCEL_SECONDS = 0.2  # before uvicorn gives up
@@ -40,7 +41,7 @@ class Server(uvicorn.Server):
 
 
 class _Host:
-    """What a connection knows of uvicorn; see `model_server.http.connection.Host`."""
+    """What a connection knows of uvicorn; see `model_server.http.connections.Host`."""
 
     def __init__(
         self,

@@ -5,17 +5,15 @@ import contextvars
 import socket
 import struct
 from collections import deque
-from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
 import httptools
-from starlette.types import ASGIApp, Scope
 
-from model_server.http.admission import Admission, Permit
 from model_server.http.asgi import RECORD
+from model_server.http.connections import Connections, Host
 from model_server.http.cycle import Cycle
 from model_server.http.endpoint import INLINE_BYTES, Endpoint
 from model_server.http.errors import (
@@ -28,11 +26,10 @@ from model_server.http.errors import (
     stopping,
     too_large,
 )
-from model_server.observability.observer import Observer, RequestRecord
-from model_server.settings import Settings
+from model_server.http.exchange import Exchange, Head
 
 if TYPE_CHECKING:
-    from model_server.prediction.runner import Job
+    from starlette.types import Scope
 
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_PARSED_BYTES = 2048  # parsed at once: at most a few dozen requests, and all of an ordinary one
@@ -41,142 +38,10 @@ _CHUNKED_BYTES = 8  # a body in chunks of one byte takes six times its size, and
 _MAX_LENGTH_DIGITS = 18
 _HEAD_END = b"\r\n\r\n"
 _MIN_BYTES_PER_SECOND = 64 * 1024
-_SWEEP_SECONDS = 0.5
 _LINGER_SECONDS = 1
 _RESET = struct.pack("ii", 1, 0)
 _NOT_IN_TRAILERS = frozenset({b"connection", b"content-length", b"host", b"transfer-encoding", b"upgrade"})
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
-
-
-class Host(Protocol):
-    """The server that connections belong to.
-
-    Attributes:
-        app: answers what is not answered from the bytes of a connection.
-        connections: all that are open; each adds and removes itself.
-        tasks: those that run the application.
-        root_path: the path that the application is mounted at.
-        state: what the application's lifespan has left for its requests.
-    """
-
-    app: ASGIApp
-    connections: set[Any]
-    tasks: set[asyncio.Task[None]]
-    root_path: str
-    state: dict[str, Any]
-
-    @property
-    def default_headers(self) -> list[tuple[bytes, bytes]]:
-        """Headers of every response; another list when they have changed."""
-
-    def websocket(self) -> asyncio.Protocol | None:
-        """Return a protocol for a connection that asks for a WebSocket; None if there is none."""
-
-
-class Head:
-    """The head of a request.
-
-    Attributes:
-        method: its method; empty for bytes that are not a request.
-        url: what is asked for.
-        version: "1.1" or "1.0".
-        headers: all headers in their order, the names in lower case.
-        by_name: the headers by their names.
-        has_duplicates: whether one is there twice.
-        is_last: whether the connection closes after the answer.
-        wants_continue: whether the client waits to be asked for the body.
-    """
-
-    __slots__ = ("by_name", "has_duplicates", "headers", "is_last", "method", "url", "version", "wants_continue")
-
-    def __init__(self, method: bytes, url: bytes, version: str, headers: Headers, *, is_last: bool) -> None:
-        self.method = method
-        self.url = url
-        self.version = version
-        self.headers = headers
-        self.by_name = by_name = dict(headers)
-        self.has_duplicates = len(by_name) < len(headers)
-        self.is_last = is_last
-        self.wants_continue = b"expect" in by_name and by_name[b"expect"].lower() == b"100-continue"
-
-
-class _Exchange:
-    """A request and what is known of its answer."""
-
-    body: bytes | bytearray = b""
-    permit: Permit | None = None
-    job: "Job | asyncio.Task[None] | None" = None
-    cycle: Cycle | None = None
-    refusal: RequestError | None = None
-    is_received = False
-    is_answered = False
-
-    def __init__(self, head: Head, record: RequestRecord, endpoint: Endpoint | None = None) -> None:
-        self.head = head
-        self.record = record
-        self.endpoint = endpoint
-
-
-class Connections:
-    """What all connections of a server share; it closes those that are idle or late.
-
-    One sweep checks all of them twice a second, so that a request needs no timer.
-
-    Args:
-        endpoints: what answers predictions from the bytes of a connection, by the request's target.
-        observer: names, counts and logs requests.
-        admission: says how many requests may be in flight.
-        settings: say how long and how large a request may be, and how long and how many connections may be idle.
-    """
-
-    def __init__(
-        self, endpoints: Mapping[bytes, Endpoint], observer: Observer, admission: Admission, settings: Settings
-    ) -> None:
-        self.endpoints = endpoints
-        self.observer = observer
-        self.admission = admission
-        self.timeout = settings.request_timeout_seconds
-        self.idle: dict[Connection, None] = {}  # the one that has been idle longest comes first
-        self._idle_seconds = settings.keep_alive_seconds
-        self._max_idle = settings.max_idle_connections
-        self._all: set[Connection] = set()
-        self._default_headers: object = None
-        self._ok = b""
-
-    def ok(self, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-        """Return the head of an answer with status 200 in JSON, up to the value of its Content-Length."""
-        if default_headers is not self._default_headers:
-            self._default_headers = default_headers
-            lines = (b"HTTP/1.1 200 OK", *(b"%b: %b" % header for header in default_headers))
-            self._ok = b"\r\n".join((*lines, b"content-type: application/json", b"content-length: "))
-        return self._ok
-
-    def add(self, connection: "Connection") -> None:
-        """Watch a connection."""
-        if not self._all:
-            self._sweep_later()
-        self._all.add(connection)
-
-    def remove(self, connection: "Connection") -> None:
-        """Forget a connection."""
-        self._all.discard(connection)
-        self.idle.pop(connection, None)
-
-    def rest(self, connection: "Connection") -> None:
-        """Take note that a connection is idle, and close the oldest that is, if there are too many."""
-        self.idle[connection] = None
-        if len(self.idle) > self._max_idle:
-            next(iter(self.idle)).close()
-
-    def _sweep_later(self) -> None:
-        asyncio.get_running_loop().call_later(min(_SWEEP_SECONDS, self.timeout / 4), self._sweep)
-
-    def _sweep(self) -> None:
-        now = asyncio.get_running_loop().time()
-        for connection in list(self._all):
-            connection.check_time(now, self.timeout, self._idle_seconds)
-        if self._all:
-            self._sweep_later()
 
 
 class Connection(asyncio.Protocol):
@@ -206,12 +71,12 @@ class Connection(asyncio.Protocol):
         self._received = 0  # bytes of the head or of the body that is being received, as they were sent
         self._body_size = 0
         self._length: int | None = None  # of the body, where the head says it
-        self._incoming: _Exchange | None = None
+        self._incoming: Exchange | None = None
         self._refusal: RequestError | None = None  # why the parser was stopped
         self._upgrades = False
         # What goes out.
-        self._current: _Exchange | None = None
-        self._queue: deque[_Exchange] = deque()
+        self._current: Exchange | None = None
+        self._queue: deque[Exchange] = deque()
         self._has_asked = False
         self._is_ending = False  # nothing that comes in matters any more
         self._is_held = False
@@ -225,8 +90,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")  # noqa: S101 (for mypy)
-        self.transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self.transport = cast("asyncio.Transport", transport)
         self._host.connections.add(self)
         self._shared.add(self)
 
@@ -370,14 +234,7 @@ class Connection(asyncio.Protocol):
             if self._received > _MAX_HEAD_BYTES + _MAX_PARSED_BYTES:
                 self._stop(_long_head())
         elif exchange and self._received > _CHUNKED_BYTES * (self._body_size + _MAX_HEAD_BYTES):
-            self._stop(
-                RequestError(
-                    "The body takes far more bytes than it holds.",
-                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                    (),
-                    "body-padded",
-                )
-            )
+            self._stop(_padded())
 
     def on_message_begin(self) -> None:
         """Begin a head."""
@@ -423,7 +280,7 @@ class Connection(asyncio.Protocol):
             except (httptools.HttpParserInvalidURLError, AttributeError, UnicodeDecodeError):
                 raise self._refused(_invalid("The request's target is not a valid URL.")) from None
         record = self._shared.observer.begin(method.decode(), path, head.by_name)
-        self._incoming = exchange = _Exchange(head, record, endpoint)
+        self._incoming = exchange = Exchange(head, record, endpoint)
         if endpoint:
             exchange.refusal = endpoint.refusal(head.by_name, self._headers if head.has_duplicates else ())
         if self._current is None:
@@ -488,7 +345,7 @@ class Connection(asyncio.Protocol):
         self._refusal = error
         return ValueError(error.detail)
 
-    def _begin(self, exchange: _Exchange) -> None:
+    def _begin(self, exchange: Exchange) -> None:
         """Begin to answer a request, the whole of which may not be here yet."""
         self._current = exchange
         if exchange.refusal:
@@ -498,7 +355,7 @@ class Connection(asyncio.Protocol):
         elif exchange.is_received:
             self._predict(exchange, exchange.endpoint)
 
-    def _await_body(self, exchange: _Exchange) -> None:
+    def _await_body(self, exchange: Exchange) -> None:
         """Refuse a prediction whose body is still to come, or let it come."""
         if exchange.permit:
             return
@@ -509,7 +366,7 @@ class Connection(asyncio.Protocol):
             exchange.permit.pause()
             self.send_continue(exchange.head)
 
-    def _predict(self, exchange: _Exchange, endpoint: Endpoint) -> None:
+    def _predict(self, exchange: Exchange, endpoint: Endpoint) -> None:
         admission = self._shared.admission
         if admission.is_full if exchange.permit is None else not exchange.permit.resume():
             self._refuse(exchange, busy())
@@ -522,7 +379,7 @@ class Connection(asyncio.Protocol):
             if exchange.permit is None:  # which the event loop has no use for: it does nothing else meanwhile
                 exchange.permit = admission.try_acquire()
 
-    def _bound(self, exchange: _Exchange, endpoint: Endpoint, size: int) -> None:
+    def _bound(self, exchange: Exchange, endpoint: Endpoint, size: int) -> None:
         """Refuse a body that is too large, or would be one too many."""
         if self._body_size > endpoint.max_body_bytes:
             refusal = too_large(endpoint.max_body_bytes)
@@ -536,7 +393,7 @@ class Connection(asyncio.Protocol):
         else:
             exchange.refusal = refusal
 
-    def _run_application(self, exchange: _Exchange) -> None:
+    def _run_application(self, exchange: Exchange) -> None:
         url = httptools.parse_url(self._url if exchange is self._incoming else exchange.head.url)
         path = unquote(url.path.decode("ascii"))
         scope: Scope = {
@@ -600,7 +457,7 @@ class Connection(asyncio.Protocol):
         if self._current and self._current.cycle is cycle and not self._current.is_answered:
             self.transport.abort() if cycle.is_started else self.transport.close()
 
-    def _respond(self, exchange: _Exchange, status: int, body: bytes, headers: Headers) -> None:
+    def _respond(self, exchange: Exchange, status: int, body: bytes, headers: Headers) -> None:
         """Answer, without any application."""
         if self.transport.is_closing():
             return
@@ -622,7 +479,7 @@ class Connection(asyncio.Protocol):
         self._shared.observer.observe(record, status)
         self._finish(exchange)
 
-    def _refuse(self, exchange: _Exchange, error: RequestError) -> None:
+    def _refuse(self, exchange: Exchange, error: RequestError) -> None:
         """Answer with an error; what comes of the body is left out, or ends the connection if that is much."""
         if not exchange.is_received and (self._length is None or self._length > _MAX_DISCARDED_BYTES):
             exchange.head.is_last = True
@@ -635,7 +492,7 @@ class Connection(asyncio.Protocol):
         exchange, self._incoming = self._incoming, None
         if exchange is None:
             head = Head(b"", b"", "1.1", (), is_last=True)
-            exchange = _Exchange(head, self._shared.observer.begin())
+            exchange = Exchange(head, self._shared.observer.begin())
         exchange.head.is_last = True
         exchange.refusal = error
         if self._current is None:
@@ -650,14 +507,14 @@ class Connection(asyncio.Protocol):
                 exchange.cycle.disconnect(is_cut=True)
             self._refuse(exchange, error)
 
-    def _settle(self, exchange: _Exchange) -> None:
+    def _settle(self, exchange: Exchange) -> None:
         """Give back what a request has taken."""
         if exchange.permit:
             exchange.permit.release()
         if exchange.job:
             exchange.job.cancel()
 
-    def _finish(self, exchange: _Exchange) -> None:
+    def _finish(self, exchange: Exchange) -> None:
         """Go on after an answer."""
         exchange.is_answered = True
         if not exchange.is_received and exchange.head.is_last:
@@ -665,7 +522,7 @@ class Connection(asyncio.Protocol):
         elif exchange.is_received:
             self._rest(exchange)
 
-    def _rest(self, exchange: _Exchange) -> None:
+    def _rest(self, exchange: Exchange) -> None:
         """Begin the next request, or wait for it."""
         self._current = None
         if exchange.head.is_last:
@@ -712,7 +569,7 @@ class Connection(asyncio.Protocol):
         elif self._is_ending:
             if seconds > _LINGER_SECONDS and not self.transport.get_write_buffer_size():
                 self.transport.abort()
-        elif self._incoming or self._is_in_head:
+        elif self._is_in_head or (self._incoming and not self._is_body_full):
             if seconds > timeout:
                 detail = f"The request was not here within {timeout:g} seconds."
                 self._stop(RequestError(detail, HTTPStatus.REQUEST_TIMEOUT, code="request-timeout"))

@@ -10,7 +10,8 @@ from starlette.types import ASGIApp, Message, Scope
 from model_server.observability.observer import RequestRecord
 
 if TYPE_CHECKING:
-    from model_server.http.connection import Connection, Head
+    from model_server.http.connection import Connection
+    from model_server.http.exchange import Head
 
 _MAX_BUFFERED_BYTES = 64 * 1024
 _INVALID_NAME = re.compile(rb"[^!#$%&'*+.^_`|~0-9A-Za-z-]|^$")

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp
 
 from model_server.http.admission import Admission
 from model_server.http.asgi import AsgiEndpoint, Front
-from model_server.http.connection import Connections
+from model_server.http.connections import Connections
 from model_server.http.documents import add_predictions
 from model_server.http.endpoint import Endpoint, RowsMethod, Shared
 from model_server.http.pages import Pages

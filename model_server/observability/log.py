@@ -11,8 +11,7 @@ import sys
 import threading
 from contextlib import suppress
 from types import TracebackType
-
-from bentoml._internal.log import SERVER_LOGGING_CONFIG
+from typing import Any
 
 from volume.log import LogLevel, json_line, now, say_end
 
@@ -134,12 +133,14 @@ def service_log() -> Log:
     return log
 
 
-def configure(level: LogLevel = LogLevel.INFO) -> Log:
-    """Have whatever this process says go to its log, and return that.
+def configure(level: LogLevel = LogLevel.INFO, config: dict[str, Any] | None = None) -> Log:
+    """Send everything that this process logs to its log, and return that.
 
     Args:
         level: the least level that is logged; from other packages, warnings at least.
+        config: a configuration of `logging` that others apply later; it is replaced by ours.
     """
+    config = {} if config is None else config
     log = service_log()
     log.setLevel(level.number)
     levels = {
@@ -148,9 +149,8 @@ def configure(level: LogLevel = LogLevel.INFO) -> Log:
         "circus": logging.WARNING,
         "uvicorn.error": logging.ERROR,  # of what it warns about, the log of requests has a line
     }
-    # BentoML configures with it more than once, and sets the levels that stand here.
-    SERVER_LOGGING_CONFIG.clear()
-    SERVER_LOGGING_CONFIG.update(
+    config.clear()
+    config.update(
         {
             "version": 1,
             "disable_existing_loggers": False,
@@ -159,7 +159,7 @@ def configure(level: LogLevel = LogLevel.INFO) -> Log:
             "root": {"level": logging.WARNING, "handlers": ["log"]},
         }
     )
-    logging.config.dictConfig(SERVER_LOGGING_CONFIG)
+    logging.config.dictConfig(config)
     logging.captureWarnings(capture=True)
     sys.excepthook = _say_crash
     threading.excepthook = _say_end_of_thread

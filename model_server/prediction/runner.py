@@ -2,6 +2,8 @@
 
 import asyncio
 import contextvars
+import ctypes
+import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,10 @@ from typing import Any
 
 # Handing work to a thread costs 50 us or more; longer work on the event loop would delay other requests.
 INLINE_SECONDS = 0.002
+
+_IDLE_SECONDS = 1
+# Of glibc; it keeps what threads have freed.
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 Done = Callable[[Any, BaseException | None], None]
 
@@ -84,6 +90,7 @@ class Runner:
         self._threads = self._free = threads
         self._waiting: deque[Job] = deque()
         self._abandoned = 0
+        self._is_trim_due = False
 
     @property
     def threads(self) -> int:
@@ -135,4 +142,13 @@ class Runner:
             self._abandoned -= 1
         if self._waiting:
             self._start(self._waiting.popleft())
+        elif self._free == self._threads and not self._is_trim_due:
+            self._is_trim_due = True
+            asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._trim)
         job.deliver(result, error)
+
+    def _trim(self) -> None:
+        """Give the memory of large requests back to the system, if there are none any more."""
+        self._is_trim_due = False
+        if self._free == self._threads and _malloc_trim:
+            self._executor.submit(_malloc_trim, 0)

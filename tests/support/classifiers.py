@@ -127,10 +127,8 @@ def endless() -> ModelProto:
         helper.make_node("Loop", ["", "true", "rows"], ["end"], body=body),
         helper.make_node("Softmax", ["end"], ["p"], axis=1),
     ]
-    shape = ["N", 3]
-    return model(
-        nodes, {"rows": (TensorProto.FLOAT, shape)}, {"p": (TensorProto.FLOAT, shape)}, {"true": np.array(True)}
-    )
+    form: tuple[int, Shape] = (TensorProto.FLOAT, ["N", 3])
+    return model(nodes, {"rows": form}, {"p": form}, {"true": np.array(True)})
 
 
 def expected(rows: Array, classes: int = 3, *, averaged: bool = False) -> Array:

@@ -116,7 +116,8 @@ def test_a_file_gets_everything(tmp_path: Path) -> None:
 EVERYTHING = """
 import logging, sys, threading, warnings
 from bentoml._internal.log import configure_server_logging
-from model_server.observability.log import configure, fail
+from model_server.adapters.bento import configure_logging as configure
+from model_server.observability.log import fail
 
 configure_server_logging()
 configure()
