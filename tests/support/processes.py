@@ -81,11 +81,13 @@ def interpreter(environment: Literal["loader", "service", "serve"]) -> str:
 
     Args:
         environment: `loader` and `service` hold the packages of their images, and coverage; `serve` is the environment
-            of `make serve`, without coverage.
+            of `make serve`, without coverage. SERVICE_PYTHON replaces that of the service.
 
     Raises:
         FileNotFoundError: the environment is missing.
     """
+    if environment == "service" and "SERVICE_PYTHON" in os.environ:
+        return os.environ["SERVICE_PYTHON"]
     python = Path(f"{sys.prefix}-{environment}", "bin", "python")
     if not python.exists():
         raise FileNotFoundError(
