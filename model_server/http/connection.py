@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_PARSED_BYTES = 2048  # parsed at once: at most a few dozen requests, and all of an ordinary one
+_MAX_JOINED_BYTES = 16 * 1024  # of a body that is copied behind its head, to be sent at once
 _MAX_DISCARDED_BYTES = 64 * 1024
 _CHUNKED_BYTES = 8  # a body in chunks of one byte takes six times its size, and extensions and trailers take some
 _MAX_LENGTH_DIGITS = 18
@@ -463,7 +464,7 @@ class Connection(asyncio.Protocol):
             return
         head, record = exchange.head, exchange.record
         self._settle(exchange)
-        if status == HTTPStatus.OK and not head.is_last:
+        if status == HTTPStatus.OK and not head.is_last and len(body) <= _MAX_JOINED_BYTES:
             ok = self._shared.ok(self._host.default_headers)
             self.write(b"%b%d\r\nx-request-id: %b\r\n\r\n%b" % (ok, len(body), record.request_id, body))
         else:

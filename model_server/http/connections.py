@@ -65,6 +65,7 @@ class Connections:
         self._idle_seconds = settings.keep_alive_seconds
         self._max_idle = settings.max_idle_connections
         self._all: set[Connection] = set()
+        self._is_sweeping = False
         self._default_headers: object = None
         self._ok = b""
 
@@ -78,9 +79,9 @@ class Connections:
 
     def add(self, connection: "Connection") -> None:
         """Watch a connection."""
-        if not self._all:
-            self._sweep_later()
         self._all.add(connection)
+        if not self._is_sweeping:
+            self._sweep_later()
 
     def remove(self, connection: "Connection") -> None:
         """Forget a connection."""
@@ -94,11 +95,13 @@ class Connections:
             next(iter(self.idle)).close()
 
     def _sweep_later(self) -> None:
+        self._is_sweeping = True
         asyncio.get_running_loop().call_later(min(_SWEEP_SECONDS, self.timeout / 4), self._sweep)
 
     def _sweep(self) -> None:
         now = asyncio.get_running_loop().time()
         for connection in list(self._all):
             connection.check_time(now, self.timeout, self._idle_seconds)
+        self._is_sweeping = False
         if self._all:
             self._sweep_later()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -122,6 +123,7 @@ def serving(  # noqa: PLR0917
     ):
         until(lambda: is_ready(process, client, log, prefix), _START_SECONDS)
         yield Server(str(client.base_url), process, log, client)
+        until(lambda: process.poll() is not None or not _requests_in_flight(client))
 
 
 @contextlib.contextmanager
@@ -199,6 +201,16 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"did not hold within {seconds} s")
         time.sleep(0.02)
+
+
+def _requests_in_flight(client: httpx.Client) -> int:
+    """Return how many requests the server counts as in flight; 0 where it shows no metrics."""
+    with contextlib.suppress(httpx.TransportError):
+        found = re.search(
+            r"^bentoml_service_request_in_progress\{.*\} (\d+)", client.get("/metrics").text, re.MULTILINE
+        )
+        return int(found[1]) if found else 0
+    return 0
 
 
 def is_ready(process: subprocess.Popen[Any], client: httpx.Client, log: Path, prefix: str = "") -> bool:

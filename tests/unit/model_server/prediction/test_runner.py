@@ -70,7 +70,9 @@ def test_a_cancelled_job_delivers_nothing() -> None:
     async def run() -> None:
         runner, results = Runner(1), Results()
         gate = threading.Event()
-        running = runner.submit(lambda: gate.wait(LONG), results.of("running"), LONG)
+        begun = threading.Event()
+        running = runner.submit(lambda: (begun.set(), gate.wait(LONG)), results.of("running"), LONG)
+        assert begun.wait(LONG)
         waiting = runner.submit(lambda: gate.wait(LONG), results.of("waiting"), LONG)
         for job in (running, waiting, running, waiting):
             job.cancel()
