@@ -71,7 +71,12 @@ def test_a_cancelled_job_delivers_nothing() -> None:
         runner, results = Runner(1), Results()
         gate = threading.Event()
         begun = threading.Event()
-        running = runner.submit(lambda: (begun.set(), gate.wait(LONG)), results.of("running"), LONG)
+
+        def work() -> None:
+            begun.set()
+            gate.wait(LONG)
+
+        running = runner.submit(work, results.of("running"), LONG)
         assert begun.wait(LONG)
         waiting = runner.submit(lambda: gate.wait(LONG), results.of("waiting"), LONG)
         for job in (running, waiting, running, waiting):
