@@ -173,7 +173,7 @@ def test_what_is_no_model_is_not_published(target: Target, bucket: storage.Bucke
 @pytest.mark.parametrize("content", [b"<html>", b"", b"[]", b'{"0": 1}', b"\xff", b" " * (5 << 20)])
 def test_what_is_no_label_file_is_not_published(target: Target, bucket: storage.Bucket, content: bytes) -> None:
     upload(bucket, LABELS, content)
-    assert_failed(target.load(), 5, LABELS, "no label file")
+    assert_failed(target.load(), 5, LABELS, "is not a label file")
     target.assert_empty()
 
 
@@ -277,7 +277,7 @@ def test_a_dry_run_ends_like_the_load(target: Target, setting: str, value: str, 
 
 def test_a_dry_run_refuses_labels_that_are_too_large(target: Target, bucket: storage.Bucket) -> None:
     upload(bucket, LABELS, b" " * (5 << 20))
-    assert_failed(target.load(dry_run="true"), 5, LABELS, "no label file")
+    assert_failed(target.load(dry_run="true"), 5, LABELS, "is not a label file")
 
 
 def test_a_dry_run_does_not_outlive_its_time(target: Target) -> None:

@@ -85,7 +85,7 @@ def test_a_dry_run_refuses_the_same(target: Target, source: Path) -> None:
     assert_failed(target.load(dry_run="true", model_sha256="0" * 64), 5, "MODEL_SHA256")
     assert_failed(target.load(dry_run="true", label_sha256="0" * 64), 5, "LABEL_SHA256")
     (source / "label.json").write_text("[]")
-    assert_failed(target.load(dry_run="true"), 5, "no label file")
+    assert_failed(target.load(dry_run="true"), 5, "is not a label file")
     (source / "model.onnx").write_text("<html>")
     assert_failed(target.load(dry_run="true", local_label_filepath=source / "model.onnx"), 5)
     (source / "model.onnx").unlink()

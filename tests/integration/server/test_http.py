@@ -166,7 +166,6 @@ def test_idle_connections_are_kept(server: Server) -> None:
 def test_idle_connections_are_bounded(tmp_path: Path) -> None:
     settings = {"KEEP_ALIVE_SECONDS": "3", "MAX_IDLE_CONNECTIONS": str(MAX_IDLE)}
     with serving(tmp_path, {**IRIS, **settings}, command=ONE_PROCESS) as server, ExitStack() as opened:
-        server.client.close()
         connections = [opened.enter_context(connect(server)) for _ in range(MAX_IDLE + 2)]
         for connection in connections:
             connection.sendall(LIVEZ)
