@@ -28,6 +28,7 @@ from model_server.http.errors import (
 from model_server.model.model import Model
 from model_server.model.rows import Array, InvalidRowsError
 from model_server.observability.observer import Observer, RequestRecord
+from model_server.prediction.batches import Batches
 from model_server.prediction.runner import INLINE_SECONDS, Job, Runner
 from model_server.protocols.json_rows import Answers, BodyError, JsonRows, encode_answers
 
@@ -111,6 +112,7 @@ class Endpoint:
         self._parse = shared.step("parse", self._rows.parse_with_fields if method.parameters else self._rows.parse)
         self._encode = shared.step("encode", encode_answers)
         self._call = shared.step("inference", method.call)
+        self._batches = Batches(method.call, 64, self._observe_inference)
 
     def refusal(self, headers: Mapping[bytes, bytes], duplicates: Headers = ()) -> RequestError | None:
         """Return why a request cannot be answered, by its headers, or None.
@@ -149,6 +151,8 @@ class Endpoint:
                 return asyncio.get_running_loop().create_task(self._await(rows, fields, request, respond))
             if len(rows) > self._max_inline_rows:
                 return self._submit(partial(self._predict, rows, fields), request, respond)
+            if fields is None and self._batches:
+                return self._batches.submit(rows, partial(self._deliver, request, respond))
             answer, _, seconds = self._predict(rows, fields)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is answered)
             self.fail(request, error, respond)
@@ -156,6 +160,14 @@ class Endpoint:
             self._observe_inference(len(rows), seconds)
             respond(_OK, answer, ())
         return None
+
+    def _deliver(
+        self, request: RequestRecord, respond: Respond, answers: Answers | None, error: Exception | None
+    ) -> None:
+        if answers is None:
+            self.fail(request, error or RuntimeError("no answer"), respond)
+        else:
+            respond(_OK, self._encode(answers), ())
 
     def fail(self, request: RequestRecord, error: BaseException, respond: Respond) -> None:
         """Answer with an error, and log it if nobody has foreseen it."""
