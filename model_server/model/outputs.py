@@ -8,7 +8,7 @@ import numpy as np
 
 from model_server.errors import StartError
 from model_server.model.inputs import Trial
-from model_server.model.rows import Array
+from model_server.model.rows import Array, Rows
 
 Reader = Callable[[Any], Array]
 
@@ -29,14 +29,14 @@ class Output:
         to_matrix: turns its value into an array of shape (rows, classes).
         classes: how many there are.
         names: what it calls the classes itself; empty if it is a tensor.
-        sample: the first row with a finite answer, of shape (1, *row_shape).
+        sample: the first row with a finite answer.
     """
 
     name: str
     to_matrix: Reader
     classes: int
     names: tuple[str, ...]
-    sample: Array
+    sample: Rows
 
 
 def find_output(names: Sequence[str], trials: Sequence[Trial], labels: Sequence[str] | None, batch: int) -> Output:

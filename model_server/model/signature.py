@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import onnxruntime as ort
 
 from model_server.model.inputs import Inputs, read_inputs, try_rows
 from model_server.model.outputs import Output, are_probabilities, find_output
+from model_server.model.rows import repeat
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def read_signature(session: ort.InferenceSession, labels: Sequence[str] | None) 
 def _takes_two(session: ort.InferenceSession, inputs: Inputs, output: Output) -> bool:
     """Return whether the model keeps its word on a free batch dimension; some are exported with a fixed one inside."""
     try:
-        [value] = session.run([output.name], inputs.feed(np.repeat(output.sample, 2, axis=0)))
+        [value] = session.run([output.name], inputs.feed(repeat(output.sample, 2)))
     except Exception:  # noqa: BLE001 (ONNX Runtime's errors have no base in common)
         return False
     return are_probabilities(output.to_matrix(value), 2)
