@@ -14,10 +14,10 @@ import orjson
 
 from model_server.errors import StartError
 from model_server.model.classifier import Classifier
+from model_server.model.inputs import SAMPLE_PROPERTY
 from model_server.model.labels import load_labels
 from model_server.model.model import Model
 from model_server.model.model_file import ModelFile
-from model_server.model.signature import SAMPLE_PROPERTY
 from model_server.protocols.json_rows import encode_answers
 from model_server.settings import Settings
 from volume.settings import SettingsError
@@ -81,7 +81,7 @@ def examine(model: Path, labels: Path | None) -> dict[str, Any]:
 
 def _made_up(classifier: Classifier) -> tuple[str, ...]:
     count = classifier.sample_probabilities.shape[1]
-    return classifier.signature.names or tuple(f"class {index}" for index in range(count))
+    return classifier.signature.output.names or tuple(f"class {index}" for index in range(count))
 
 
 def _describe(file: ModelFile, labels: Path | None, classifier: Classifier, model: Model) -> dict[str, Any]:
@@ -104,13 +104,13 @@ def _describe(file: ModelFile, labels: Path | None, classifier: Classifier, mode
             "receipt": receipt,
         },
         "input": {
-            "name": signature.input,
+            "name": signature.inputs.name,
             "type": str(model.spec.dtype),
-            "shape": [signature.batch, *model.spec.row_shape],
+            "shape": [signature.inputs.batch, *model.spec.row_shape],
         },
         "outputs": [
-            {"name": output.name, "type": output.type, "shape": output.shape, "used": output.name == signature.output}
-            for output in signature.outputs
+            {"name": found.name, "type": found.type, "shape": found.shape, "used": found.name == signature.output.name}
+            for found in signature.outputs
         ],
         "labels": model.labels,
         "label_file": str(labels) if labels else None,

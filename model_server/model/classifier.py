@@ -9,9 +9,9 @@ import onnxruntime as ort
 
 from model_server.errors import StartError
 from model_server.model.model_file import ModelFile
-from model_server.model.remedies import remedy
+from model_server.model.remedies import one_line, remedy
 from model_server.model.rows import Array, InvalidRowsError
-from model_server.model.signature import one_line, read_signature
+from model_server.model.signature import read_signature
 
 logger = logging.getLogger("model_server")
 
@@ -46,10 +46,10 @@ class Classifier:
             raise StartError(error.code, f"MODEL_FILEPATH: {file.path} {error.reason}", error.change) from error
         self._session_run = session.run
         self._options = ort.RunOptions()  # kept: without, ONNX Runtime makes new ones for each call
-        self._outputs = [self.signature.output]
-        self.spec = self.signature.spec
-        self.feature_names = self.signature.feature_names
-        self.sample = self.signature.sample
+        self._outputs = [self.signature.output.name]
+        self.spec = self.signature.inputs.spec
+        self.feature_names = self.signature.inputs.feature_names
+        self.sample = self.signature.output.sample
         self.sample_probabilities = self.probabilities(self.sample)
 
     def probabilities(self, rows: Array) -> Array:
@@ -63,7 +63,7 @@ class Classifier:
                 it does not take.
             Exception: the model failed; ONNX Runtime's errors have no other base in common.
         """
-        batch = self.signature.batch
+        batch = self.signature.inputs.batch
         matrix = self._run(rows) if batch is None or batch == len(rows) else self._run_in_batches(rows, batch)
         # Of a few numbers, Python is quicker to find that their sum is finite.
         if matrix.size <= _FEW_NUMBERS and math.isfinite(sum(map(sum, matrix.tolist()))):
@@ -86,7 +86,7 @@ class Classifier:
 
     def _run(self, rows: Array) -> Array:
         try:
-            [value] = self._session_run(self._outputs, {self.signature.input: rows}, self._options)
+            [value] = self._session_run(self._outputs, self.signature.inputs.feed(rows), self._options)
         except Exception as error:
             if None in self.spec.row_shape:
                 logger.debug("model_failed", exc_info=True)
@@ -94,7 +94,7 @@ class Classifier:
                     (), f"has rows of shape {rows.shape[1:]}; the model takes other lengths"
                 ) from error
             raise
-        matrix = self.signature.to_matrix(value)
+        matrix = self.signature.output.to_matrix(value)
         if len(matrix) != len(rows):
             raise RuntimeError(f"the model answered {len(rows)} rows with {len(matrix)}")
         return matrix
