@@ -14,10 +14,10 @@ import orjson
 
 from model_server.errors import StartError
 from model_server.model.classifier import Classifier
+from model_server.model.inputs import SAMPLE_PROPERTY
 from model_server.model.labels import load_labels
 from model_server.model.model import Model
 from model_server.model.model_file import ModelFile
-from model_server.model.signature import SAMPLE_PROPERTY
 from model_server.protocols.json_rows import encode_answers
 from model_server.settings import Settings
 from volume.settings import SettingsError
@@ -81,12 +81,12 @@ def examine(model: Path, labels: Path | None) -> dict[str, Any]:
 
 def _made_up(classifier: Classifier) -> tuple[str, ...]:
     count = classifier.sample_probabilities.shape[1]
-    return classifier.signature.names or tuple(f"class {index}" for index in range(count))
+    return classifier.signature.output.names or tuple(f"class {index}" for index in range(count))
 
 
 def _describe(file: ModelFile, labels: Path | None, classifier: Classifier, model: Model) -> dict[str, Any]:
     signature = classifier.signature
-    rows = model.spec.array(model.metadata.data_sample)
+    rows = model.spec.rows(model.metadata.data_sample)
     one = model.sample_seconds
     more = None if math.isinf(model.seconds(1)) else model.seconds(2) - one  # a longer row may take any time
     receipt = file.receipt and {
@@ -103,14 +103,13 @@ def _describe(file: ModelFile, labels: Path | None, classifier: Classifier, mode
             "producer": signature.producer,
             "receipt": receipt,
         },
-        "input": {
-            "name": signature.input,
-            "type": str(model.spec.dtype),
-            "shape": [signature.batch, *model.spec.row_shape],
-        },
+        "inputs": [
+            {"name": name, "type": spec.type_name, "shape": [signature.inputs.batch, *spec.row_shape]}
+            for name, spec in signature.inputs.specs.items()
+        ],
         "outputs": [
-            {"name": output.name, "type": output.type, "shape": output.shape, "used": output.name == signature.output}
-            for output in signature.outputs
+            {"name": found.name, "type": found.type, "shape": found.shape, "used": found.name == signature.output.name}
+            for found in signature.outputs
         ],
         "labels": model.labels,
         "label_file": str(labels) if labels else None,
@@ -146,7 +145,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         f"file       {model['bytes']} bytes, sha256 {model['sha256']}"
         + (f", made by {_quote(model['producer'])}" if model["producer"] else ""),
         f"receipt    {_of_receipt(model['receipt'])}",
-        f"input      {_quote(report['input']['name'])} {report['input']['type']} {_shape(report['input']['shape'])}",
+        *(f"input      {_quote(found['name'])} {found['type']} {_shape(found['shape'])}" for found in report["inputs"]),
         *(f"output     {_of_output(output)}" for output in report["outputs"]),
         f"inference  {_of_time(report)}, with ONNX Runtime {report['onnxruntime']}",
         f"labels     {report['label_file'] or 'none: write a label.json beside the model with names like these'}",

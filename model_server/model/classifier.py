@@ -9,9 +9,9 @@ import onnxruntime as ort
 
 from model_server.errors import StartError
 from model_server.model.model_file import ModelFile
-from model_server.model.remedies import remedy
-from model_server.model.rows import Array, InvalidRowsError
-from model_server.model.signature import one_line, read_signature
+from model_server.model.remedies import one_line, remedy
+from model_server.model.rows import Array, Columns, InvalidRowsError, Rows
+from model_server.model.signature import read_signature
 
 logger = logging.getLogger("model_server")
 
@@ -29,9 +29,9 @@ class Classifier:
 
     Attributes:
         signature: how the model is called.
-        spec: type and shape of the rows that it takes.
+        spec: types and shapes of the rows that it takes.
         feature_names: what to call the values of a row; empty when the model does not say.
-        sample: a row of shape (1, *row_shape) that the model has answered.
+        sample: a row that the model has answered.
         sample_probabilities: its answer, of shape (1, classes).
 
     Raises:
@@ -46,24 +46,24 @@ class Classifier:
             raise StartError(error.code, f"MODEL_FILEPATH: {file.path} {error.reason}", error.change) from error
         self._session_run = session.run
         self._options = ort.RunOptions()  # kept: without, ONNX Runtime makes new ones for each call
-        self._outputs = [self.signature.output]
-        self.spec = self.signature.spec
-        self.feature_names = self.signature.feature_names
-        self.sample = self.signature.sample
+        self._outputs = [self.signature.output.name]
+        self.spec = self.signature.inputs.spec
+        self.feature_names = self.signature.inputs.feature_names
+        self.sample = self.signature.output.sample
         self.sample_probabilities = self.probabilities(self.sample)
 
-    def probabilities(self, rows: Array) -> Array:
+    def probabilities(self, rows: Rows) -> Array:
         """Return the class probabilities of each row, of shape (N, classes) in the model's output type.
 
         Args:
-            rows: array of shape (N, *row_shape) and the model's dtype.
+            rows: rows as `spec` returns them.
 
         Raises:
             InvalidRowsError: a row has no finite answer, or a dimension that the model leaves free has a length that
                 it does not take.
             Exception: the model failed; ONNX Runtime's errors have no other base in common.
         """
-        batch = self.signature.batch
+        batch = self.signature.inputs.batch
         matrix = self._run(rows) if batch is None or batch == len(rows) else self._run_in_batches(rows, batch)
         # Of a few numbers, Python is quicker to find that their sum is finite.
         if matrix.size <= _FEW_NUMBERS and math.isfinite(sum(map(sum, matrix.tolist()))):
@@ -76,28 +76,32 @@ class Classifier:
             )
         return matrix
 
-    def _run_in_batches(self, rows: Array, batch: int) -> Array:
+    def _run_in_batches(self, rows: Rows, batch: int) -> Array:
         answers = []
         for start in range(0, len(rows), batch):
             chunk = rows[start : start + batch]
-            filled = np.resize(chunk, (batch, *chunk.shape[1:]))
+            filled = chunk if len(chunk) == batch else chunk[np.arange(batch) % len(chunk)]
             answers.append(self._run(filled)[: len(chunk)])
         return np.concatenate(answers)
 
-    def _run(self, rows: Array) -> Array:
+    def _run(self, rows: Rows) -> Array:
         try:
-            [value] = self._session_run(self._outputs, {self.signature.input: rows}, self._options)
+            [value] = self._session_run(self._outputs, self.signature.inputs.feed(rows), self._options)
         except Exception as error:
-            if None in self.spec.row_shape:
+            if self.spec.is_free:
                 logger.debug("model_failed", exc_info=True)
-                raise InvalidRowsError(
-                    (), f"has rows of shape {rows.shape[1:]}; the model takes other lengths"
-                ) from error
+                raise InvalidRowsError((), f"has {_lengths(rows)}; the model takes other lengths") from error
             raise
-        matrix = self.signature.to_matrix(value)
+        matrix = self.signature.output.to_matrix(value)
         if len(matrix) != len(rows):
             raise RuntimeError(f"the model answered {len(rows)} rows with {len(matrix)}")
         return matrix
+
+
+def _lengths(rows: Rows) -> str:
+    if isinstance(rows, Columns):
+        return "values of " + ", ".join(f"shape {array.shape[1:]} for {name}" for name, array in rows.arrays.items())
+    return f"rows of shape {rows.shape[1:]}"
 
 
 def _open_session(file: ModelFile, threads: int) -> ort.InferenceSession:

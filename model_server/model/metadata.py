@@ -3,18 +3,20 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import orjson
-
 from model_server.model.classifier import Classifier
+from model_server.model.columns_spec import ColumnsSpec
+from model_server.model.rows import as_json
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What the model takes and gives: types, shapes with a batch of 1, and a sample with its rounded answer."""
+    """What the model takes and gives: types, shapes with a batch of 1, and a sample with its rounded answer.
 
-    data_type: str
-    data_shape: str
+    Of a model with several inputs, types and shapes are objects by their names.
+    """
+
+    data_type: str | dict[str, str]
+    data_shape: str | dict[str, str]
     data_sample: list[Any]
     prediction_type: str
     prediction_shape: str
@@ -24,12 +26,17 @@ class Metadata:
 def describe(classifier: Classifier) -> Metadata:
     """Return dtypes, shapes, and a sample with the model's answer, rounded to two decimals."""
     spec, sample, answer = classifier.spec, classifier.sample, classifier.sample_probabilities
-    shown = sample.astype(np.uint8) if sample.dtype == np.bool_ else sample
+    types: str | dict[str, str]
+    shapes: str | dict[str, str]
+    if isinstance(spec, ColumnsSpec):
+        types = {name: value.type_name for name, value in spec.inputs.items()}
+        shapes = {name: value.batch_shape for name, value in spec.inputs.items()}
+    else:
+        types, shapes = spec.type_name, spec.batch_shape
     return Metadata(
-        data_type=str(spec.dtype),
-        data_shape=str((1, *spec.row_shape)),
-        # The shortest decimals that stand for the same numbers: 5.1, where tolist() gives 5.099999904632568.
-        data_sample=orjson.loads(orjson.dumps(shown, option=orjson.OPT_SERIALIZE_NUMPY)),
+        data_type=types,
+        data_shape=shapes,
+        data_sample=as_json(sample),
         prediction_type=str(answer.dtype),
         prediction_shape=str(answer.shape),
         prediction_sample=[round(float(probability), 2) for probability in answer[0]],

@@ -4,13 +4,11 @@ import math
 import timeit
 from typing import Self
 
-import numpy as np
-
 from model_server.model.classifier import Classifier
 from model_server.model.labels import load_labels
 from model_server.model.metadata import describe
 from model_server.model.model_file import ModelFile
-from model_server.model.rows import Array
+from model_server.model.rows import Array, Rows, repeat
 from model_server.settings import Settings
 
 _TRIES = 5
@@ -28,7 +26,7 @@ class Model:
         file: where the classifier came from.
 
     Attributes:
-        spec: type and shape of the rows that the other methods take.
+        spec: types and shapes of the rows that the other methods take.
         labels: name of each class by its index, as in the label file.
         name: what to call the model.
         feature_names: what to call the values of a row; empty when the model does not say.
@@ -52,7 +50,7 @@ class Model:
         self.receipt = file.receipt
         self.sample_seconds, self._row_seconds = _measure(classifier)
         # A longer row than the sample may take any time.
-        self._one_seconds = math.inf if None in classifier.spec.row_shape else self.sample_seconds
+        self._one_seconds = math.inf if classifier.spec.is_free else self.sample_seconds
 
     @classmethod
     def load(cls, settings: Settings) -> Self:
@@ -69,11 +67,11 @@ class Model:
         """Return how long an inference on so many rows takes at best, as measured at the start; infinity if unknown."""
         return self._one_seconds + (rows - 1) * self._row_seconds
 
-    def predict(self, rows: Array) -> Array:
+    def predict(self, rows: Rows) -> Array:
         """Return the class probabilities of N rows, of shape (N, classes)."""
         return self._classifier.probabilities(rows)
 
-    def predict_label(self, rows: Array) -> list[str]:
+    def predict_label(self, rows: Rows) -> list[str]:
         """Return the name of the most probable class of each row."""
         return [self._names[index] for index in self._classifier.probabilities(rows).argmax(axis=1)]
 
@@ -81,7 +79,7 @@ class Model:
 def _measure(classifier: Classifier) -> tuple[float, float]:
     """Return the seconds of an inference on the sample, and of each row beyond it."""
 
-    def seconds(rows: Array) -> float:
+    def seconds(rows: Rows) -> float:
         tries: list[float] = []
         while len(tries) < _TRIES and sum(tries) < _TRIES_SECONDS:
             tries.append(timeit.timeit(lambda: classifier.probabilities(rows), number=1))
@@ -92,7 +90,7 @@ def _measure(classifier: Classifier) -> tuple[float, float]:
     if count < 2:  # noqa: PLR2004 (a second row that does not matter any more)
         return one, one
     try:
-        many = seconds(np.repeat(classifier.sample, count, axis=0))
+        many = seconds(repeat(classifier.sample, count))
     except Exception:  # noqa: BLE001 (it may have no memory for so many; ONNX Runtime's errors have no base in common)
         return one, one
     return one, max(0.0, many - one) / (count - 1)

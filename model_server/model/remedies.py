@@ -1,4 +1,4 @@
-"""What to do about a file that ONNX Runtime does not load."""
+"""What ONNX Runtime says of a file that it does not load, and what to do about that."""
 
 import re
 
@@ -46,3 +46,11 @@ def remedy(content: bytes, reason: str) -> str:
         if match := re.search(error, reason):
             return change.format(*match.groups())
     return ""
+
+
+def one_line(error: object) -> str:
+    """Return an error of ONNX Runtime as the one line that says what happened."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", text)
+    # Without where in its source it happened, for one takes that for a file of one's own.
+    return re.sub(r"/onnxruntime_src/\S+:\d+ .*?\)(?: const)? (?=\w)", "", text).rstrip(".")
