@@ -76,7 +76,9 @@ def examine(model: Path, labels: Path | None) -> dict[str, Any]:
     file = ModelFile.read(settings.model_filepath)
     names = load_labels(labels, file.receipt.labels if file.receipt else None) if labels else None
     classifier = Classifier(file, names, settings.intra_op_num_threads)
-    return _describe(file, labels, classifier, Model(classifier, names or _made_up(classifier), file))
+    return _describe(
+        file, labels, classifier, Model(classifier, names or _made_up(classifier), file, settings.batching)
+    )
 
 
 def _made_up(classifier: Classifier) -> tuple[str, ...]:
@@ -120,6 +122,7 @@ def _describe(file: ModelFile, labels: Path | None, classifier: Classifier, mode
         "predict_label": orjson.loads(encode_answers(model.predict_label(rows))),
         "seconds": one,
         "seconds_each_more_row": more,
+        "batching": asdict(model.batching),
         "onnxruntime": ort.__version__,
     }
 
@@ -148,6 +151,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         *(f"input      {_quote(found['name'])} {found['type']} {_shape(found['shape'])}" for found in report["inputs"]),
         *(f"output     {_of_output(output)}" for output in report["outputs"]),
         f"inference  {_of_time(report)}, with ONNX Runtime {report['onnxruntime']}",
+        f"batching   {_of_batching(report['batching'])}",
         f"labels     {report['label_file'] or 'none: write a label.json beside the model with names like these'}",
         f"/label     {_compact(report['labels'])}",
         f"/metadata  {_compact(metadata)}",
@@ -175,6 +179,12 @@ def _of_time(report: dict[str, Any]) -> str:
     more = report["seconds_each_more_row"]
     each = "" if more is None else f", {more * 1e6:.2f} us for each more"
     return f"{report['seconds'] * 1e6:.1f} us for a row{each}"
+
+
+def _of_batching(batching: dict[str, Any]) -> str:
+    most = batching["max_rows"]
+    how = f"up to {most} rows together" if most > 1 else "each request alone"
+    return f"{how}: {batching['reason']}"
 
 
 def _of_route(route: str, request: dict[str, Any], answer: dict[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -25,6 +25,13 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
     request_timeout_seconds: Annotated[
         float, Meta(gt=0, le=_DAY, description="how long a request may take to arrive, and then to be answered")
     ] = 15
+    batching: Annotated[
+        Literal["auto", "on", "off"],
+        Meta(
+            description="whether rows of requests that arrive together are answered together: if the model gains by it "
+            "and answers each row bit for bit as it does alone (auto), even if the last digits differ (on), or never"
+        ),
+    ] = "auto"
     start_timeout_seconds: Annotated[
         float, Meta(gt=0, le=_DAY, description="how long the model may take to load and to answer its first row")
     ] = 50

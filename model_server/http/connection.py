@@ -27,6 +27,7 @@ from model_server.http.errors import (
     too_large,
 )
 from model_server.http.exchange import Exchange, Head
+from model_server.prediction.batches import Entry
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -377,7 +378,8 @@ class Connection(asyncio.Protocol):
         job = endpoint.answer(exchange.record, bytes(body), partial(self._respond, exchange))
         if job:
             exchange.job = job
-            if exchange.permit is None:  # which the event loop has no use for: it does nothing else meanwhile
+            # What the event loop answers before it reads again needs none.
+            if exchange.permit is None and type(job) is not Entry:
                 exchange.permit = admission.try_acquire()
 
     def _bound(self, exchange: Exchange, endpoint: Endpoint, size: int) -> None:

@@ -28,7 +28,7 @@ from model_server.http.errors import (
 from model_server.model.model import Model
 from model_server.model.rows import InvalidRowsError, Rows
 from model_server.observability.observer import Observer, RequestRecord
-from model_server.prediction.batches import Batches
+from model_server.prediction.batches import Call, Entry, LoopBatches, ThreadBatches
 from model_server.prediction.runner import INLINE_SECONDS, Job, Runner
 from model_server.protocols.json_body import BodyError
 from model_server.protocols.json_columns import rows_reader
@@ -81,6 +81,8 @@ class Shared:
         max_body_bytes: how large a body may be.
         timeout: seconds that a request may take.
         step: makes of each step of a prediction one that is traced.
+        share: makes of a step for one request one for several, and traced.
+        span: returns the span of the current request, where it is traced.
     """
 
     runner: Runner
@@ -89,6 +91,8 @@ class Shared:
     max_body_bytes: int
     timeout: float
     step: Step
+    share: Callable[[str, Callable[[Rows], Answers]], Call]
+    span: Callable[[], object]
 
 
 class Endpoint:
@@ -114,7 +118,18 @@ class Endpoint:
         self._parse = shared.step("parse", self._rows.parse_with_fields if method.parameters else self._rows.parse)
         self._encode = shared.step("encode", encode_answers)
         self._call = shared.step("inference", method.call)
-        self._batches = Batches(method.call, 64, self._observe_inference)
+        self._span = shared.span
+        self._batches = self._queue(model, shared)
+
+    def _queue(self, model: Model, shared: Shared) -> LoopBatches | ThreadBatches | None:
+        """Return what answers requests together, if the model gains by that and the method takes nothing but rows."""
+        if not model.batching.is_on or self.method.parameters or self.method.is_async:
+            return None
+        call = shared.share("inference", self._ask)
+        most = model.batching.max_rows
+        if not self._max_inline_rows:
+            return ThreadBatches(call, most, self._observe_inference, shared.runner, self._timeout)
+        return LoopBatches(call, min(most, self._max_inline_rows), self._observe_inference)
 
     def refusal(self, headers: Mapping[bytes, bytes], duplicates: Headers = ()) -> RequestError | None:
         """Return why a request cannot be answered, by its headers, or None.
@@ -134,7 +149,9 @@ class Endpoint:
             return too_large(self.max_body_bytes)
         return None
 
-    def answer(self, request: RequestRecord, body: bytes, respond: Respond) -> "Job | asyncio.Task[None] | None":
+    def answer(
+        self, request: RequestRecord, body: bytes, respond: Respond
+    ) -> "Entry | Job | asyncio.Task[None] | None":
         """Answer a body by calling `respond` once: before this returns, or later.
 
         Args:
@@ -151,10 +168,10 @@ class Endpoint:
             rows, fields = (self._parse(body), None) if self.method.parameters is None else self._read(body)
             if self.method.is_async:
                 return asyncio.get_running_loop().create_task(self._await(rows, fields, request, respond))
+            if self._batches and len(rows) <= self._batches.max_rows:
+                return self._batches.submit(rows, partial(self._deliver, request, respond), self._span())
             if len(rows) > self._max_inline_rows:
                 return self._submit(partial(self._predict, rows, fields), request, respond)
-            if fields is None and self._batches:
-                return self._batches.submit(rows, partial(self._deliver, request, respond))
             answer, _, seconds = self._predict(rows, fields)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is answered)
             self.fail(request, error, respond)
@@ -164,12 +181,17 @@ class Endpoint:
         return None
 
     def _deliver(
-        self, request: RequestRecord, respond: Respond, answers: Answers | None, error: Exception | None
+        self, request: RequestRecord, respond: Respond, answers: Answers | None, error: BaseException | None
     ) -> None:
         if answers is None:
             self.fail(request, error or RuntimeError("no answer"), respond)
+            return
+        try:
+            body = self._encode(answers)
+        except Exception as failure:  # noqa: BLE001 (whatever it is, it is answered)
+            self.fail(request, failure, respond)
         else:
-            respond(_OK, self._encode(answers), ())
+            respond(_OK, body, ())
 
     def fail(self, request: RequestRecord, error: BaseException, respond: Respond) -> None:
         """Answer with an error, and log it if nobody has foreseen it."""
@@ -219,9 +241,13 @@ class Endpoint:
         began = time.perf_counter()
         answers: Answers = self._call(rows, **fields) if fields else self._call(rows)
         seconds = time.perf_counter() - began
-        if type(answers) is not np.ndarray or len(answers) != len(rows):
-            self._check(answers, len(rows))
+        self._check(answers, len(rows))
         return self._encode(answers), len(rows), seconds
+
+    def _ask(self, rows: Rows) -> Answers:
+        answers: Answers = self.method.call(rows)
+        self._check(answers, len(rows))
+        return answers
 
     async def _await(self, rows: Rows, fields: dict[str, Any] | None, request: RequestRecord, respond: Respond) -> None:
         try:
@@ -235,6 +261,8 @@ class Endpoint:
             respond(_OK, body, ())
 
     def _check(self, answers: Any, rows: int) -> None:  # noqa: ANN401 (whatever the method returns)
+        if type(answers) is np.ndarray and len(answers) == rows:
+            return
         try:
             found = len(answers)
         except TypeError:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from model_server.http.admission import Permit
     from model_server.http.cycle import Cycle
     from model_server.http.endpoint import Endpoint
+    from model_server.prediction.batches import Entry
     from model_server.prediction.runner import Job
 
 
@@ -46,7 +47,7 @@ class Exchange:
 
     body: bytes | bytearray = b""
     permit: "Permit | None" = None
-    job: "Job | asyncio.Task[None] | None" = None
+    job: "Entry | Job | asyncio.Task[None] | None" = None
     cycle: "Cycle | None" = None
     refusal: RequestError | None = None
     is_received = False

@@ -1,6 +1,6 @@
 """What serves predictions, put together: the endpoints, the front, the connections and what they share."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -12,9 +12,11 @@ from model_server.http.documents import add_predictions
 from model_server.http.endpoint import Endpoint, RowsMethod, Shared
 from model_server.http.pages import Pages
 from model_server.model.model import Model
+from model_server.model.rows import Rows
 from model_server.observability.log import Log
 from model_server.observability.metrics import Metrics
 from model_server.observability.observer import Observer
+from model_server.prediction.batches import Answers, Call
 from model_server.prediction.runner import INLINE_SECONDS, Runner
 from model_server.settings import Settings, processors
 
@@ -59,6 +61,8 @@ class PredictionServer:
             settings.max_body_bytes,
             settings.request_timeout_seconds,
             _untraced,
+            _share,
+            _no_span,
         )
         self.pages = Pages(name, self._metrics if shows_metrics else None)
         self.connections = Connections(self._targets, self.observer, admission, settings)
@@ -79,6 +83,8 @@ class PredictionServer:
 
         tracing = Tracing(self._name, self.observer, probes)
         self._shared.step = tracing.step
+        self._shared.share = tracing.share
+        self._shared.span = tracing.span
         return tracing.around(front)
 
     def serve(
@@ -97,6 +103,7 @@ class PredictionServer:
         """
         self._log.model = model.info["sha256"]
         self._metrics.show_model(model.info, model.receipt)
+        self._metrics.show_batching(model.batching.code, model.batching.max_rows)
         self._shared.admission.max_in_flight = self._settings.max_requests_in_flight or most_in_flight(
             model, self._shared.runner.threads
         )
@@ -118,3 +125,11 @@ def most_in_flight(model: Model, threads: int) -> int:
 
 def _untraced(_name: str, function: Any) -> Any:  # noqa: ANN401 (any function)
     return function
+
+
+def _share(_name: str, call: Callable[[Rows], Answers]) -> Call:
+    return lambda rows, _entries: call(rows)
+
+
+def _no_span() -> None:
+    return None

@@ -4,6 +4,7 @@ import math
 import timeit
 from typing import Self
 
+from model_server.model.batching import Mode, decide_batching
 from model_server.model.classifier import Classifier
 from model_server.model.labels import load_labels
 from model_server.model.metadata import describe
@@ -24,6 +25,7 @@ class Model:
         classifier: turns rows into class probabilities.
         labels: name of each class.
         file: where the classifier came from.
+        batching: whether rows of several requests may be answered together.
 
     Attributes:
         spec: types and shapes of the rows that the other methods take.
@@ -34,10 +36,13 @@ class Model:
         etag: the model's identity as an HTTP entity tag.
         info: the model's digest, source and generation.
         receipt: what the loader says of it; None when no loader brought it.
+        batching: whether they are, and why.
         sample_seconds: how long an inference on the sample of the metadata takes at best, as measured at the start.
     """
 
-    def __init__(self, classifier: Classifier, labels: tuple[str, ...], file: ModelFile) -> None:
+    def __init__(
+        self, classifier: Classifier, labels: tuple[str, ...], file: ModelFile, batching: Mode = "auto"
+    ) -> None:
         self._classifier = classifier
         self._names = labels
         self.spec = classifier.spec
@@ -51,6 +56,9 @@ class Model:
         self.sample_seconds, self._row_seconds = _measure(classifier)
         # A longer row than the sample may take any time.
         self._one_seconds = math.inf if classifier.spec.is_free else self.sample_seconds
+        self.batching = decide_batching(
+            classifier.probabilities, classifier.sample, batching, is_free=classifier.spec.is_free
+        )
 
     @classmethod
     def load(cls, settings: Settings) -> Self:
@@ -61,7 +69,7 @@ class Model:
         """
         file = ModelFile.read(settings.model_filepath)
         labels = load_labels(settings.label_filepath, file.receipt.labels if file.receipt else None)
-        return cls(Classifier(file, labels, settings.intra_op_num_threads), labels, file)
+        return cls(Classifier(file, labels, settings.intra_op_num_threads), labels, file, settings.batching)
 
     def seconds(self, rows: int) -> float:
         """Return how long an inference on so many rows takes at best, as measured at the start; infinity if unknown."""

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from itertools import accumulate
 
@@ -14,6 +14,7 @@ from volume.receipt import Receipt
 
 _SERVICE = ("service_name", "service_version")
 _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 1024, 8192)
 _INFERENCE_BUCKETS = (0.00001, 0.000025, 0.00005, *_BUCKETS)
 
 UNAVAILABLE = "unavailable"  # the server stops, or cannot answer any request
@@ -39,18 +40,18 @@ def reason_of(status: int) -> str:
 class _Histogram:
     """How often what was observed fell into each bucket, and its sum."""
 
-    def __init__(self, buckets: tuple[float, ...]) -> None:
+    def __init__(self, buckets: Sequence[float]) -> None:
         self._buckets = buckets
         self._counts = [0] * (len(buckets) + 1)
-        self._sum = 0.0
+        self.sum = 0.0
 
     def observe(self, value: float) -> None:
         self._counts[bisect_left(self._buckets, value)] += 1
-        self._sum += value
+        self.sum += value
 
     def add(self, other: "_Histogram") -> None:
         self._counts = [sum(pair) for pair in zip(self._counts, other._counts, strict=True)]
-        self._sum += other._sum
+        self.sum += other.sum
 
     @property
     def count(self) -> int:
@@ -58,7 +59,7 @@ class _Histogram:
 
     def add_to(self, family: HistogramMetricFamily, labels: tuple[str, ...] = ()) -> None:
         bounds = (*map(str, self._buckets), "+Inf")
-        family.add_metric(labels, list(zip(bounds, accumulate(self._counts), strict=True)), self._sum)
+        family.add_metric(labels, list(zip(bounds, accumulate(self._counts), strict=True)), self.sum)
 
 
 class Metrics(Collector):
@@ -79,10 +80,11 @@ class Metrics(Collector):
     def __init__(self, service_name: str, service_version: str) -> None:
         self._service = (service_name, service_version)
         self._receipt: Receipt | None = None
+        self._batching: tuple[str, int] | None = None
         self._requests: dict[tuple[str, int], _Histogram] = {}
         self._refused = Counter(dict.fromkeys((*_REASONS.values(), UNAVAILABLE, UNREAD), 0))
         self._holds = 0
-        self._rows = 0
+        self._rows = _Histogram(_ROWS_BUCKETS)
         self._inferences = _Histogram(_INFERENCE_BUCKETS)
         self._registry = prometheus_client.CollectorRegistry()
         self._model = prometheus_client.Info("model", "The model that is served", registry=self._registry)
@@ -117,9 +119,13 @@ class Metrics(Collector):
         """Count a pause in reading from a connection that has sent further requests before it was answered."""
         self._holds += 1
 
+    def show_batching(self, code: str, max_rows: int) -> None:
+        """Show how many rows of several requests are answered together, and why."""
+        self._batching = (code, max_rows)
+
     def observe_inference(self, rows: int, seconds: float) -> None:
-        """Count what the model has answered: how many rows, and in how many seconds."""
-        self._rows += rows
+        """Count one inference: how many rows it answered, and in how many seconds."""
+        self._rows.observe(rows)
         self._inferences.observe(seconds)
 
     def collect(self) -> Iterator[Metric]:
@@ -155,12 +161,22 @@ class Metrics(Collector):
         yield CounterMetricFamily(
             "model_server_read_pauses", "Pauses in reading a connection whose client sent requests ahead", self._holds
         )
-        yield CounterMetricFamily("model_server_rows", "Rows that the model has answered", self._rows)
-        inference = HistogramMetricFamily(
-            "model_server_inference_seconds", "Seconds in the model for the rows of one request"
-        )
+        yield CounterMetricFamily("model_server_rows", "Rows that the model has answered", self._rows.sum)
+        rows = HistogramMetricFamily("model_server_inference_rows", "Rows of one inference")
+        self._rows.add_to(rows)
+        yield rows
+        inference = HistogramMetricFamily("model_server_inference_seconds", "Seconds of one inference")
         self._inferences.add_to(inference)
         yield inference
+        if self._batching:
+            code, most = self._batching
+            batching = GaugeMetricFamily(
+                "model_server_max_batch_rows",
+                "Rows of several requests that are answered together at most; 1 if each request is answered alone",
+                labels=("reason",),
+            )
+            batching.add_metric((code,), most)
+            yield batching
         if self._receipt:
             yield GaugeMetricFamily("model_load_seconds", "Seconds that the load took", self._receipt.seconds)
             yield GaugeMetricFamily("model_load_attempts", "1, and 1 for each of its retries", self._receipt.attempts)

@@ -12,7 +12,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
-from opentelemetry.trace import Span, SpanKind, StatusCode, get_current_span, use_span
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode, get_current_span, set_span_in_context, use_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -65,6 +65,38 @@ class Tracing:
                 span.end()
 
         return traced
+
+    def share(self, name: str, function: Callable[[Any], B]) -> Callable[[Any, Sequence[Any]], B]:
+        """Return the function with a span of that name around each call for several requests, linked to theirs.
+
+        Args:
+            name: the name.
+            function: takes the rows of the requests.
+
+        Returns:
+            A function that takes the rows, and the requests: each has its span as `span`, the first is the parent.
+        """
+
+        def traced(rows: Any, requests: Sequence[Any]) -> B:  # noqa: ANN401 (of any function)
+            spans = [request.span for request in requests if request.span]
+            if not spans:  # the sampler has left these requests out
+                return function(rows)
+            links = [Link(span.get_span_context()) for span in spans[1:]]
+            span = self._tracer.start_span(name, set_span_in_context(spans[0]), links=links)
+            try:
+                return function(rows)
+            except BaseException:
+                span.set_status(StatusCode.ERROR)
+                raise
+            finally:
+                span.end()
+
+        return traced
+
+    def span(self) -> Span | None:
+        """Return the span of the current request, unless the sampler has left it out."""
+        span = get_current_span()
+        return span if span.is_recording() else None
 
     def around(self, app: ASGIApp) -> ASGIApp:
         """Return the application with a span around each request; what is left of them is sent when it ends."""

@@ -25,12 +25,13 @@ class Job:
 
     __slots__ = ("_context", "_done", "_runner", "_timer", "_work", "is_abandoned", "is_running")
 
-    def __init__(self, runner: "Runner", work: Callable[[], Any], done: Done, timeout: float) -> None:
+    def __init__(self, runner: "Runner", work: Callable[[], Any], done: Done, timeout: float | None) -> None:
         self._runner = runner
         self._work: Callable[[], Any] | None = work
         self._done: Done | None = done
         self._context = contextvars.copy_context()
-        self._timer = asyncio.get_running_loop().call_later(timeout, self.deliver, None, TimeoutError())
+        loop = asyncio.get_running_loop()
+        self._timer = None if timeout is None else loop.call_later(timeout, self.deliver, None, TimeoutError())
         self.is_running = self.is_abandoned = False
 
     def cancel(self) -> None:
@@ -56,7 +57,8 @@ class Job:
         done, self._done = self._done, None
         if done:
             self._work = None  # and with it, the body of a request
-            self._timer.cancel()
+            if self._timer:
+                self._timer.cancel()
             if self.is_running:
                 self.is_abandoned = True
                 self._runner.abandoned += 1
@@ -91,11 +93,11 @@ class Runner:
         """Whether all threads are in jobs whose results nobody waits for any more."""
         return self.abandoned >= self.threads
 
-    def submit(self, work: Callable[[], Any], done: Done, timeout: float) -> Job:
+    def submit(self, work: Callable[[], Any], done: Done, timeout: float | None) -> Job:
         """Do the work as soon as a thread is free, and call `done` with its result or its error.
 
-        After `timeout` seconds, `done` is called with a `TimeoutError`. Work that has begun goes on; other work is
-        dropped.
+        After `timeout` seconds, unless that is None, `done` is called with a `TimeoutError`. Work that has begun goes
+        on; other work is dropped.
         """
         job = Job(self, work, done, timeout)
         self._pending += 1
