@@ -97,7 +97,7 @@ def _made_up(predictor: Predictor) -> tuple[str, ...]:
 
 def _describe(file: ModelFile, labels: Path | None, predictor: Predictor, model: Model) -> dict[str, Any]:
     signature = predictor.signature
-    rows = model.spec.array(model.metadata.data_sample)
+    rows = model.spec.rows(model.metadata.data_sample)
     one = model.sample_seconds
     more = None if math.isinf(model.seconds(1)) else model.seconds(2) - one  # a longer row may take any time
     receipt = file.receipt and {
@@ -114,11 +114,10 @@ def _describe(file: ModelFile, labels: Path | None, predictor: Predictor, model:
             "producer": signature.producer,
             "receipt": receipt,
         },
-        "input": {
-            "name": signature.inputs.name,
-            "type": str(model.spec.dtype),
-            "shape": [signature.inputs.batch, *model.spec.row_shape],
-        },
+        "inputs": [
+            {"name": name, "type": spec.type_name, "shape": [signature.inputs.batch, *spec.row_shape]}
+            for name, spec in signature.inputs.specs.items()
+        ],
         "outputs": [
             {"name": found.name, "type": found.type, "shape": found.shape, "used": found.name == signature.output.name}
             for found in signature.outputs
@@ -162,7 +161,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         f"file       {model['bytes']} bytes, sha256 {model['sha256']}"
         + (f", made by {_quote(model['producer'])}" if model["producer"] else ""),
         f"receipt    {_of_receipt(model['receipt'])}",
-        f"input      {_quote(report['input']['name'])} {report['input']['type']} {_shape(report['input']['shape'])}",
+        *(f"input      {_quote(found['name'])} {found['type']} {_shape(found['shape'])}" for found in report["inputs"]),
         *(f"output     {_of_output(output, report['output_holds'])}" for output in report["outputs"]),
         f"inference  {_of_time(report)}, with ONNX Runtime {report['onnxruntime']}",
         f"labels     {_of_labels(report)}",

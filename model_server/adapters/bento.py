@@ -33,7 +33,7 @@ from model_server.errors import StartError
 from model_server.model.loading import SlowModelError, load_model
 from model_server.model.rows import InvalidRowsError
 from model_server.observability.log import Log, configure, fail, logger
-from model_server.protocols.json_rows import sentence_of
+from model_server.protocols.json_body import sentence_of
 from model_server.settings import Settings
 from volume.log import LogLevel
 from volume.settings import SettingsError
@@ -271,7 +271,7 @@ def _adapt(name: str, method: "APIMethod[..., Any]", parameter: str) -> Callable
     def checked(instance: Any, *args: Any, **kwargs: Any) -> inspect.BoundArguments:  # noqa: ANN401 (a method's)
         arguments = signature.bind(instance, *args, **kwargs)
         try:
-            arguments.arguments[parameter] = instance.model.spec.array(arguments.arguments[parameter])
+            arguments.arguments[parameter] = instance.model.spec.rows(arguments.arguments[parameter])
         except InvalidRowsError as error:
             raise InvalidArgument(sentence_of(error, parameter)) from error
         return arguments

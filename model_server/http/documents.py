@@ -8,8 +8,9 @@ from starlette.routing import BaseRoute, Route
 
 from model_server.api import Error, Labels, Predictions
 from model_server.http.endpoint import RowsMethod
+from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.model import Model
-from model_server.model.rows import RowSpec
+from model_server.model.row_spec import RowSpec
 from model_server.model.tasks import Task
 
 _ERRORS = {
@@ -76,7 +77,7 @@ def add_predictions(document: dict[str, Any], methods: Iterable[RowsMethod], mod
         methods: the methods.
         model: the model that is served.
     """
-    rows = {"type": "array", "items": _nested(_number(model.spec), model.spec.row_shape), "minItems": 1}
+    rows = {"type": "array", "items": _row(model.spec), "minItems": 1}
     for method in methods:
         parameters = method.parameters.model_json_schema() if method.parameters else {}
         request = {
@@ -130,12 +131,37 @@ def _prediction(one: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": {"prediction": {"anyOf": [one, several]}}, "required": ["prediction"]}
 
 
-def _nested(schema: dict[str, Any], shape: tuple[int | None, ...]) -> dict[str, Any]:
+def _row(spec: RowSpec | ColumnsSpec) -> dict[str, Any]:
+    if isinstance(spec, ColumnsSpec):
+        values = {name: _values(value) for name, value in spec.values.items()}
+        return {"anyOf": [_object(values), _tuple(list(values.values()))]}
+    if not spec.names:
+        return _values(spec)
+    return {"anyOf": [_values(spec), _object(dict.fromkeys(spec.names, _value(spec)))]}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _tuple(values: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "array", "prefixItems": values, "minItems": len(values), "maxItems": len(values)}
+
+
+def _values(spec: RowSpec) -> dict[str, Any]:
+    return _nested(_value(spec), spec.row_shape, spec.max_length)
+
+
+def _nested(schema: dict[str, Any], shape: tuple[int | None, ...], longest: int | None = None) -> dict[str, Any]:
     for length in reversed(shape):
-        schema = {"type": "array", "items": schema, "minItems": length or 1} | ({"maxItems": length} if length else {})
+        most = length or longest
+        schema = {"type": "array", "items": schema, "minItems": length or 1} | ({"maxItems": most} if most else {})
     return schema
 
 
-def _number(spec: RowSpec) -> dict[str, Any]:
+def _value(spec: RowSpec) -> dict[str, Any]:
+    if spec.is_text:
+        return {"type": "string"}
     smallest, largest = spec.limits
-    return {"type": "number" if spec.dtype.kind == "f" else "integer", "minimum": smallest, "maximum": largest}
+    number = {"type": "number" if spec.dtype.kind == "f" else "integer", "minimum": smallest, "maximum": largest}
+    return {"anyOf": [{"type": "boolean"}, number]} if spec.takes_booleans else number

@@ -26,10 +26,12 @@ from model_server.http.errors import (
     too_large,
 )
 from model_server.model.model import Model
-from model_server.model.rows import Array, InvalidRowsError
+from model_server.model.rows import InvalidRowsError, Rows
 from model_server.observability.observer import Observer, RequestRecord
 from model_server.prediction.runner import INLINE_SECONDS, Job, Runner
-from model_server.protocols.json_rows import Answers, BodyError, JsonRows, encode_answers
+from model_server.protocols.json_body import BodyError
+from model_server.protocols.json_columns import rows_reader
+from model_server.protocols.json_rows import Answers, encode_answers
 
 Step = Callable[[str, Callable[..., Any]], Callable[..., Any]]
 Respond = Callable[[int, bytes, Headers], None]
@@ -50,7 +52,7 @@ class RowsMethod(NamedTuple):
         name: its name in the service class.
         route: its path, with the service's prefix.
         parameter: the name of the parameter that takes the rows.
-        call: takes an array of rows, and its other parameters by name; returns one answer per row, in order.
+        call: takes rows, and its other parameters by name; returns one answer per row, in order.
         is_async: whether it is a coroutine function.
         parameters: a pydantic model of its other parameters; None if there are none.
         returns: the annotation of what it returns.
@@ -109,7 +111,7 @@ class Endpoint:
         self._estimate = model.seconds
         self._max_inline_rows = max_rows(model, INLINE_SECONDS)
         self._timeout = shared.timeout
-        self._rows = JsonRows(model.spec, method.parameter)
+        self._rows = rows_reader(model.spec, method.parameter)
         self._parse = shared.step("parse", self._rows.parse_with_fields if method.parameters else self._rows.parse)
         self._encode = shared.step("encode", encode_answers)
         self._call = shared.step("inference", method.call)
@@ -180,7 +182,7 @@ class Endpoint:
         request.code, request.reason = error.code, error.reason
         respond(error.status, error_body(error.detail), error.headers)
 
-    def _read(self, body: bytes) -> tuple[Array, dict[str, Any] | None]:
+    def _read(self, body: bytes) -> tuple[Rows, dict[str, Any] | None]:
         if self.method.parameters is None:
             return self._parse(body), None
         rows, fields = self._parse(body)
@@ -203,7 +205,7 @@ class Endpoint:
             )
         return self._predict(rows, fields)
 
-    def _predict(self, rows: Array, fields: dict[str, Any] | None) -> _Predicted:
+    def _predict(self, rows: Rows, fields: dict[str, Any] | None) -> _Predicted:
         began = time.perf_counter()
         answers: Answers = self._call(rows, **fields) if fields else self._call(rows)
         seconds = time.perf_counter() - began
@@ -211,9 +213,7 @@ class Endpoint:
             self._check(answers, len(rows))
         return self._encode(answers), len(rows), seconds
 
-    async def _await(
-        self, rows: Array, fields: dict[str, Any] | None, request: RequestRecord, respond: Respond
-    ) -> None:
+    async def _await(self, rows: Rows, fields: dict[str, Any] | None, request: RequestRecord, respond: Respond) -> None:
         try:
             async with asyncio.timeout(self._timeout - (time.perf_counter() - request.started)):
                 answers = await self._call(rows, **(fields or {}))

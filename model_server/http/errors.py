@@ -11,7 +11,7 @@ from bentoml.exceptions import InvalidArgument
 
 from model_server.model.rows import InvalidRowsError
 from model_server.observability.metrics import UNAVAILABLE
-from model_server.protocols.json_rows import BodyError, sentence_of
+from model_server.protocols.json_body import BodyError, sentence_of
 
 Headers = Sequence[tuple[bytes, bytes]]
 

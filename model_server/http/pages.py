@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from model_server.model.model import Model
+from model_server.model.row_spec import RowSpec
 from model_server.observability.metrics import Metrics
 
 _PAGE = Path(__file__).with_name("page.html")
@@ -79,8 +80,8 @@ def _model_page(model: Model) -> Response:
         "name": model.name,
         **model.info,
         "type": metadata.data_type,
-        "shape": spec.row_shape,
-        "limits": list(map(str, spec.limits)),
+        "shape": spec.row_shape if isinstance(spec, RowSpec) else [],
+        "limits": list(map(str, spec.limits)) if isinstance(spec, RowSpec) else [],
         "features": model.feature_names,
         "sample": orjson.dumps(metadata.data_sample[0]).decode(),
         "prediction_type": metadata.prediction_type,

@@ -1,17 +1,20 @@
 """The rows that an ONNX file takes, found out from the file alone."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import onnxruntime as ort
 import orjson
 
 from model_server.errors import StartError
+from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.remedies import one_line
-from model_server.model.rows import Array, RowSpec
+from model_server.model.row_spec import RowSpec
+from model_server.model.rows import Array, Columns, Rows, repeat
 
 SAMPLE_PROPERTY = "data_sample"
 NAMES_PROPERTY = "feature_names"
@@ -29,12 +32,10 @@ _INPUT_TYPES = {
     "tensor(uint32)": np.uint32,
     "tensor(uint64)": np.uint64,
     "tensor(bool)": np.bool_,
+    "tensor(string)": np.object_,
 }
-_EXPORT_ONE_INPUT = (
-    "export it with a single input, for scikit-learn with initial_types=[("
-    '"rows", FloatTensorType([None, number_of_columns]))], for PyTorch from a module that takes one tensor'
-)
 _EXPORT_SHAPE = 'export it with the shape of a row after a free batch dimension, as in ["N", 4]'
+_TEXTS = ("text", "other text")  # of made-up rows
 _MAX_NUMBERS = 1 << 24  # a body of 32 MiB has no more, and Python takes 500 MB for as many
 
 
@@ -43,29 +44,34 @@ class Inputs:
     """How rows are given to a model.
 
     Attributes:
-        name: name of its only input.
-        spec: type and shape of the rows of that input.
+        names: names of its inputs.
+        spec: types and shapes of its rows: a `RowSpec` for a model with one input.
         batch: how many rows it takes at once, or None for any number.
-        own_row: the row in the file's metadata property `data_sample`, of shape (1, *row_shape); None without one.
+        own_row: the row in the file's metadata property `data_sample`; None without one.
         feature_names: what to call the values of a row; empty when the file does not say.
     """
 
-    name: str
-    spec: RowSpec
+    names: Sequence[str]
+    spec: RowSpec | ColumnsSpec
     batch: int | None
-    own_row: Array | None
+    own_row: Rows | None
     feature_names: Sequence[str]
 
-    def feed(self, rows: Array) -> dict[str, Array]:
+    @property
+    def specs(self) -> Mapping[str, RowSpec]:
+        """Type and shape of each input's values."""
+        return self.spec.inputs if isinstance(self.spec, ColumnsSpec) else {self.names[0]: self.spec}
+
+    def feed(self, rows: Rows) -> Mapping[str, Array]:
         """Return rows as ONNX Runtime takes them."""
-        return {self.name: rows}
+        return rows.arrays if isinstance(rows, Columns) else {self.names[0]: rows}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A row of shape (1, *row_shape) and what the outputs gave for a batch of it, by name."""
+    """One row, and what the outputs gave for a batch of it, by name."""
 
-    row: Array
+    row: Rows
     values: dict[str, Any]
 
 
@@ -73,13 +79,33 @@ def read_inputs(session: ort.InferenceSession) -> Inputs:
     """Return what rows the model takes, by the file alone.
 
     Raises:
-        StartError: its rows cannot come from a request. The reason goes on from the file's name: "has 2 inputs ...".
+        StartError: its rows cannot come from a request. The reason goes on from the file's name: "has no inputs ...".
     """
-    name, spec, batch = _read_input(session)
+    declared = session.get_inputs()
+    if not declared:
+        raise StartError(
+            "model-inputs",
+            "has no inputs: it answers the same whatever it is asked; expected rows as inputs",
+            "export it with its data as inputs, not as constants",
+        )
+    specs = {found.name: _read_spec(found) for found in declared}
     properties = session.get_modelmeta().custom_metadata_map
-    own_row = _own_row(properties, spec)
-    spec = _with_fixed_width(spec, own_row)
-    return Inputs(name, spec, batch, own_row, _feature_names(properties, spec))
+    spec: RowSpec | ColumnsSpec
+    own_row: Rows | None
+    if len(declared) == 1:
+        [spec] = specs.values()
+        own_row = _own_row(properties, spec)
+        feature_names = _feature_names(properties, spec)
+        width = None if own_row is None else own_row.shape[1:]
+        spec = RowSpec(spec.dtype, _with_fixed_width(declared[0].name, spec, width), feature_names)
+    else:
+        spec = ColumnsSpec(specs)
+        feature_names = list(specs)
+        own_row = _own_row(properties, spec)
+        widths = {name: None if own_row is None else own_row[name].shape[1:] for name in specs}
+        fixed = {name: RowSpec(spec.dtype, _with_fixed_width(name, spec, widths[name])) for name, spec in specs.items()}
+        spec = ColumnsSpec(fixed, _ties(declared, fixed))
+    return Inputs(list(specs), spec, _batch(declared), own_row, feature_names)
 
 
 def try_rows(session: ort.InferenceSession, inputs: Inputs) -> Iterator[Trial]:
@@ -88,15 +114,14 @@ def try_rows(session: ort.InferenceSession, inputs: Inputs) -> Iterator[Trial]:
     Raises:
         StartError: it fails on its own row, or on all made-up ones.
     """
-    spec, own_row = inputs.spec, inputs.own_row
-    shape = (1, *(dimension or 1 for dimension in spec.row_shape))
+    own_row = inputs.own_row
     # Two rows: one that normalises divides zeros by zero, and zeros hide what only a bias makes look right.
-    made_up = [np.full(shape, value, spec.dtype) for value in (0, 1)]
+    made_up = [_make_up(inputs.spec, index) for index in range(2)]
     failure = ""
     tried = 0
     for row in made_up if own_row is None else [own_row, *made_up]:
         try:
-            values = session.run(None, inputs.feed(np.repeat(row, inputs.batch or 1, axis=0)))
+            values = session.run(None, inputs.feed(repeat(row, inputs.batch or 1)))
         except Exception as error:
             if row is own_row:
                 raise StartError(
@@ -109,26 +134,23 @@ def try_rows(session: ort.InferenceSession, inputs: Inputs) -> Iterator[Trial]:
         tried += 1
         yield Trial(row, dict(zip((output.name for output in session.get_outputs()), values, strict=True)))
     if not tried:
+        spec = inputs.spec
+        shapes = "types and shapes" if isinstance(spec, ColumnsSpec) else f"shape {spec.row_shape}"
         raise StartError(
             "model-sample",
-            f"fails on a row of the shape {spec.row_shape} that it declares: {failure}",
+            f"fails on a row of the {shapes} that it declares: {failure}",
             f'put a row that it takes into its metadata property "{SAMPLE_PROPERTY}"',
         )
 
 
-def _read_input(session: ort.InferenceSession) -> tuple[str, RowSpec, int | None]:
-    inputs = session.get_inputs()
-    if len(inputs) != 1:
-        names = ", ".join(f'"{found.name}"' for found in inputs) or "none"
-        raise StartError(
-            "model-inputs", f"has {len(inputs)} inputs ({names}); expected one tensor of rows", _EXPORT_ONE_INPUT
-        )
-    [found] = inputs
+def _read_spec(found: ort.NodeArg) -> RowSpec:
+    """Return type and shape of what one row has in an input."""
     if found.type not in _INPUT_TYPES:
         raise StartError(
             "model-input-type",
-            f'takes {found.type} as its input "{found.name}"; expected a tensor of numbers',
-            "make numbers of the texts before the model, and export the model alone",
+            f'takes {found.type} as its input "{found.name}"; expected a tensor of numbers, text or booleans',
+            "export it with such tensors as its inputs, for scikit-learn with FloatTensorType, Int64TensorType, "
+            "StringTensorType or BooleanTensorType in initial_types",
         )
     if not found.shape:
         raise StartError(
@@ -148,20 +170,64 @@ def _read_input(session: ort.InferenceSession) -> tuple[str, RowSpec, int | None
             f"takes {numbers} numbers at once, of shape {found.shape}; expected at most {_MAX_NUMBERS}",
             _EXPORT_SHAPE,
         )
-    return found.name, RowSpec(np.dtype(_INPUT_TYPES[found.type]), tuple(row_shape)), batch
+    return RowSpec(np.dtype(_INPUT_TYPES[found.type]), tuple(row_shape))
 
 
-def _own_row(properties: Mapping[str, str], spec: RowSpec) -> Array | None:
+def _batch(declared: Sequence[ort.NodeArg]) -> int | None:
+    """Return how many rows the inputs take at once; None for any number."""
+    batches = {found.shape[0]: found.name for found in declared if isinstance(found.shape[0], int)}
+    if len(batches) > 1:
+        (one, name), (other, another), *_ = batches.items()
+        raise StartError(
+            "model-input-shape",
+            f'takes {one} rows at once as its input "{name}", and {other} as its input "{another}"; expected one batch '
+            "dimension",
+            _EXPORT_SHAPE,
+        )
+    return next(iter(batches), None)
+
+
+def _ties(declared: Sequence[ort.NodeArg], specs: Mapping[str, RowSpec]) -> list[list[tuple[str, int]]]:
+    """Return the free dimensions that have one name in the file, as `ColumnsSpec` takes them."""
+    ties = defaultdict(list)
+    for found in declared:
+        for axis, (dimension, length) in enumerate(zip(found.shape[1:], specs[found.name].row_shape, strict=True)):
+            if isinstance(dimension, str) and length is None:
+                ties[dimension].append((found.name, axis))
+    return [tie for tie in ties.values() if len(tie) > 1]
+
+
+def _make_up(spec: RowSpec | ColumnsSpec, index: int) -> Rows:
+    """Return a row of zeros or ones, and of some text where that is wanted."""
+    if isinstance(spec, ColumnsSpec):
+        return Columns({name: _make_up_array(value, index) for name, value in spec.inputs.items()})
+    return _make_up_array(spec, index)
+
+
+def _make_up_array(spec: RowSpec, index: int) -> Array:
+    shape = (1, *(dimension or 1 for dimension in spec.row_shape))
+    return np.full(shape, _TEXTS[index] if spec.is_text else index, spec.dtype)
+
+
+@overload
+def _own_row(properties: Mapping[str, str], spec: RowSpec) -> Array | None: ...
+
+
+@overload
+def _own_row(properties: Mapping[str, str], spec: ColumnsSpec) -> Columns | None: ...
+
+
+def _own_row(properties: Mapping[str, str], spec: RowSpec | ColumnsSpec) -> Rows | None:
     text = properties.get(SAMPLE_PROPERTY)
     if text is None:
         return None
     try:
-        return spec.array(orjson.loads(text))[:1]
+        return spec.rows(orjson.loads(text))[:1]
     except ValueError as error:
         raise StartError(
             "model-sample",
             f'has a metadata property "{SAMPLE_PROPERTY}" that is no row of it: {error}',
-            f"make it a JSON list of one row of the shape {spec.row_shape}",
+            f"make it a JSON list of one row: {spec.expected}",
         ) from error
 
 
@@ -175,14 +241,20 @@ def _feature_names(properties: Mapping[str, str], spec: RowSpec) -> Sequence[str
     return names if are_names else ()
 
 
-def _with_fixed_width(spec: RowSpec, own_row: Array | None) -> RowSpec:
-    """Fix the number of features of a float matrix; some operators read past a row that is too short."""
-    if spec.row_shape != (None,) or spec.dtype.kind != "f":
-        return spec
-    if own_row is None:
+def _with_fixed_width(name: str, spec: RowSpec, own_shape: tuple[int, ...] | None) -> tuple[int | None, ...]:
+    """Return the shape of a row with a fixed number of floats or texts: operators may read past a row that is short.
+
+    Args:
+        name: name of the input.
+        spec: type and shape by the file.
+        own_shape: the shape in the file's own row; None without one.
+    """
+    if spec.row_shape != (None,) or spec.dtype.kind not in "fO":
+        return spec.row_shape
+    if own_shape is None:
         raise StartError(
             "model-input-shape",
-            "does not say how many numbers a row has",
+            f'does not say how many {"strings" if spec.is_text else "numbers"} a row has in its input "{name}"',
             f'export it with a fixed number, or put a row into its metadata property "{SAMPLE_PROPERTY}"',
         )
-    return RowSpec(spec.dtype, own_row.shape[1:])
+    return own_shape

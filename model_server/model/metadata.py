@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 
+from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.predictor import Predictor
+from model_server.model.rows import as_json
 from model_server.model.tasks import Task
 
 
@@ -14,12 +15,14 @@ from model_server.model.tasks import Task
 class Metadata:
     """What the model takes and gives: types, shapes with a batch of 1, and a sample with its rounded answer.
 
+    Of a model with several inputs, types and shapes are objects by their names.
+
     Attributes:
         task: what predictions it gives, unless they are class probabilities, for which it is None.
     """
 
-    data_type: str
-    data_shape: str
+    data_type: str | dict[str, str]
+    data_shape: str | dict[str, str]
     data_sample: list[Any]
     prediction_type: str
     prediction_shape: str
@@ -30,12 +33,17 @@ class Metadata:
 def describe(predictor: Predictor) -> Metadata:
     """Return dtypes, shapes, and a sample with the model's answer, rounded to two decimals."""
     spec, sample, prediction = predictor.spec, predictor.sample, predictor.sample_prediction
-    shown = sample.astype(np.uint8) if sample.dtype == np.bool_ else sample
+    types: str | dict[str, str]
+    shapes: str | dict[str, str]
+    if isinstance(spec, ColumnsSpec):
+        types = {name: value.type_name for name, value in spec.inputs.items()}
+        shapes = {name: value.batch_shape for name, value in spec.inputs.items()}
+    else:
+        types, shapes = spec.type_name, spec.batch_shape
     return Metadata(
-        data_type=str(spec.dtype),
-        data_shape=str((1, *spec.row_shape)),
-        # The shortest decimals that stand for the same numbers: 5.1, where tolist() gives 5.099999904632568.
-        data_sample=orjson.loads(orjson.dumps(shown, option=orjson.OPT_SERIALIZE_NUMPY)),
+        data_type=types,
+        data_shape=shapes,
+        data_sample=as_json(sample),
         prediction_type=str(prediction.dtype),
         prediction_shape=str(prediction.shape),
         prediction_sample=_rounded(np.atleast_1d(prediction[0]).tolist()),

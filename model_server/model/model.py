@@ -4,15 +4,13 @@ import math
 import timeit
 from typing import Any, Self
 
-import numpy as np
-
 from model_server.errors import StartError
 from model_server.model.labels import EXAMPLE, load_labels
 from model_server.model.metadata import describe
 from model_server.model.model_file import ModelFile
 from model_server.model.outputs import CLASS_NAMES_PROPERTY
 from model_server.model.predictor import Predictor
-from model_server.model.rows import Array
+from model_server.model.rows import Array, Rows, repeat
 from model_server.model.tasks import ModelOutput, Task
 from model_server.settings import Settings
 
@@ -32,7 +30,7 @@ class Model:
         file: where the predictor came from.
 
     Attributes:
-        spec: type and shape of the rows that the other methods take.
+        spec: types and shapes of the rows that the other methods take.
         task: what predictions it gives.
         prediction_shape: the shape of one prediction; None for a dimension that may vary.
         labels: name of each class or label by its index, as in a label file; empty for values.
@@ -60,7 +58,7 @@ class Model:
         self.receipt = file.receipt
         self.sample_seconds, self._row_seconds = _measure(predictor)
         # A longer row than the sample may take any time.
-        self._one_seconds = math.inf if None in predictor.spec.row_shape else self.sample_seconds
+        self._one_seconds = math.inf if predictor.spec.is_free else self.sample_seconds
 
     @classmethod
     def load(cls, settings: Settings) -> Self:
@@ -87,7 +85,7 @@ class Model:
         """Return how long an inference on so many rows takes at best, as measured at the start; infinity if unknown."""
         return self._one_seconds + (rows - 1) * self._row_seconds
 
-    def predict(self, rows: Array) -> Array:
+    def predict(self, rows: Rows) -> Array:
         """Return one prediction per row.
 
         For classes, that are their probabilities, of shape (N, classes); for independent labels, the probability of
@@ -95,7 +93,7 @@ class Model:
         """
         return self._predictor.predict(rows)
 
-    def predict_label(self, rows: Array) -> list[Any]:
+    def predict_label(self, rows: Rows) -> list[Any]:
         """Return the name of the most probable class of each row, or the list of labels that are probable."""
         predictions = self._predictor.predict(rows)
         if self.task is Task.MULTILABEL:
@@ -109,7 +107,7 @@ class Model:
 def _measure(predictor: Predictor) -> tuple[float, float]:
     """Return the seconds of an inference on the sample, and of each row beyond it."""
 
-    def seconds(rows: Array) -> float:
+    def seconds(rows: Rows) -> float:
         tries: list[float] = []
         while len(tries) < _TRIES and sum(tries) < _TRIES_SECONDS:
             tries.append(timeit.timeit(lambda: predictor.predict(rows), number=1))
@@ -120,7 +118,7 @@ def _measure(predictor: Predictor) -> tuple[float, float]:
     if count < 2:  # noqa: PLR2004 (a second row that does not matter any more)
         return one, one
     try:
-        many = seconds(np.repeat(predictor.sample, count, axis=0))
+        many = seconds(repeat(predictor.sample, count))
     except Exception:  # noqa: BLE001 (it may have no memory for so many; ONNX Runtime's errors have no base in common)
         return one, one
     return one, max(0.0, many - one) / (count - 1)

@@ -12,7 +12,7 @@ from model_server.model.advice import change_of_outputs, is_regressor
 from model_server.model.conversions import Reader, are_probabilities, conversion, fits, matrix_reader, numbers_reader
 from model_server.model.graph import Graph
 from model_server.model.inputs import Trial
-from model_server.model.rows import Array
+from model_server.model.rows import Array, Rows
 from model_server.model.tasks import ModelOutput, OutputKind, Task
 
 CLASS_NAMES_PROPERTY = "class_names"
@@ -40,7 +40,7 @@ class Output:
             labels; for values, of shape (rows,) or (rows, ...).
         names: of the classes or labels, in the order of their columns: by the label file, or else by the model itself.
             Empty for values, and if neither names them.
-        sample: the first row with a finite answer, of shape (1, *row_shape).
+        sample: the first row with a finite answer.
         own_label: the class of that row by another output of the model; None if no output says it.
     """
 
@@ -50,7 +50,7 @@ class Output:
     shape: tuple[int | None, ...]
     read: Reader
     names: tuple[str, ...]
-    sample: Array
+    sample: Rows
     own_label: str | int | None
 
     def fits(self, predictions: Array, rows: int) -> bool:

@@ -11,7 +11,7 @@ from model_server.errors import StartError
 from model_server.model.graph import Graph
 from model_server.model.model_file import ModelFile
 from model_server.model.remedies import one_line, remedy
-from model_server.model.rows import Array, InvalidRowsError
+from model_server.model.rows import Array, Columns, InvalidRowsError, Rows
 from model_server.model.signature import read_signature
 from model_server.model.tasks import ModelOutput
 
@@ -34,9 +34,9 @@ class Predictor:
         signature: how the model is called.
         task: what predictions it gives.
         names: of the classes or labels; empty if neither the label file nor the model names them.
-        spec: type and shape of the rows that it takes.
+        spec: types and shapes of the rows that it takes.
         feature_names: what to call the values of a row; empty when the model does not say.
-        sample: a row of shape (1, *row_shape) that the model has answered.
+        sample: a row that the model has answered.
         sample_prediction: its answer, an array with one prediction.
 
     Raises:
@@ -62,11 +62,11 @@ class Predictor:
         self.sample = self.signature.output.sample
         self.sample_prediction = self.predict(self.sample)
 
-    def predict(self, rows: Array) -> Array:
+    def predict(self, rows: Rows) -> Array:
         """Return one prediction per row: of shape (N, classes) for classes and labels, else (N,) or (N, ...).
 
         Args:
-            rows: array of shape (N, *row_shape) and the model's dtype.
+            rows: rows as `spec` returns them.
 
         Raises:
             InvalidRowsError: a row has no finite answer, or a dimension that the model leaves free has a length that
@@ -86,28 +86,32 @@ class Predictor:
             )
         return predictions
 
-    def _run_in_batches(self, rows: Array, batch: int) -> Array:
+    def _run_in_batches(self, rows: Rows, batch: int) -> Array:
         answers = []
         for start in range(0, len(rows), batch):
             chunk = rows[start : start + batch]
-            filled = np.resize(chunk, (batch, *chunk.shape[1:]))
+            filled = chunk if len(chunk) == batch else chunk[np.arange(batch) % len(chunk)]
             answers.append(self._run(filled)[: len(chunk)])
         return np.concatenate(answers)
 
-    def _run(self, rows: Array) -> Array:
+    def _run(self, rows: Rows) -> Array:
         try:
             [value] = self._session_run(self._outputs, self.signature.inputs.feed(rows), self._options)
         except Exception as error:
-            if None in self.spec.row_shape:
+            if self.spec.is_free:
                 logger.debug("model_failed", exc_info=True)
-                raise InvalidRowsError(
-                    (), f"has rows of shape {rows.shape[1:]}; the model takes other lengths"
-                ) from error
+                raise InvalidRowsError((), f"has {_lengths(rows)}; the model takes other lengths") from error
             raise
         predictions = self._read(value)
         if len(predictions) != len(rows):
             raise RuntimeError(f"the model answered {len(rows)} rows with {len(predictions)}")
         return predictions
+
+
+def _lengths(rows: Rows) -> str:
+    if isinstance(rows, Columns):
+        return "values of " + ", ".join(f"shape {array.shape[1:]} for {name}" for name, array in rows.arrays.items())
+    return f"rows of shape {rows.shape[1:]}"
 
 
 def _open_session(file: ModelFile, threads: int) -> ort.InferenceSession:

@@ -1,146 +1,124 @@
-"""The rows that a model takes, checked strictly."""
+"""The rows that a model takes: an array, or for a model with several inputs one array per input."""
 
-import math
-from itertools import chain
-from typing import Any, NoReturn
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 Array = npt.NDArray[Any]
+Indices: TypeAlias = slice | Array | Sequence[int]
+Position: TypeAlias = tuple[int | str, ...]
 
-EXACT = 2**53 - 1  # up to here, every whole number has its own float64
+_MOST = 80  # characters of a name that are shown
 
-_NAMES = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+
+class Columns:
+    """Rows as named arrays of one length, each of shape (N, *shape of a value): what a model with several inputs takes.
+
+    `len` is the number of rows; `columns["age"]` is an array, `columns[2:5]` or `columns[[0, 3]]` are some of the rows.
+
+    Args:
+        arrays: the array of each input, all with as many rows.
+
+    Attributes:
+        arrays: as above, in the form in which ONNX Runtime takes them.
+    """
+
+    __slots__ = ("_length", "arrays")
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self.arrays = arrays
+        self._length = len(next(iter(arrays.values())))
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, key: str) -> Array: ...
+
+    @overload
+    def __getitem__(self, key: Indices) -> "Columns": ...
+
+    def __getitem__(self, key: str | Indices) -> "Array | Columns":
+        if isinstance(key, str):
+            return self.arrays[key]
+        return Columns({name: array[key] for name, array in self.arrays.items()})
+
+    def __repr__(self) -> str:
+        return f"Columns({', '.join(f'{name}: {array.dtype}{array.shape}' for name, array in self.arrays.items())})"
+
+
+Rows: TypeAlias = Array | Columns
 
 
 class InvalidRowsError(ValueError):
     """Rows that the model does not take.
 
     Attributes:
-        position: where the wrong value is: the index of its row, then its indices in the row. Empty for the rows as a
-            whole.
+        position: where the wrong value is: the index of its row, then the name of its column where rows have names,
+            then its indices in there. Empty for the rows as a whole.
         problem: what is wrong there and what was expected, such as "is a string; expected a number".
         like: position of another value that `problem` is compared with.
     """
 
-    def __init__(self, position: tuple[int, ...], problem: str, like: tuple[int, ...] | None = None) -> None:
-        super().__init__(f"rows{''.join(f'[{index}]' for index in position)} {problem}")
+    def __init__(self, position: Position, problem: str, like: Position | None = None) -> None:
+        super().__init__(f"{place('rows', position)} {problem}")
         self.position = position
         self.problem = problem
         self.like = like
 
 
-class RowSpec:
-    """Type and shape of one model's rows.
+def place(rows: str, position: Position) -> str:
+    """Return a position as one writes it: `data[3].age`, or `data[3]["weird name"]`.
 
     Args:
-        dtype: the model's input type: a float, integer or boolean one.
-        row_shape: shape of one row, without the batch dimension; None for a dimension that may vary.
-
-    Attributes:
-        limits: smallest and largest number of that type.
-        row_size: numbers in a row; 0 if that varies.
+        rows: what to call the rows.
+        position: as in `InvalidRowsError`.
     """
-
-    def __init__(self, dtype: np.dtype[Any], row_shape: tuple[int | None, ...]) -> None:
-        self.dtype = dtype
-        self.row_shape = row_shape
-        self.limits: tuple[float, float] = _limits(dtype)
-        self.row_size = 0 if None in row_shape else math.prod(length or 0 for length in row_shape)
-
-    def array(self, rows: object) -> Array:
-        """Return rows as an array of shape (N, *row_shape) and the model's dtype.
-
-        Every number must be finite and fit the dtype: an integer type takes 5 and 5.0, but not 5.5, nor a decimal
-        beyond 2**53, which may stand for another number; bool takes 0 and 1.
-
-        Args:
-            rows: nested lists of numbers, or an array.
-
-        Raises:
-            InvalidRowsError: a value has the wrong type, size or shape.
-        """
-        if isinstance(rows, np.ndarray):
-            if rows.dtype == self.dtype and self._fits(rows.shape) and np.isfinite(rows).all():
-                return rows
-            rows = rows.tolist()
-        level: list[Any] = [rows]
-        shape: list[int] = []
-        for length in (None, *self.row_shape):
-            elements = "rows" if not shape else "lists" if len(shape) < len(self.row_shape) else "numbers"
-            for index, kind in enumerate(map(type, level)):
-                if kind is not list:
-                    expected = f"a list of {elements}" if length is None else f"a list of {length} {elements}"
-                    raise InvalidRowsError(_position(index, shape), f"is {_name(level[index])}; expected {expected}")
-            lengths = list(map(len, level))
-            expected_length = lengths[0] if length is None else length
-            if set(lengths) != {expected_length}:
-                index = next(index for index, found in enumerate(lengths) if found != expected_length)
-                raise InvalidRowsError(
-                    _position(index, shape),
-                    f"has length {lengths[index]}; expected {expected_length} {elements}",
-                    _position(0, shape) if length is None else None,
-                )
-            if expected_length == 0:
-                raise InvalidRowsError(_position(0, shape), f"is empty; expected {elements}")
-            level = list(chain.from_iterable(level))
-            shape.append(expected_length)
-        return self._cast(level, shape).reshape(shape)
-
-    def _fits(self, shape: tuple[int, ...]) -> bool:
-        lengths = zip(shape[1:], self.row_shape, strict=False)
-        return (
-            len(shape) == 1 + len(self.row_shape)
-            and 0 not in shape
-            and all(wanted in (None, found) for found, wanted in lengths)
-        )
-
-    def _cast(self, numbers: list[Any], shape: list[int]) -> Array:
-        types = list(map(type, numbers))
-        if not {int, float}.issuperset(types):
-            self._refuse(numbers, [kind in (int, float) for kind in types], shape)
-        smallest, largest = self.limits
-        if self.dtype.kind == "f":
-            try:
-                floats = np.array(numbers, np.float64)
-            except OverflowError:  # an integer beyond float64
-                self._refuse(numbers, [smallest <= number <= largest for number in numbers], shape)
-            fits = (floats >= smallest) & (floats <= largest)
-            if not fits.all():
-                self._refuse(numbers, fits.tolist(), shape)
-            return floats.astype(self.dtype)
-        if float in types:
-            whole = [type(number) is int or (number.is_integer() and abs(number) <= EXACT) for number in numbers]
-            if not all(whole):
-                self._refuse(numbers, whole, shape)
-            # One by one: float64 in between would round integers above 2**53.
-            numbers = list(map(int, numbers))
-        if min(numbers) < smallest or max(numbers) > largest:
-            self._refuse(numbers, [smallest <= number <= largest for number in numbers], shape)
-        return np.array(numbers, self.dtype)
-
-    def _refuse(self, numbers: list[Any], fits: list[bool], shape: list[int]) -> NoReturn:
-        """Raise the error for the first number that does not fit."""
-        index = fits.index(False)
-        kind = "number" if self.dtype.kind == "f" else "whole number"
-        smallest, largest = self.limits
-        raise InvalidRowsError(
-            _position(index, shape), f"is {_name(numbers[index])}; expected a {kind} from {smallest} to {largest}"
-        )
+    return rows + "".join(_step(step) for step in position)
 
 
-def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
-    if dtype.kind == "b":
-        return 0, 1
-    if dtype.kind == "f":
-        return float(np.finfo(dtype).min), float(np.finfo(dtype).max)
-    return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+def repeat(rows: Rows, count: int) -> Rows:
+    """Return each row so many times, one after the other."""
+    return rows[np.arange(len(rows)).repeat(count)]
 
 
-def _position(index: int, shape: list[int]) -> tuple[int, ...]:
-    return tuple(map(int, np.unravel_index(index, shape)))
+def concatenate(parts: Sequence[Rows]) -> Rows:
+    """Return the rows of all parts in order; they must be of one model, and agree in their free lengths.
+
+    Raises:
+        ValueError: there are no parts, or they do not agree.
+    """
+    columns = [part for part in parts if isinstance(part, Columns)]
+    if not columns:
+        return np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
+    return Columns({name: np.concatenate([part[name] for part in columns]) for name in columns[0].arrays})
 
 
-def _name(value: object) -> str:
-    return _NAMES.get(type(value)) or repr(value)[:40]
+def as_json(rows: Rows) -> list[Any]:
+    """Return rows in JSON's types, as a client sends them: nested lists, or objects by input name.
+
+    Numbers are the shortest decimals that stand for them: 5.1, where tolist() gives 5.099999904632568.
+    """
+    if isinstance(rows, Columns):
+        names = list(rows.arrays)
+        values = [as_json(array[:, 0] if array.shape[1:] == (1,) else array) for array in rows.arrays.values()]
+        return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+    if rows.dtype.kind == "O":
+        texts: list[Any] = rows.tolist()
+        return texts
+    shown = rows.astype(np.uint8) if rows.dtype == np.bool_ else np.ascontiguousarray(rows)
+    numbers: list[Any] = orjson.loads(orjson.dumps(shown, option=orjson.OPT_SERIALIZE_NUMPY))
+    return numbers
+
+
+def _step(step: int | str) -> str:
+    if isinstance(step, int):
+        return f"[{step}]"
+    if re.fullmatch(r"[A-Za-z_]\w*", step) and len(step) <= _MOST:
+        return f".{step}"
+    return f"[{json.dumps(step[:_MOST], ensure_ascii=False)}]"

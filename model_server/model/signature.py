@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import onnxruntime as ort
 
 from model_server.errors import StartError
 from model_server.model.graph import Graph
 from model_server.model.inputs import Inputs, read_inputs, try_rows
 from model_server.model.outputs import CLASS_NAMES_PROPERTY, Output, OutputsOfFile, find_output
+from model_server.model.rows import repeat
 from model_server.model.tasks import OUTPUT_PROPERTY, ModelOutput
 
 
@@ -88,7 +88,7 @@ def _free(session: ort.InferenceSession) -> frozenset[str]:
 def _takes_two(session: ort.InferenceSession, inputs: Inputs, output: Output) -> bool:
     """Return whether the model keeps its word on a free batch dimension; some are exported with a fixed one inside."""
     try:
-        [value] = session.run([output.name], inputs.feed(np.repeat(output.sample, 2, axis=0)))
+        [value] = session.run([output.name], inputs.feed(repeat(output.sample, 2)))
     except Exception:  # noqa: BLE001 (ONNX Runtime's errors have no base in common)
         return False
     return output.fits(output.read(value), 2)

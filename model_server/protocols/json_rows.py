@@ -8,27 +8,15 @@ import numpy.typing as npt
 import orjson
 import simdjson
 
-from model_server.model.rows import EXACT, Array, InvalidRowsError, RowSpec
+from model_server.model.row_spec import EXACT, RowSpec
+from model_server.model.rows import Array
+from model_server.protocols.json_body import check_every_name, check_names, check_only_field, read_document
 
 Answers = Array | Sequence[Any]
 
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b"[],"))
 _FEW_NUMBERS = 256
 _FEW_BYTES = 512  # beyond, simdjson is quicker than orjson and a look at each number
-
-_NAMES = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-
-
-class BodyError(ValueError):
-    """A body that is not a request for a prediction.
-
-    Attributes:
-        code: a short name for the error, for logs.
-    """
-
-    def __init__(self, code: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.code = code
 
 
 class JsonRows:
@@ -42,8 +30,7 @@ class JsonRows:
     def __init__(self, spec: RowSpec, field: str = "data") -> None:
         self._spec = spec
         self._field = field
-        self._form = f'{{"{field}": [row, ...]}}'
-        self._types = {int, float} if spec.dtype.kind == "f" else {int}
+        self._types = set() if spec.is_text else {int, float} if spec.dtype.kind == "f" else {int}
         self._row_structure = b""
         for length in reversed(spec.row_shape):
             self._row_structure = b"[" + b",".join([self._row_structure] * (length or 0)) + b"]"
@@ -57,38 +44,26 @@ class JsonRows:
         """
         if len(body) > _FEW_BYTES and (rows := self._parse_many(body)) is not None:
             return rows
-        document = self._document(body)
-        if len(document) > 1:
-            extra = next(field for field in document if field != self._field)
-            raise BodyError("field-unknown", f'The field {extra[:40]!r} is unknown; expected "{self._field}" only.')
+        document = read_document(body, self._field)
+        check_only_field(document, self._field)
         data = document[self._field]
-        rows = np.array(data, self._spec.dtype) if self._are_plain(data) else self._spec.array(data)
-        if body.count(b'"') > 2:  # noqa: PLR2004 (those around its name; of two such fields the parser takes the last)
-            raise BodyError("field-twice", f'The field "{self._field}" is there twice; expected it once.')
+        if self._are_plain(data):
+            rows = np.array(data, self._spec.dtype)
+            strings = 1
+        else:
+            rows = self._spec.rows(data)
+            strings = 1 + (rows.size if self._spec.is_text else 0) + sum(len(row) for row in data if type(row) is dict)
+        check_names(body, self._field, strings)
         return rows
 
     def parse_with_fields(self, body: bytes) -> tuple[Array, dict[str, Any]]:
         """Return the rows, as `parse` does, and the other fields of the body."""
-        document = self._document(body)
-        return self._spec.array(document.pop(self._field)), document
-
-    def _document(self, body: bytes) -> dict[str, Any]:
-        try:
-            document = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            if error.msg.startswith("Not enough memory"):
-                raise MemoryError from error
-            raise BodyError("body-not-json", f"The body is not valid JSON: {error}.") from None
-        if not isinstance(document, dict):
-            found = _NAMES.get(type(document)) or repr(document)[:40]
-            raise BodyError(
-                "body-not-object", f'The body is {found}; expected an object, {{"{self._field}": [row, ...]}}.'
-            )
-        if self._field not in document:
-            raise BodyError(
-                "field-missing", f'The field "{self._field}" is missing; expected {{"{self._field}": [row, ...]}}.'
-            )
-        return document
+        document = read_document(body, self._field)
+        data = document.pop(self._field)
+        rows = self._spec.rows(data)
+        if self._spec.names and dict in map(type, data):
+            check_every_name(body, self._field)
+        return rows, document
 
     def _are_plain(self, data: object) -> bool:
         """Return whether this, read from JSON, surely is a list of flat rows that fit; `RowSpec` tells more slowly."""
@@ -109,7 +84,7 @@ class JsonRows:
         The numbers are read into one flat array. That they were nested as they should be shows in the brackets and
         commas of the body, which has no string but "data" that could hold others.
         """
-        if not self._spec.row_size or body.count(b'"') != 2 or not body.isascii():  # noqa: PLR2004
+        if not self._spec.row_size or self._spec.is_text or body.count(b'"') != 2 or not body.isascii():  # noqa: PLR2004
             return None
         try:
             data: Any = simdjson.Parser().parse(body)[self._field]  # type: ignore[index]
@@ -131,12 +106,6 @@ class JsonRows:
         return bool(whole and flat.min() >= max(smallest, -EXACT) and flat.max() <= min(largest, EXACT))
 
 
-def sentence_of(error: InvalidRowsError, field: str) -> str:
-    """Return an error of rows as one sentence about the field that they were in."""
-    like = "" if error.like is None else f", as in {_where(field, error.like)}"
-    return f"{_where(field, error.position)} {error.problem}{like}."
-
-
 def encode_answers(answers: Answers) -> bytes:
     """Return the body of an answer: the only answer itself, or else the list of them, with every digit.
 
@@ -151,7 +120,3 @@ def encode_answers(answers: Answers) -> bytes:
             answers = np.ascontiguousarray(answers, np.float64)
     shown = answers[0] if len(answers) == 1 else answers
     return orjson.dumps({"prediction": shown}, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _where(field: str, position: tuple[int, ...]) -> str:
-    return field + "".join(f"[{index}]" for index in position)

@@ -72,7 +72,7 @@ def test_tells_what_the_model_is() -> None:
     report = examine(Path(IRIS["MODEL_FILEPATH"]), None)
     assert report["label_file"] == IRIS["LABEL_FILEPATH"]
     assert report["model"]["producer"] == "skl2onnx"
-    assert report["input"] == {"name": "data", "type": "float32", "shape": [None, 4]}
+    assert report["inputs"] == [{"name": "data", "type": "float32", "shape": [None, 4]}]
     assert [(output["name"], output["used"]) for output in report["outputs"]] == [
         ("label", False),
         ("probabilities", True),

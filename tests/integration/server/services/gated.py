@@ -10,7 +10,7 @@ import bentoml
 import service
 from model_server.adapters.bento import ModelService
 from model_server.model.model import Model
-from model_server.model.rows import Array
+from model_server.model.rows import Array, Rows
 from model_server.settings import Settings
 
 GATE = Path(os.environ["GATE"])
@@ -19,7 +19,7 @@ GATE = Path(os.environ["GATE"])
 class GatedModel(Model):
     """A model that has no answer to rows that begin with 9 while the gate is there; two rows go to a thread."""
 
-    def predict(self, rows: Array) -> Array:
+    def predict(self, rows: Rows) -> Array:
         if rows[0, 0] == 9:
             GATE.with_name("begun").touch()
             while GATE.exists():

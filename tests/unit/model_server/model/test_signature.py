@@ -11,6 +11,8 @@ from onnx import ModelProto, TensorProto, helper
 from model_server.errors import StartError
 from model_server.model.model_file import ModelFile
 from model_server.model.predictor import Predictor
+from model_server.model.row_spec import RowSpec
+from model_server.model.rows import as_json
 from tests.support.classifiers import classifier, model, save
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
@@ -54,6 +56,16 @@ def only_for_squares(sample: str | None = None) -> ModelProto:
     return model(nodes, {"rows": (FLOAT, ["N", "h", "w"])}, {"p": (FLOAT, ["N", 3])}, weights, properties)
 
 
+SURE = np.array([[0.5, 0.25, 0.25]], np.float32)
+
+
+def with_sequence() -> ModelProto:
+    made = of_one_node("ConcatFromSequence", {"parts": ["N", 3]}, ["N", 3], axis=0)
+    parts = helper.make_tensor_sequence_value_info("parts", FLOAT, ["N", 3])
+    made.graph.input[0].CopyFrom(parts)
+    return made
+
+
 REFUSED = {
     "a regressor": (
         of_one_node("ReduceSum", {"rows": ["N", 4]}, ["N", 1], keepdims=1),
@@ -71,17 +83,33 @@ REFUSED = {
         ),
         'does not say what its output is: "label" is int64 of shape (1,)',
     ),
-    "two inputs": (
-        of_one_node("Add", {"left": ["N", 3], "right": ["N", 3]}, ["N", 3]),
-        'has 2 inputs ("left", "right"); expected one',
+    "no inputs": (
+        model([helper.make_node("Identity", ["weights"], ["p"])], {}, {"p": (FLOAT, [1, 3])}, {"weights": SURE}),
+        "has no inputs: it answers the same whatever it is asked",
     ),
-    "a text input": (
+    "inputs of different batches": (
+        of_one_node("Add", {"left": [1, 3], "right": [2, 3]}, [2, 3]),
+        'takes 1 rows at once as its input "left", and 2 as its input "right"',
+    ),
+    "one input without a batch dimension": (
+        of_one_node("Add", {"left": ["N", 3], "right": []}, ["N", 3]),
+        'declares no shape for its input "right"',
+    ),
+    "an input that is no tensor": (
+        with_sequence(),
+        'takes seq(tensor(float)) as its input "parts"; expected a tensor of numbers, text or booleans',
+    ),
+    "a sum of two inputs": (
+        of_one_node("Add", {"left": ["N", 3], "right": ["N", 3]}, ["N", 3]),
+        'does not say what its output is: "answer" is float32 of shape (1, 3)',
+    ),
+    "text that is read as numbers": (
         model(
             [helper.make_node("Cast", ["text"], ["answer"], to=FLOAT)],
             {"text": (STRING, ["N", 3])},
             {"answer": (FLOAT, ["N", 3])},
         ),
-        'takes tensor(string) as its input "text"; expected a tensor of numbers',
+        "fails on a row of the shape (3,) that it declares",
     ),
     "an input without a shape": (
         model([helper.make_node("Exp", ["x"], ["answer"])], {"x": (FLOAT, [])}, {"answer": (FLOAT, [])}),
@@ -149,7 +177,7 @@ def test_refuses_a_missing_file(tmp_path: Path) -> None:
 def test_takes_the_sample_from_the_file(tmp_path: Path) -> None:
     sample = [[5.5, -1.25, 0.0, 2.0], [1, 2, 3, 4]]
     path, _ = save(classifier(properties={"data_sample": json.dumps(sample)}), tmp_path, LABELS)
-    assert Predictor(ModelFile.read(path), LABELS).sample.tolist() == sample[:1]
+    assert as_json(Predictor(ModelFile.read(path), LABELS).sample) == sample[:1]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +210,7 @@ def test_makes_up_another_row_where_zeros_have_no_answer(tmp_path: Path) -> None
         {"axes": np.array([1], np.int64)},
     )
     path, _ = save(normalised, tmp_path, LABELS)
-    assert Predictor(ModelFile.read(path), LABELS).sample.tolist() == [[1, 1, 1]]
+    assert as_json(Predictor(ModelFile.read(path), LABELS).sample) == [[1, 1, 1]]
 
 
 def test_feeds_one_by_one_what_only_claims_a_free_batch(tmp_path: Path) -> None:
@@ -250,4 +278,6 @@ def test_sample_fixes_the_number_of_features(tmp_path: Path) -> None:
     made = only_for_rows_of_four()
     helper.set_model_props(made, {"data_sample": "[[1, 2, 3, 4]]"})
     path, _ = save(made, tmp_path, LABELS)
-    assert Predictor(ModelFile.read(path), LABELS).spec.row_shape == (4,)
+    spec = Predictor(ModelFile.read(path), LABELS).spec
+    assert isinstance(spec, RowSpec)
+    assert spec.row_shape == (4,)

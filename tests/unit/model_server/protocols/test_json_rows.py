@@ -10,8 +10,10 @@ import numpy as np
 import orjson
 import pytest
 
-from model_server.model.rows import InvalidRowsError, RowSpec
-from model_server.protocols.json_rows import BodyError, JsonRows, encode_answers, sentence_of
+from model_server.model.row_spec import RowSpec
+from model_server.model.rows import InvalidRowsError
+from model_server.protocols.json_body import BodyError, sentence_of
+from model_server.protocols.json_rows import JsonRows, encode_answers
 
 IRIS = RowSpec(np.dtype(np.float32), (4,))
 ROW = [5.1, 3.5, 1.4, 0.2]
@@ -54,7 +56,7 @@ def test_a_body_that_no_memory_holds_is_not_called_invalid() -> None:
         import resource
         from pathlib import Path
         import numpy as np
-        from model_server.model.rows import RowSpec
+        from model_server.model.row_spec import RowSpec
         from model_server.protocols.json_rows import JsonRows
 
         body = b'{"data": "' + b"x" * (8 << 20) + b'"}'

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from model_server.model.rows import InvalidRowsError, RowSpec
+from model_server.model.row_spec import RowSpec
+from model_server.model.rows import InvalidRowsError
 from model_server.protocols import json_rows
-from model_server.protocols.json_rows import BodyError, JsonRows
+from model_server.protocols.json_body import BodyError
+from model_server.protocols.json_rows import JsonRows
 
 DTYPES = ["float16", "float32", "float64", "int8", "int64", "uint16", "uint64", "bool"]
 SHAPES: list[tuple[int | None, ...]] = [(), (1,), (4,), (2, 3), (None,), (None, 2)]

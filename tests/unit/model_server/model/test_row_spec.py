@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_server.model.rows import InvalidRowsError, RowSpec
-from model_server.protocols.json_rows import sentence_of
+from model_server.model.row_spec import RowSpec
+from model_server.model.rows import InvalidRowsError
+from model_server.protocols.json_body import sentence_of
 
 IRIS = RowSpec(np.dtype(np.float32), (4,))
 
@@ -14,7 +15,7 @@ IRIS = RowSpec(np.dtype(np.float32), (4,))
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "O"])
 def test_takes_arrays(dtype: str) -> None:
     rows = np.arange(8).reshape(2, 4).astype(dtype)
-    taken = IRIS.array(rows)
+    taken = IRIS.rows(rows)
     assert taken.dtype == np.float32
     assert taken.tolist() == rows.tolist()
     assert (taken is rows) == (dtype == "float32")
@@ -35,13 +36,13 @@ def test_takes_arrays(dtype: str) -> None:
 )
 def test_refuses_arrays(rows: Any, problem: str) -> None:
     with pytest.raises(InvalidRowsError) as refused:
-        IRIS.array(rows)
+        IRIS.rows(rows)
     assert str(refused.value).startswith(problem)
 
 
 def test_refuses_nan_from_a_caller_in_the_process() -> None:
     with pytest.raises(InvalidRowsError, match=r"rows\[0\]\[0\] is nan"):
-        IRIS.array([[float("nan"), 1, 1, 1]])
+        IRIS.rows([[float("nan"), 1, 1, 1]])
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_refuses_nan_from_a_caller_in_the_process() -> None:
 )
 def test_refuses_a_number_outside_the_type(dtype: str, number: float, sentence: str) -> None:
     with pytest.raises(InvalidRowsError) as refused:
-        RowSpec(np.dtype(dtype), ()).array([0, number])
+        RowSpec(np.dtype(dtype), ()).rows([0, number])
     assert str(refused.value).startswith("rows[1] is ")
     assert str(refused.value).endswith(sentence)
 
@@ -79,14 +80,14 @@ def test_refuses_a_number_outside_the_type(dtype: str, number: float, sentence: 
     ],
 )
 def test_takes_all_that_fits_the_type(dtype: str, numbers: list[Any]) -> None:
-    taken = RowSpec(np.dtype(dtype), ()).array(numbers)
+    taken = RowSpec(np.dtype(dtype), ()).rows(numbers)
     assert taken.dtype == dtype
     assert [taken.dtype.type(number) for number in numbers] == taken.tolist()
 
 
 def test_keeps_rank_and_order() -> None:
     numbers = np.arange(24).reshape(2, 3, 2, 2)
-    assert RowSpec(np.dtype(np.int16), (3, 2, 2)).array(numbers.tolist()).tolist() == numbers.tolist()
+    assert RowSpec(np.dtype(np.int16), (3, 2, 2)).rows(numbers.tolist()).tolist() == numbers.tolist()
 
 
 @pytest.mark.parametrize(
@@ -100,5 +101,5 @@ def test_keeps_rank_and_order() -> None:
 )
 def test_refuses_ragged_free_dimensions(data: object, sentence: str) -> None:
     with pytest.raises(InvalidRowsError) as refused:
-        RowSpec(np.dtype(np.float32), (None, None)).array(data)
+        RowSpec(np.dtype(np.float32), (None, None)).rows(data)
     assert sentence_of(refused.value, "data") == sentence

@@ -1,0 +1,137 @@
+"""The rows of a model with several inputs, checked strictly."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from model_server.model.row_spec import RowSpec, in_order, shown
+from model_server.model.rows import Array, Columns, InvalidRowsError, Position
+
+_MOST_NAMES = 8  # that a message lists
+
+
+class ColumnsSpec:
+    """Names, types and shapes of a model's inputs, each a column of its rows.
+
+    A row is an object by input name, or a list in the order of the inputs. An input of shape `[N]` or `[N, 1]` takes
+    one value of a row, a wider one a list.
+
+    Args:
+        inputs: type and shape of each input's values.
+        ties: dimensions that must have one length, each as the input's name and the dimension's index in a row.
+
+    Attributes:
+        inputs: as above.
+        ties: as above.
+        values: the same as `inputs`, with the shape () for an input that takes one value.
+    """
+
+    def __init__(self, inputs: Mapping[str, RowSpec], ties: Sequence[Sequence[tuple[str, int]]] = ()) -> None:
+        self.inputs = dict(inputs)
+        self.ties = ties
+        self.values = {
+            name: RowSpec(
+                spec.dtype,
+                () if spec.row_shape == (1,) else spec.row_shape,
+                max_length=spec.max_length,
+                takes_booleans=True,
+            )
+            for name, spec in self.inputs.items()
+        }
+        self._names = list(self.inputs)
+        self._expected = {name: spec.expected for name, spec in self.values.items()}
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the length of a value may vary."""
+        return any(spec.is_free for spec in self.inputs.values())
+
+    @property
+    def expected(self) -> str:
+        """What a row is, as messages say it."""
+        names = ", ".join(f'"{name}"' for name in self._names[:_MOST_NAMES])
+        more = len(self._names) - _MOST_NAMES
+        return (
+            f"an object with {names}{f' and {more} more' if more > 0 else ''}, or a list of {len(self._names)} values"
+        )
+
+    def rows(self, data: object) -> Columns:
+        """Return rows as one array per input, each of shape (N, *row_shape) and the input's dtype.
+
+        Args:
+            data: a list of objects by input name or of lists in the order of the inputs; an array of the latter; or
+                columns.
+
+        Raises:
+            InvalidRowsError: a name is missing or unknown, or a value has the wrong type, size or shape.
+        """
+        if isinstance(data, Columns):
+            return self._check(data)
+        if isinstance(data, np.ndarray):
+            data = data.tolist()
+        if type(data) is not list:
+            raise InvalidRowsError((), f"is {shown(data)}; expected a list of rows")
+        if not data:
+            raise InvalidRowsError((), "is empty; expected rows")
+        rows = in_order(data, self._names, self._expected)
+        for index, row in enumerate(rows):
+            if type(row) is not list:
+                raise InvalidRowsError((index,), f"is {shown(row)}; expected {self.expected}")
+            if len(row) != len(self._names):
+                raise InvalidRowsError(
+                    (index,), f"has length {len(row)}; expected {len(self._names)} values, one for each input"
+                )
+        columns = zip(self._names, zip(*rows, strict=True), strict=True)
+        return self.tied({name: self._column(name, list(values)) for name, values in columns})
+
+    def tied(self, arrays: Mapping[str, Array]) -> Columns:
+        """Return checked arrays as columns.
+
+        Raises:
+            InvalidRowsError: lengths that must be the same are not.
+        """
+        for tie in self.ties:
+            (first, first_axis), *others = tie
+            length = arrays[first].shape[1 + first_axis]
+            for name, axis in others:
+                found = arrays[name].shape[1 + axis]
+                if found != length:
+                    raise InvalidRowsError(
+                        (0, name, *(0,) * axis),
+                        f"has length {found}; expected {length}",
+                        (0, first, *(0,) * first_axis),
+                    )
+        return Columns(arrays)
+
+    def _check(self, columns: Columns) -> Columns:
+        if set(columns.arrays) != set(self._names):
+            raise InvalidRowsError((), f"has the columns {', '.join(columns.arrays)}; expected {self.expected}")
+        for name, array in columns.arrays.items():
+            if len(array) != len(columns):
+                raise InvalidRowsError((), f"has {len(array)} values of {name} for {len(columns)} rows")
+        checked = {}
+        for name, spec in self.inputs.items():
+            try:
+                checked[name] = spec.rows(columns[name])
+            except InvalidRowsError as error:
+                raise _under(name, error) from None
+        return self.tied(checked)
+
+    def _column(self, name: str, values: list[Any]) -> Array:
+        try:
+            array = self.values[name].rows(values)
+        except InvalidRowsError as error:
+            raise _under(name, error) from None
+        return array.reshape(-1, 1) if self.inputs[name].row_shape == (1,) else array
+
+
+def _under(name: str, error: InvalidRowsError) -> InvalidRowsError:
+    """Return an error of one column as one of the rows."""
+    return InvalidRowsError(
+        _named(name, error.position), error.problem, None if error.like is None else _named(name, error.like)
+    )
+
+
+def _named(name: str, position: Position) -> Position:
+    return (*position[:1], name, *position[1:]) if position else (name,)

@@ -1,0 +1,280 @@
+"""The rows of a model with one input, checked strictly."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any, NoReturn
+
+import numpy as np
+
+from model_server.model.rows import Array, InvalidRowsError, Position
+
+EXACT = 2**53 - 1  # up to here, every whole number has its own float64
+
+_TYPES = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+_SHOWN = 40  # characters of a wrong value
+_MOST_NAMES = 8  # that a message lists
+
+
+class RowSpec:
+    """Type and shape of the values of one input.
+
+    Args:
+        dtype: the model's input type: a float, integer or boolean one; object for text.
+        row_shape: shape of one row, without the batch dimension; None for a dimension that may vary.
+        names: what to call the values of a row; if each has its own, a row may be an object by them.
+        max_length: the most that a dimension that may vary may have; None for any length.
+        takes_booleans: whether true and false are values of a boolean type, besides 1 and 0.
+
+    Attributes:
+        dtype: as above.
+        row_shape: as above.
+        names: as above; empty unless each value has its own.
+        max_length: as above.
+        takes_booleans: as above.
+        limits: smallest and largest number of that type; two zeros for text.
+        row_size: values in a row; 0 if that varies.
+    """
+
+    def __init__(
+        self,
+        dtype: np.dtype[Any],
+        row_shape: tuple[int | None, ...],
+        names: Sequence[str] = (),
+        max_length: int | None = None,
+        *,
+        takes_booleans: bool = False,
+    ) -> None:
+        self.dtype = dtype
+        self.row_shape = row_shape
+        self.names = tuple(names) if len(set(names)) == len(names) and row_shape == (len(names),) else ()
+        self.max_length = max_length
+        self.takes_booleans = takes_booleans and dtype.kind == "b"
+        self.limits: tuple[float, float] = _limits(dtype)
+        self.row_size = 0 if None in row_shape else math.prod(length or 0 for length in row_shape)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the values are strings."""
+        return self.dtype.kind == "O"
+
+    @property
+    def type_name(self) -> str:
+        """The type of the values, such as float32, bool or string."""
+        return "string" if self.is_text else str(self.dtype)
+
+    @property
+    def batch_shape(self) -> str:
+        """The shape of a batch of one row, such as (1, 4)."""
+        return str((1, *self.row_shape))
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the length of a row may vary."""
+        return None in self.row_shape
+
+    @property
+    def expected(self) -> str:
+        """What a row is, as messages say it: "a list of 4 numbers"."""
+        if not self.row_shape:
+            return self._expected_value()
+        return f"a list of {'' if self.row_shape[0] is None else f'{self.row_shape[0]} '}{self._elements(1)}"
+
+    def rows(self, data: object) -> Array:
+        """Return rows as an array of shape (N, *row_shape) and the model's dtype.
+
+        Every number must be finite and fit the dtype: an integer type takes 5 and 5.0, but not 5.5, nor a decimal
+        beyond 2**53, which may stand for another number; bool takes 0 and 1. Text must be valid Unicode.
+
+        Args:
+            data: nested lists of values, with objects by name for the rows if these have names; or an array.
+
+        Raises:
+            InvalidRowsError: a value has the wrong type, size or shape.
+        """
+        if isinstance(data, np.ndarray):
+            if data.dtype == self.dtype and self.fits(data.shape) and self._is_sound(data):
+                return data
+            data = data.tolist()
+        if not self.names or type(data) is not list or dict not in set(map(type, data)):
+            return self._read(data)
+        try:
+            return self._read(in_order(data, self.names, self._expected_value()))
+        except InvalidRowsError as error:
+            raise InvalidRowsError(
+                self._named(data, error.position), error.problem, error.like and self._named(data, error.like)
+            ) from None
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether an array of that shape holds rows of this one."""
+        lengths = list(zip(shape[1:], self.row_shape, strict=False))
+        return (
+            len(shape) == 1 + len(self.row_shape)
+            and 0 not in shape
+            and all(wanted in (None, found) for found, wanted in lengths)
+            and all(found <= (self.max_length or found) for found, wanted in lengths if wanted is None)
+        )
+
+    def _is_sound(self, data: Array) -> bool:
+        """Return whether values of the model's dtype are ones that it takes; for text, `_read` finds out."""
+        return not self.is_text and bool(np.isfinite(data).all())
+
+    def _read(self, rows: object) -> Array:
+        level: list[Any] = [rows]
+        shape: list[int] = []
+        for length in (None, *self.row_shape):
+            elements = self._elements(len(shape))
+            for index, kind in enumerate(map(type, level)):
+                if kind is not list:
+                    expected = f"a list of {elements}" if length is None else f"a list of {length} {elements}"
+                    raise InvalidRowsError(_position(index, shape), f"is {shown(level[index])}; expected {expected}")
+            lengths = list(map(len, level))
+            expected_length = lengths[0] if length is None else length
+            if set(lengths) != {expected_length}:
+                index = next(index for index, found in enumerate(lengths) if found != expected_length)
+                raise InvalidRowsError(
+                    _position(index, shape),
+                    f"has length {lengths[index]}; expected {expected_length} {elements}",
+                    _position(0, shape) if length is None else None,
+                )
+            if expected_length == 0:
+                raise InvalidRowsError(_position(0, shape), f"is empty; expected {elements}")
+            if shape and length is None and expected_length > (self.max_length or expected_length):
+                raise InvalidRowsError(
+                    _position(0, shape),
+                    f"has length {expected_length}; expected at most {self.max_length} {elements} (MAX_ROW_LENGTH)",
+                )
+            level = list(chain.from_iterable(level))
+            shape.append(expected_length)
+        return self._cast(level, shape).reshape(shape)
+
+    def _elements(self, depth: int) -> str:
+        """Return what is in the lists at that depth: 0 is that of the rows themselves."""
+        if not depth:
+            return "rows"
+        return "lists" if depth < len(self.row_shape) else "strings" if self.is_text else "numbers"
+
+    def _named(self, data: list[Any], position: Position) -> Position:
+        if len(position) > 1 and isinstance(data[int(position[0])], dict):
+            return (position[0], self.names[int(position[1])], *position[2:])
+        return position
+
+    def _cast(self, values: list[Any], shape: list[int]) -> Array:
+        types = set(map(type, values))
+        if self.is_text:
+            return self._cast_text(values, types, shape)
+        if self.takes_booleans and bool in types:
+            values = [int(value) if type(value) is bool else value for value in values]
+            types = set(map(type, values))
+        if not {int, float}.issuperset(types):
+            self._refuse(values, [type(value) in (int, float) for value in values], shape)
+        smallest, largest = self.limits
+        if self.dtype.kind == "f":
+            try:
+                floats = np.array(values, np.float64)
+            except OverflowError:  # an integer beyond float64
+                self._refuse(values, [smallest <= number <= largest for number in values], shape)
+            fits = (floats >= smallest) & (floats <= largest)
+            if not fits.all():
+                self._refuse(values, fits.tolist(), shape)
+            return floats.astype(self.dtype)
+        if float in types:
+            whole = [type(number) is int or (number.is_integer() and abs(number) <= EXACT) for number in values]
+            if not all(whole):
+                self._refuse(values, whole, shape)
+            # One by one: float64 in between would round integers above 2**53.
+            values = list(map(int, values))
+        if min(values) < smallest or max(values) > largest:
+            self._refuse(values, [smallest <= number <= largest for number in values], shape)
+        return np.array(values, self.dtype)
+
+    def _cast_text(self, values: list[Any], types: set[type], shape: list[int]) -> Array:
+        if types != {str}:
+            self._refuse(values, [type(value) is str for value in values], shape)
+        if not is_unicode(values):
+            index = next(index for index, value in enumerate(values) if not is_unicode([value]))
+            raise InvalidRowsError(_position(index, shape), "has half a surrogate pair; expected valid Unicode")
+        return np.array(values, self.dtype)
+
+    def _expected_value(self) -> str:
+        if self.is_text:
+            return "a string"
+        if self.takes_booleans:
+            return "true, false, 0 or 1"
+        smallest, largest = self.limits
+        return f"a {'number' if self.dtype.kind == 'f' else 'whole number'} from {smallest} to {largest}"
+
+    def _refuse(self, values: list[Any], fits: list[bool], shape: list[int]) -> NoReturn:
+        """Raise the error for the first value that does not fit."""
+        index = fits.index(False)
+        raise InvalidRowsError(_position(index, shape), f"is {shown(values[index])}; expected {self._expected_value()}")
+
+
+def in_order(rows: Sequence[Any], names: Sequence[str], expected: str | Mapping[str, str]) -> list[Any]:
+    """Return rows with each object as the list of its values in the order of the names; others stay as they are.
+
+    Args:
+        rows: the rows.
+        names: the names that each object must have, and no others.
+        expected: what the value of each name is, or of all.
+
+    Raises:
+        InvalidRowsError: a name is missing or unknown.
+    """
+    count = len(names)
+    lists = []
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            lists.append(row)
+            continue
+        try:
+            lists.append([row[name] for name in names])
+        except KeyError:
+            _refuse_names(index, row, names, expected)
+        if len(row) != count:
+            _refuse_names(index, row, names, expected)
+    return lists
+
+
+def is_unicode(texts: Sequence[str]) -> bool:
+    """Return whether the texts can be written in UTF-8: a string of Python may hold half a surrogate pair."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(value: object) -> str:
+    """Return what a wrong value is, in a few words."""
+    return _TYPES.get(type(value)) or repr(value)[:_SHOWN]
+
+
+def _refuse_names(
+    index: int, row: Mapping[str, Any], names: Sequence[str], expected: str | Mapping[str, str]
+) -> NoReturn:
+    missing = [name for name in names if name not in row]
+    unknown = next((name for name in row if name not in set(names)), None)
+    if unknown is not None:
+        listed = ", ".join(f'"{name}"' for name in (missing or names)[:_MOST_NAMES])
+        more = len(missing or names) - _MOST_NAMES
+        raise InvalidRowsError(
+            (index, str(unknown)), f"is unknown; expected {listed}{f' and {more} more' if more > 0 else ''}"
+        )
+    [name, *_] = missing
+    wanted = expected if isinstance(expected, str) else expected[name]
+    raise InvalidRowsError((index, name), f"is missing; expected {wanted}")
+
+
+def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
+    if dtype.kind == "O":
+        return 0, 0
+    if dtype.kind == "b":
+        return 0, 1
+    if dtype.kind == "f":
+        return float(np.finfo(dtype).min), float(np.finfo(dtype).max)
+    return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+
+
+def _position(index: int, shape: list[int]) -> Position:
+    return tuple(map(int, np.unravel_index(index, shape)))
