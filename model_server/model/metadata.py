@@ -5,7 +5,6 @@ from typing import Any
 
 from model_server.model.classifier import Classifier
 from model_server.model.columns_spec import ColumnsSpec
-from model_server.model.rows import as_json
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def describe(classifier: Classifier) -> Metadata:
     return Metadata(
         data_type=types,
         data_shape=shapes,
-        data_sample=as_json(sample),
+        data_sample=classifier.signature.inputs.as_json(sample),
         prediction_type=str(answer.dtype),
         prediction_shape=str(answer.shape),
         prediction_sample=[round(float(probability), 2) for probability in answer[0]],

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import onnxruntime as ort
 
+from model_server.model.graph import Graph
 from model_server.model.inputs import Inputs, read_inputs, try_rows
 from model_server.model.outputs import Output, are_probabilities, find_output
 from model_server.model.rows import repeat
@@ -29,18 +30,19 @@ class Signature:
     producer: str
 
 
-def read_signature(session: ort.InferenceSession, labels: Sequence[str] | None) -> Signature:
+def read_signature(session: ort.InferenceSession, graph: Graph, labels: Sequence[str] | None) -> Signature:
     """Return how to call the classifier, having called it.
 
     Args:
         session: a session on the file.
+        graph: the nodes of the file.
         labels: name of each class; None takes any number of classes.
 
     Raises:
         StartError: the file is no classifier, or has not as many classes as there are labels. The reason goes on
             from the file's name: "has 2 inputs ...".
     """
-    inputs = read_inputs(session)
+    inputs = read_inputs(session, graph)
     trials = list(try_rows(session, inputs))
     outputs = session.get_outputs()
     output = find_output([found.name for found in outputs], trials, labels, inputs.batch or 1)
