@@ -137,10 +137,15 @@ class Front:
         if path in self._shared.refused:
             return _Refusal(no_classes(path)), None
         if path in self._probes:
-            is_refused = self._shared.runner.is_stuck and not path.endswith("/metrics")
-            return _Refusal(stuck()) if is_refused else self._app, None
+            return _Refusal(stuck()) if self._is_down(path) else self._app, None
         permit = self._shared.admission.try_acquire()
         return self._app if permit else _Refusal(busy()), permit
+
+    def _is_down(self, probe: str) -> bool:
+        """Return whether a probe is refused: the one that has the server restarted only if waiting does not help."""
+        if probe.endswith("/livez"):
+            return self._shared.runner.is_stuck
+        return self._shared.runner.is_occupied and not probe.endswith("/metrics")
 
 
 class _Refusal:

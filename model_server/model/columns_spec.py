@@ -85,6 +85,14 @@ class ColumnsSpec:
         columns = zip(self._names, zip(*rows, strict=True), strict=True)
         return self.tied({name: self._column(name, list(values)) for name, values in columns})
 
+    def as_json(self, rows: Columns) -> list[dict[str, Any]]:
+        """Return rows in JSON's types, as a client sends them: objects by input name."""
+        columns = [
+            value.as_json(rows[name].reshape(len(rows)) if not value.row_shape else rows[name])
+            for name, value in self.values.items()
+        ]
+        return [dict(zip(self._names, row, strict=True)) for row in zip(*columns, strict=True)]
+
     def tied(self, arrays: Mapping[str, Array]) -> Columns:
         """Return checked arrays as columns.
 

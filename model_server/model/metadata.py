@@ -7,7 +7,6 @@ import numpy as np
 
 from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.predictor import Predictor
-from model_server.model.rows import as_json
 from model_server.model.tasks import Task
 
 
@@ -43,7 +42,7 @@ def describe(predictor: Predictor) -> Metadata:
     return Metadata(
         data_type=types,
         data_shape=shapes,
-        data_sample=as_json(sample),
+        data_sample=predictor.signature.inputs.as_json(sample),
         prediction_type=str(prediction.dtype),
         prediction_shape=str(prediction.shape),
         prediction_sample=_rounded(np.atleast_1d(prediction[0]).tolist()),

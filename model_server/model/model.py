@@ -57,6 +57,7 @@ class Model:
         self.info = {"sha256": file.identity, "source": file.source, "generation": file.generation}
         self.receipt = file.receipt
         self.sample_seconds, self._row_seconds = _measure(predictor)
+        predictor.bound_pieces(self._row_seconds)
         # A longer row than the sample may take any time.
         self._one_seconds = math.inf if predictor.spec.is_free else self.sample_seconds
 

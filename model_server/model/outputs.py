@@ -86,6 +86,7 @@ class OutputsOfFile:
         batch: how many rows each trial was given.
         graph: the nodes of the file.
         class_names: the file's metadata property `class_names`; None without one.
+        producer: what wrote the file, by its own account.
     """
 
     declared: Sequence[ort.NodeArg]
@@ -94,6 +95,7 @@ class OutputsOfFile:
     batch: int
     graph: Graph
     class_names: str | None
+    producer: str
 
     @property
     def names(self) -> list[str]:

@@ -2,6 +2,8 @@
 
 import logging
 import math
+import sys
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,15 +12,17 @@ import onnxruntime as ort
 from model_server.errors import StartError
 from model_server.model.graph import Graph
 from model_server.model.model_file import ModelFile
-from model_server.model.remedies import one_line, remedy
 from model_server.model.rows import Array, Columns, InvalidRowsError, Rows
+from model_server.model.session import StoppedError, current_stop, open_session
 from model_server.model.signature import read_signature
 from model_server.model.tasks import ModelOutput
 
 logger = logging.getLogger("model_server")
 
 _FEW_NUMBERS = 256
-_FATAL = 4  # of ONNX Runtime's log levels: its errors reach us as exceptions
+_PIECE_SECONDS = 0.25
+_GROWTH = 4
+_ALL = sys.maxsize
 
 
 class Predictor:
@@ -38,6 +42,7 @@ class Predictor:
         feature_names: what to call the values of a row; empty when the model does not say.
         sample: a row that the model has answered.
         sample_prediction: its answer, an array with one prediction.
+        piece: how many rows are run at once at first; more where that takes little.
 
     Raises:
         StartError: the file cannot be loaded or served, or has another number of classes than there are labels.
@@ -46,7 +51,7 @@ class Predictor:
     def __init__(
         self, file: ModelFile, labels: Sequence[str] | None = None, choice: ModelOutput | None = None, threads: int = 1
     ) -> None:
-        session = _open_session(file, threads)
+        session = open_session(file, threads)
         try:
             self.signature = read_signature(session, Graph.read(file.content), labels, choice)
         except StartError as error:
@@ -60,6 +65,8 @@ class Predictor:
         self.spec = self.signature.inputs.spec
         self.feature_names = self.signature.inputs.feature_names
         self.sample = self.signature.output.sample
+        # Of rows whose time is unknown, pieces grow from one row.
+        self.piece = 1 if self.spec.is_free else _ALL
         self.sample_prediction = self.predict(self.sample)
 
     def predict(self, rows: Rows) -> Array:
@@ -74,7 +81,12 @@ class Predictor:
             Exception: the model failed; ONNX Runtime's errors have no other base in common.
         """
         batch = self.signature.inputs.batch
-        predictions = self._run(rows) if batch is None or batch == len(rows) else self._run_in_batches(rows, batch)
+        if batch is not None and batch != len(rows):
+            predictions = self._run_in_batches(rows, batch)
+        elif len(rows) > self.piece and batch is None and current_stop.get():
+            predictions = self._run_in_pieces(rows)
+        else:
+            predictions = self._run(rows)
         # Of a few numbers, Python is quicker to find that their sum is finite.
         if predictions.size <= _FEW_NUMBERS and math.isfinite(sum(predictions.ravel().tolist())):
             return predictions
@@ -86,6 +98,11 @@ class Predictor:
             )
         return predictions
 
+    def bound_pieces(self, row_seconds: float) -> None:
+        """Run no more rows at once than take a quarter of a second, if a row takes so long."""
+        if not self.spec.is_free and row_seconds > 0:
+            self.piece = max(1, int(_PIECE_SECONDS / row_seconds))
+
     def _run_in_batches(self, rows: Rows, batch: int) -> Array:
         answers = []
         for start in range(0, len(rows), batch):
@@ -94,13 +111,31 @@ class Predictor:
             answers.append(self._run(filled)[: len(chunk)])
         return np.concatenate(answers)
 
+    def _run_in_pieces(self, rows: Rows) -> Array:
+        """Run at most so many rows at once that the request can be stopped in between."""
+        answers = []
+        start, size = 0, self.piece
+        while start < len(rows):
+            began = time.perf_counter()
+            answers.append(self._run(rows[start : start + size]))
+            start += size
+            if time.perf_counter() - began < _PIECE_SECONDS / _GROWTH:
+                size *= _GROWTH
+        return np.concatenate(answers)
+
     def _run(self, rows: Rows) -> Array:
+        stop = current_stop.get()
+        options = stop.options() if stop else self._options
         try:
-            [value] = self._session_run(self._outputs, self.signature.inputs.feed(rows), self._options)
+            [value] = self._session_run(self._outputs, self.signature.inputs.feed(rows), options)
         except Exception as error:
+            if options.terminate:
+                raise StoppedError from error
             if self.spec.is_free:
                 logger.debug("model_failed", exc_info=True)
                 raise InvalidRowsError((), f"has {_lengths(rows)}; the model takes other lengths") from error
+            if unknown := self.signature.inputs.unknown(rows):
+                raise unknown from error
             raise
         predictions = self._read(value)
         if len(predictions) != len(rows):
@@ -112,21 +147,3 @@ def _lengths(rows: Rows) -> str:
     if isinstance(rows, Columns):
         return "values of " + ", ".join(f"shape {array.shape[1:]} for {name}" for name, array in rows.arrays.items())
     return f"rows of shape {rows.shape[1:]}"
-
-
-def _open_session(file: ModelFile, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    # By default one inference takes all processors of the machine, and spins on them while it waits.
-    options.intra_op_num_threads = threads
-    options.log_severity_level = _FATAL
-    if file.receipt is None or file.receipt.external_data:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file.directory))
-    try:
-        return ort.InferenceSession(file.content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        reason = one_line(error)
-        raise StartError(
-            "model-not-loadable",
-            f"MODEL_FILEPATH: {file.path} cannot be loaded as an ONNX model: {reason}",
-            remedy(file.content, reason),
-        ) from error

@@ -49,7 +49,7 @@ def read_signature(
     """
     meta = session.get_modelmeta()
     properties = meta.custom_metadata_map
-    inputs = read_inputs(session)
+    inputs = read_inputs(session, graph)
     outputs = OutputsOfFile(
         declared=session.get_outputs(),
         free=_free(session),
@@ -57,6 +57,7 @@ def read_signature(
         batch=inputs.batch or 1,
         graph=graph,
         class_names=properties.get(CLASS_NAMES_PROPERTY),
+        producer=meta.producer_name,
     )
     output = find_output(outputs, labels, choice or _choice_of(properties))
     if not inputs.batch and not _takes_two(session, inputs, output):

@@ -12,7 +12,6 @@ from model_server.errors import StartError
 from model_server.model.model_file import ModelFile
 from model_server.model.predictor import Predictor
 from model_server.model.row_spec import RowSpec
-from model_server.model.rows import as_json
 from tests.support.classifiers import classifier, model, save
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
@@ -57,6 +56,10 @@ def only_for_squares(sample: str | None = None) -> ModelProto:
 
 
 SURE = np.array([[0.5, 0.25, 0.25]], np.float32)
+
+
+def sample_of(made: Predictor) -> Any:
+    return made.signature.inputs.as_json(made.sample)
 
 
 def with_sequence() -> ModelProto:
@@ -177,7 +180,7 @@ def test_refuses_a_missing_file(tmp_path: Path) -> None:
 def test_takes_the_sample_from_the_file(tmp_path: Path) -> None:
     sample = [[5.5, -1.25, 0.0, 2.0], [1, 2, 3, 4]]
     path, _ = save(classifier(properties={"data_sample": json.dumps(sample)}), tmp_path, LABELS)
-    assert as_json(Predictor(ModelFile.read(path), LABELS).sample) == sample[:1]
+    assert sample_of(Predictor(ModelFile.read(path), LABELS)) == sample[:1]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +213,7 @@ def test_makes_up_another_row_where_zeros_have_no_answer(tmp_path: Path) -> None
         {"axes": np.array([1], np.int64)},
     )
     path, _ = save(normalised, tmp_path, LABELS)
-    assert as_json(Predictor(ModelFile.read(path), LABELS).sample) == [[1, 1, 1]]
+    assert sample_of(Predictor(ModelFile.read(path), LABELS)) == [[1, 1, 1]]
 
 
 def test_feeds_one_by_one_what_only_claims_a_free_batch(tmp_path: Path) -> None:
