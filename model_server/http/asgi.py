@@ -17,6 +17,7 @@ from model_server.http.errors import (
     busy,
     error_body,
     foreign_detail,
+    no_classes,
     not_found,
     stuck,
     too_large,
@@ -133,6 +134,8 @@ class Front:
         endpoint = self._endpoints.get(path) if method == "POST" else None
         if endpoint:
             return self._app if self._is_passed else AsgiEndpoint(endpoint), None
+        if path in self._shared.refused:
+            return _Refusal(no_classes(path)), None
         if path in self._probes:
             return _Refusal(stuck()) if self._is_down(path) else self._app, None
         permit = self._shared.admission.try_acquire()

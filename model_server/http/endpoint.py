@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -80,6 +80,7 @@ class Shared:
         max_body_bytes: how large a body may be.
         timeout: seconds that a request may take.
         step: makes of each step of a prediction one that is traced.
+        refused: paths of the routes for class names, if the model has no classes.
     """
 
     runner: Runner
@@ -88,6 +89,7 @@ class Shared:
     max_body_bytes: int
     timeout: float
     step: Step
+    refused: set[str] = field(default_factory=set)
 
 
 class Endpoint:

@@ -85,6 +85,8 @@ def _model_page(model: Model) -> Response:
         "features": model.feature_names,
         "sample": orjson.dumps(metadata.data_sample[0]).decode(),
         "prediction_type": metadata.prediction_type,
+        "task": model.task,
+        "prediction_shape": model.prediction_shape,
         "labels": list(model.labels.values()),
     }
     # A name that has "</script>" in it must not end the element that holds it.

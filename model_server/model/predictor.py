@@ -1,4 +1,4 @@
-"""Any ONNX classifier, as a function from rows to class probabilities."""
+"""Any ONNX model that can be served, as a function from rows to predictions."""
 
 import logging
 import math
@@ -15,6 +15,7 @@ from model_server.model.model_file import ModelFile
 from model_server.model.rows import Array, Columns, InvalidRowsError, Rows
 from model_server.model.session import StoppedError, current_stop, open_session
 from model_server.model.signature import read_signature
+from model_server.model.tasks import ModelOutput
 
 logger = logging.getLogger("model_server")
 
@@ -24,44 +25,52 @@ _GROWTH = 4
 _ALL = sys.maxsize
 
 
-class Classifier:
-    """An ONNX Runtime session that turns rows into class probabilities.
+class Predictor:
+    """An ONNX Runtime session that turns rows into predictions.
 
     Args:
         file: the ONNX model; its bytes are needed no longer once this is made.
-        labels: name of each class; None takes any number of classes.
+        labels: name of each class by the label file; None without one.
+        choice: which output answers, and what it holds; None takes it from the file.
         threads: how many threads one inference uses.
 
     Attributes:
         signature: how the model is called.
+        task: what predictions it gives.
+        names: of the classes or labels; empty if neither the label file nor the model names them.
         spec: types and shapes of the rows that it takes.
         feature_names: what to call the values of a row; empty when the model does not say.
         sample: a row that the model has answered.
-        sample_probabilities: its answer, of shape (1, classes).
+        sample_prediction: its answer, an array with one prediction.
         piece: how many rows are run at once at first; more where that takes little.
 
     Raises:
-        StartError: the file cannot be loaded, or is not a classifier with one class a label.
+        StartError: the file cannot be loaded or served, or has another number of classes than there are labels.
     """
 
-    def __init__(self, file: ModelFile, labels: Sequence[str] | None, threads: int = 1) -> None:
+    def __init__(
+        self, file: ModelFile, labels: Sequence[str] | None = None, choice: ModelOutput | None = None, threads: int = 1
+    ) -> None:
         session = open_session(file, threads)
         try:
-            self.signature = read_signature(session, Graph.read(file.content), labels)
+            self.signature = read_signature(session, Graph.read(file.content), labels, choice)
         except StartError as error:
             raise StartError(error.code, f"MODEL_FILEPATH: {file.path} {error.reason}", error.change) from error
         self._session_run = session.run
         self._options = ort.RunOptions()  # kept: without, ONNX Runtime makes new ones for each call
         self._outputs = [self.signature.output.name]
+        self._read = self.signature.output.read
+        self.task = self.signature.output.task
+        self.names = self.signature.output.names
         self.spec = self.signature.inputs.spec
         self.feature_names = self.signature.inputs.feature_names
         self.sample = self.signature.output.sample
         # Of rows whose time is unknown, pieces grow from one row.
         self.piece = 1 if self.spec.is_free else _ALL
-        self.sample_probabilities = self.probabilities(self.sample)
+        self.sample_prediction = self.predict(self.sample)
 
-    def probabilities(self, rows: Rows) -> Array:
-        """Return the class probabilities of each row, of shape (N, classes) in the model's output type.
+    def predict(self, rows: Rows) -> Array:
+        """Return one prediction per row: of shape (N, classes) for classes and labels, else (N,) or (N, ...).
 
         Args:
             rows: rows as `spec` returns them.
@@ -73,21 +82,21 @@ class Classifier:
         """
         batch = self.signature.inputs.batch
         if batch is not None and batch != len(rows):
-            matrix = self._run_in_batches(rows, batch)
+            predictions = self._run_in_batches(rows, batch)
         elif len(rows) > self.piece and batch is None and current_stop.get():
-            matrix = self._run_in_pieces(rows)
+            predictions = self._run_in_pieces(rows)
         else:
-            matrix = self._run(rows)
+            predictions = self._run(rows)
         # Of a few numbers, Python is quicker to find that their sum is finite.
-        if matrix.size <= _FEW_NUMBERS and math.isfinite(sum(map(sum, matrix.tolist()))):
-            return matrix
-        finite = np.isfinite(matrix)
+        if predictions.size <= _FEW_NUMBERS and math.isfinite(sum(predictions.ravel().tolist())):
+            return predictions
+        finite = np.isfinite(predictions)
         if not finite.all():
-            row = int(finite.all(axis=1).argmin())
+            row = int(finite.reshape(len(finite), -1).all(axis=1).argmin())
             raise InvalidRowsError(
                 (row,), "has no finite answer from the model; expected numbers like those it was trained on"
             )
-        return matrix
+        return predictions
 
     def bound_pieces(self, row_seconds: float) -> None:
         """Run no more rows at once than take a quarter of a second, if a row takes so long."""
@@ -128,10 +137,10 @@ class Classifier:
             if unknown := self.signature.inputs.unknown(rows):
                 raise unknown from error
             raise
-        matrix = self.signature.output.to_matrix(value)
-        if len(matrix) != len(rows):
-            raise RuntimeError(f"the model answered {len(rows)} rows with {len(matrix)}")
-        return matrix
+        predictions = self._read(value)
+        if len(predictions) != len(rows):
+            raise RuntimeError(f"the model answered {len(rows)} rows with {len(predictions)}")
+        return predictions
 
 
 def _lengths(rows: Rows) -> str:
