@@ -89,7 +89,8 @@ def change_of_outputs(answers: Answers) -> str:
     as_values = f"{answers.setting(OutputKind.VALUES, name)} for the numbers as they are"
     if name in answers.free:
         return f"{_POOLED}; or set {as_values}"
-    if answers.producer not in _OF_TABLES:
+    operator = answers.graph.maker(name)
+    if answers.producer not in _OF_TABLES and not (operator and operator.domain == _ML):
         return f"set {_choices(answers, name)}{as_values}, such as a regression"
     value = answers.floats[name]
     labels = [other for other in answers.arrays.values() if other.dtype.kind in "iuO"]
@@ -106,6 +107,8 @@ def _change_of_form(answers: Answers) -> str:
     lists = [value for value in answers.values.values() if isinstance(value, list)]
     if any(not isinstance(element, dict) for value in lists for element in value):
         return _ONE_TENSOR
+    if lists and not answers.floats:
+        return _CALIBRATE
     if not answers.rows:
         return _BATCH if any(value.dtype != object for value in answers.arrays.values()) else _EXPORT_PROBABILITIES
     if not answers.floats:
