@@ -15,6 +15,7 @@ import orjson
 from model_server.errors import StartError
 from model_server.model.inputs import SAMPLE_PROPERTY
 from model_server.model.labels import load_labels
+from model_server.model.lengths import longest_row
 from model_server.model.model import Model
 from model_server.model.model_file import ModelFile
 from model_server.model.predictor import Predictor
@@ -86,6 +87,8 @@ def examine(model: Path, labels: Path | None) -> dict[str, Any]:
     names = load_labels(labels, file.receipt.labels if file.receipt else None) if labels else None
     choice = ModelOutput.parse(settings.model_output) if settings.model_output else None
     predictor = Predictor(file, names, choice, settings.intra_op_num_threads)
+    if predictor.spec.is_free:
+        predictor.limit_lengths(settings.max_row_length or longest_row(predictor))
     return _describe(file, labels, predictor, Model(predictor, predictor.names or _made_up(predictor), file))
 
 

@@ -39,6 +39,10 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
     max_idle_connections: Annotated[
         int, Meta(gt=0, description="idle connections that are kept; the oldest is closed when there are more")
     ] = 1024
+    max_row_length: Annotated[
+        Annotated[int, Meta(gt=0)] | None,
+        Meta(description="how long a row may be where the model leaves that free (default: what takes a second)"),
+    ] = None
     access_log_sample_rate: Annotated[
         float, Meta(ge=0, le=1, description="the share of successful requests that are logged; errors always are")
     ] = 0

@@ -56,6 +56,10 @@ class ColumnsSpec:
             f"an object with {names}{f' and {more} more' if more > 0 else ''}, or a list of {len(self._names)} values"
         )
 
+    def limited(self, max_length: int | None) -> "ColumnsSpec":
+        """Return the same, for values that are no longer than that where their length may vary."""
+        return ColumnsSpec({name: spec.limited(max_length) for name, spec in self.inputs.items()}, self.ties)
+
     def rows(self, data: object) -> Columns:
         """Return rows as one array per input, each of shape (N, *row_shape) and the input's dtype.
 

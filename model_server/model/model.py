@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from model_server.errors import StartError
 from model_server.model.labels import EXAMPLE, load_labels
+from model_server.model.lengths import longest_row
 from model_server.model.metadata import describe
 from model_server.model.model_file import ModelFile
 from model_server.model.outputs import CLASS_NAMES_PROPERTY
@@ -72,6 +73,8 @@ class Model:
         names = load_labels(settings.label_filepath, file.receipt.labels if file.receipt else None)
         choice = ModelOutput.parse(settings.model_output) if settings.model_output else None
         predictor = Predictor(file, names, choice, settings.intra_op_num_threads)
+        if predictor.spec.is_free:
+            predictor.limit_lengths(settings.max_row_length or longest_row(predictor))
         if predictor.task is not Task.VALUES and not predictor.names:
             raise StartError(
                 "labels-missing",

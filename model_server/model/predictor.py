@@ -98,6 +98,10 @@ class Predictor:
             )
         return predictions
 
+    def limit_lengths(self, max_length: int | None) -> None:
+        """Take no longer rows than that, where their length may vary."""
+        self.spec = self.spec.limited(max_length)
+
     def bound_pieces(self, row_seconds: float) -> None:
         """Run no more rows at once than take a quarter of a second, if a row takes so long."""
         if not self.spec.is_free and row_seconds > 0:

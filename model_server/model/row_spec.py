@@ -81,6 +81,10 @@ class RowSpec:
             return self._expected_value()
         return f"a list of {'' if self.row_shape[0] is None else f'{self.row_shape[0]} '}{self._elements(1)}"
 
+    def limited(self, max_length: int | None) -> "RowSpec":
+        """Return the same, for rows that are no longer than that where their length may vary."""
+        return RowSpec(self.dtype, self.row_shape, self.names, max_length, takes_booleans=self.takes_booleans)
+
     def rows(self, data: object) -> Array:
         """Return rows as an array of shape (N, *row_shape) and the model's dtype.
 

@@ -1,8 +1,10 @@
 """Models of named columns, of text and of tokens, served for real as skl2onnx and others export them."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from tests.support.pipelines import (
     titanic,
     tokens,
 )
-from tests.support.processes import ROOT, Server, interpreter, service_environment, serving
+from tests.support.processes import ROOT, Server, children, interpreter, service_environment, serving, until
 
 
 def variables(made: ModelProto, directory: Path, labels: list[str]) -> dict[str, str]:
@@ -196,3 +198,43 @@ def test_tokens_of_any_length(tmp_path: Path) -> None:
         assert refusal(server, [{**row, "attention_mask": [1]}]) == (
             "data[0].attention_mask has length 1; expected 100, as in data[0].input_ids."
         )
+
+
+def test_long_rows_hold_no_thread_for_long(tmp_path: Path) -> None:
+    """Clients that ask for much get 504, the threads stop, and the server stays alive."""
+    bounds = {"MAX_ROW_LENGTH": "1500", "REQUEST_TIMEOUT_SECONDS": "1"}
+    with (
+        serving(tmp_path, {**variables(tokens(64), tmp_path, ["a", "b"]), **bounds}) as server,
+        ThreadPoolExecutor(8) as clients,
+    ):
+        row = {"input_ids": [3] * 1500, "attention_mask": [1] * 1500}
+        assert server_answers(server, [row])
+        too_long = {"input_ids": [3] * 1501, "attention_mask": [1] * 1501}
+        assert refusal(server, [too_long]) == (
+            "data[0].input_ids has length 1501; expected at most 1500 numbers (MAX_ROW_LENGTH)."
+        )
+        many = [row] * 500  # which would take half a minute
+        asked = [clients.submit(server.client.post, "/predict", json={"data": many}, timeout=30) for _ in range(8)]
+        assert {answer.result().status_code for answer in asked} <= {503, 504}
+        assert server.client.get("/livez").status_code == 200
+        until(lambda: server.client.get("/readyz").status_code == 200, seconds=5)
+        assert server_answers(server, [row])
+
+
+def test_memory_reaches_a_plateau_under_ever_new_lengths(tmp_path: Path) -> None:
+    with serving(tmp_path, variables(tokens(64), tmp_path, ["a", "b"])) as server:
+        lengths = np.random.default_rng(0).permutation(np.arange(1, 601)).tolist()
+
+        def grown(part: list[int]) -> int:
+            for length in part:
+                assert server_answers(server, [{"input_ids": [3] * length, "attention_mask": [1] * length}])
+            return memory(server.process.pid)
+
+        first, second = grown(lengths[:300]), grown(lengths[300:])
+        assert second < first + (16 << 20)
+
+
+def memory(process: int) -> int:
+    """Return the bytes that the process and its children hold."""
+    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in (process, *children(process)))
+    return pages * os.sysconf("SC_PAGE_SIZE")
