@@ -8,7 +8,7 @@ import onnxruntime as ort
 import orjson
 
 from model_server.errors import StartError
-from model_server.model.advice import change_of_outputs, is_regressor
+from model_server.model.advice import Answers, change_of_outputs, is_regressor
 from model_server.model.conversions import Reader, are_probabilities, conversion, fits, matrix_reader, numbers_reader
 from model_server.model.graph import Graph
 from model_server.model.inputs import Trial
@@ -86,6 +86,7 @@ class OutputsOfFile:
         batch: how many rows each trial was given.
         graph: the nodes of the file.
         class_names: the file's metadata property `class_names`; None without one.
+        producer: what wrote the file, by its own account.
     """
 
     declared: Sequence[ort.NodeArg]
@@ -94,6 +95,7 @@ class OutputsOfFile:
     batch: int
     graph: Graph
     class_names: str | None
+    producer: str
 
     @property
     def names(self) -> list[str]:
@@ -293,7 +295,7 @@ def _none_found(file: OutputsOfFile, choice: ModelOutput | None) -> StartError:
     found = {name: value for name, value in trial.values.items() if not (choice and choice.name not in ("", name))}
     shown = ", ".join(f'"{name}" is {_shown(value)}' for name, value in found.items())
     free = [output.name for output in file.declared if file.free.intersection(map(str, (output.shape or ())[1:]))]
-    change = change_of_outputs(found, file.graph, free, file.batch)
+    change = change_of_outputs(Answers(found, file.graph, free, file.batch, file.producer))
     if choice is None:
         return StartError(
             "model-output",

@@ -57,6 +57,7 @@ def read_signature(
         batch=inputs.batch or 1,
         graph=graph,
         class_names=properties.get(CLASS_NAMES_PROPERTY),
+        producer=meta.producer_name,
     )
     output = find_output(outputs, labels, choice or _choice_of(properties))
     if not inputs.batch and not _takes_two(session, inputs, output):
