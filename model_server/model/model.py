@@ -37,6 +37,7 @@ class Model:
         labels: name of each class or label by its index, as in a label file; empty for values.
         name: what to call the model.
         feature_names: what to call the values of a row; empty when the model does not say.
+        categories: the values that the model's encoders list, by input.
         metadata: what the model takes and gives.
         etag: the model's identity as an HTTP entity tag.
         info: the model's digest, source and generation.
@@ -53,6 +54,7 @@ class Model:
         self.labels = {str(index): name for index, name in enumerate(labels)}
         self.name = file.name
         self.feature_names = predictor.feature_names
+        self.categories = predictor.signature.inputs.categories
         self.metadata = describe(predictor)
         self.etag = f'"{file.identity}"'
         self.info = {"sha256": file.identity, "source": file.source, "generation": file.generation}

@@ -178,6 +178,26 @@ def test_text(tmp_path: Path) -> None:
         assert surrogate.status_code == 400
 
 
+def test_text_of_a_locale(tmp_path: Path) -> None:
+    """Refused where the locale is missing; served where its letters are those of C.UTF-8, as in the image."""
+    environment = variables(text_classifier("en_US.UTF-8"), tmp_path, TOPICS)
+    locales = tmp_path / "locales"
+    locales.mkdir()
+    checked = subprocess.run(
+        [interpreter("service"), "-m", "model_server", "check", environment["MODEL_FILEPATH"]],
+        env=service_environment(tmp_path, {"PYTHONPATH": str(ROOT), "LOCPATH": str(locales)}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 1
+    assert "localedef -i en_US -f UTF-8 en_US.UTF-8" in checked.stdout
+    (locales / "en_US.utf8").symlink_to("/usr/lib/locale/C.utf8")
+    with serving(tmp_path, {**environment, "LOCPATH": str(locales)}) as server:
+        texts = ["The MOON", "a MATCH"]
+        np.testing.assert_allclose(server.predict([[text] for text in texts]), text_probabilities(texts), atol=1e-5)
+
+
 def test_two_numeric_inputs(tmp_path: Path) -> None:
     with serving(tmp_path, variables(sums(), tmp_path, ["a", "b", "c"])) as server:
         answer = server.predict([{"three": [1, 2, 3], "one": 5}, [5, [1, 2, 3]]])
