@@ -1,10 +1,10 @@
-"""The service: five routes over the classifier that the loader has brought."""
+"""The service: five routes over the model that the loader has brought."""
 
 import bentoml
 from fastapi import FastAPI, Response
 
 from model_server.adapters.bento import ModelService, served_model, supervise
-from model_server.api import Error, Health, Labels, Metadata, Probabilities, Rows
+from model_server.api import ClassNames, Error, Health, Labels, Metadata, Predictions, Rows
 
 app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, responses={500: {"model": Error}})
 
@@ -12,7 +12,7 @@ app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, responses={500: {
 @bentoml.service(name="model_load_server", service_class=ModelService)  # type: ignore[operator]
 @bentoml.asgi_app(app)
 class ModelLoadServer:
-    """Serves the ONNX classifier at MODEL_FILEPATH with the class names at LABEL_FILEPATH."""
+    """Serves the ONNX model at MODEL_FILEPATH with the class names at LABEL_FILEPATH."""
 
     before_workers = supervise
 
@@ -24,20 +24,20 @@ class ModelLoadServer:
         """Return that the service is up."""
         return Health()
 
-    @app.get("/metadata")
+    @app.get("/metadata", response_model_exclude_none=True)
     async def metadata(self, response: Response) -> Metadata:
         """Return what the model takes and gives; its digest is the entity tag."""
         response.headers["etag"] = self.model.etag
         return self.model.metadata
 
     @app.get("/label")
-    async def label(self) -> dict[str, str]:
+    async def label(self) -> ClassNames:
         """Return the names of the classes by their index."""
         return self.model.labels
 
     @bentoml.api(route="/predict")
-    def predict(self, data: Rows) -> Probabilities:
-        """Return the probability of each class."""
+    def predict(self, data: Rows) -> Predictions:
+        """Return the probability of each class, or the values of a model that gives those."""
         return self.model.predict(data)
 
     @bentoml.api(route="/predict/label")

@@ -98,7 +98,7 @@ class Progress:
 
     def done(self, receipt: Receipt, *, in_place: bool) -> None:
         """Say what stands in the volume now; `in_place` when it stood there before."""
-        files = [receipt.model, receipt.labels, *receipt.external_data]
+        files = receipt.files
         size = sum(file.size for file in files)
         verb = "already in place" if in_place else "loaded"
         with self._lock:

@@ -86,7 +86,7 @@ class Staging:
 
     def whole(self, name: str, artifact: Artifact) -> FileRecord | None:
         """Return the record of the published file of that name, if it is the artifact and its bytes are whole."""
-        for record in _records(self._published) if self._published else ():
+        for record in self._published.files if self._published else ():
             if record.name == name and artifact.is_in(record):
                 with suppress(OSError, ReceiptError):
                     record.check(self.published(name))
@@ -114,7 +114,7 @@ class Staging:
     def stand(self, records: list[FileRecord]) -> bool:
         """Return whether the receipt lists exactly these files, and the final paths lead to what is published."""
         published = self._published
-        if published is None or tuple(records) != _records(published):
+        if published is None or tuple(records) != published.files:
             return False
         return all(self._is_linked(name, final) for name, final in self._finals(published).items())
 
@@ -159,12 +159,13 @@ class Staging:
         _sync(self._parent)
 
     def _finals(self, receipt: Receipt) -> dict[str, Path]:
-        finals = {record.name: self._parent / record.name for record in _records(receipt)}
-        return finals | {RECEIPT: self._parent / RECEIPT, receipt.labels.name: self._labels}
+        finals = {record.name: self._parent / record.name for record in receipt.files}
+        labels = {receipt.labels.name: self._labels} if receipt.labels else {}
+        return finals | {RECEIPT: self._parent / RECEIPT} | labels
 
     def _stale(self, finals: dict[str, Path]) -> dict[str, Path]:
         """Return the links to files of the published model that are none of the final paths."""
-        records = _records(self._published) if self._published else ()
+        records = self._published.files if self._published else ()
         links = {record.name: self._parent / record.name for record in records}
         return {
             name: link for name, link in links.items() if link not in finals.values() and self._is_linked(name, link)
@@ -254,10 +255,6 @@ def _lock(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _records(receipt: Receipt) -> tuple[FileRecord, ...]:
-    return receipt.model, receipt.labels, *receipt.external_data
 
 
 def _clear(finals: tuple[Path, Path], keep: str) -> None:

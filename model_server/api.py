@@ -8,7 +8,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from model_server.model.metadata import Metadata
 
-__all__ = ["Error", "Health", "Labels", "Metadata", "Probabilities", "Rows"]
+__all__ = ["ClassNames", "Error", "Health", "Labels", "Metadata", "Predictions", "Rows"]
 
 
 class ArraySchema:
@@ -37,10 +37,12 @@ class RowsSchema(ArraySchema):
 # A method with a parameter of this type gets the rows of a call, checked, as one array of shape (N, *row_shape) and the
 # model's dtype, and returns a sequence with one answer per row, in order.
 Rows = Annotated[npt.NDArray[Any], RowsSchema("Rows, each of the shape that the model takes.")]
-# The probabilities of the classes for each row, of shape (N, classes).
-Probabilities = Annotated[npt.NDArray[Any], ArraySchema("The probability of each class, for each row.")]
-# The name of a class, for each row.
-Labels = Annotated[list[str], "class names"]
+# One prediction per row, by the task of the model: the probabilities of its classes or labels, or its values.
+Predictions = Annotated[npt.NDArray[Any], ArraySchema("The prediction of the model, for each row.")]
+# The name of a class for each row, or the list of labels. A model of values has none: it has no such route.
+Labels = Annotated[list[str] | list[list[str]], "class names"]
+# All class names by their index. A model of values has no such route either.
+ClassNames = Annotated[dict[str, str], "class names by index"]
 
 
 class Health(BaseModel):

@@ -13,11 +13,13 @@ import onnxruntime as ort
 import orjson
 
 from model_server.errors import StartError
-from model_server.model.classifier import Classifier
 from model_server.model.inputs import SAMPLE_PROPERTY
 from model_server.model.labels import load_labels
+from model_server.model.lengths import longest_row
 from model_server.model.model import Model
 from model_server.model.model_file import ModelFile
+from model_server.model.predictor import Predictor
+from model_server.model.tasks import ModelOutput, OutputKind, Task
 from model_server.protocols.json_rows import encode_answers
 from model_server.settings import Settings
 from volume.settings import SettingsError
@@ -26,6 +28,14 @@ _URL = "http://127.0.0.1:3000"
 _POST = "-H 'content-type: application/json' -d"
 _SAMPLE = """python3 -c 'import json, sys; print(json.dumps({"data": json.load(sys.stdin)["data_sample"]}))'"""
 _NO_SAMPLE = f'the sample is made up: put a row into the metadata property "{SAMPLE_PROPERTY}" to show that'
+_HELD = {
+    OutputKind.PROBABILITIES: "the class probabilities",
+    OutputKind.LOGITS: "the class scores before a softmax",
+    OutputKind.LOG_PROBABILITIES: "the logarithms of the class probabilities",
+    OutputKind.SIGMOID: "probabilities",
+    OutputKind.SIGMOID_LOGITS: "probabilities before a sigmoid",
+    OutputKind.VALUES: "the values",
+}
 _MOST = 1000  # characters that are shown of anything; of what has more, some at both ends
 _SOME = 200
 
@@ -75,19 +85,23 @@ def examine(model: Path, labels: Path | None) -> dict[str, Any]:
     )
     file = ModelFile.read(settings.model_filepath)
     names = load_labels(labels, file.receipt.labels if file.receipt else None) if labels else None
-    classifier = Classifier(file, names, settings.intra_op_num_threads)
+    choice = ModelOutput.parse(settings.model_output) if settings.model_output else None
+    predictor = Predictor(file, names, choice, settings.intra_op_num_threads)
+    if predictor.spec.is_free:
+        predictor.limit_lengths(settings.max_row_length or longest_row(predictor))
     return _describe(
-        file, labels, classifier, Model(classifier, names or _made_up(classifier), file, settings.batching)
+        file, labels, predictor, Model(predictor, predictor.names or _made_up(predictor), file, settings.batching)
     )
 
 
-def _made_up(classifier: Classifier) -> tuple[str, ...]:
-    count = classifier.sample_probabilities.shape[1]
-    return classifier.signature.output.names or tuple(f"class {index}" for index in range(count))
+def _made_up(predictor: Predictor) -> tuple[str, ...]:
+    if predictor.task is Task.VALUES:
+        return ()
+    return tuple(f"class {index}" for index in range(predictor.sample_prediction.shape[1]))
 
 
-def _describe(file: ModelFile, labels: Path | None, classifier: Classifier, model: Model) -> dict[str, Any]:
-    signature = classifier.signature
+def _describe(file: ModelFile, labels: Path | None, predictor: Predictor, model: Model) -> dict[str, Any]:
+    signature = predictor.signature
     rows = model.spec.rows(model.metadata.data_sample)
     one = model.sample_seconds
     more = None if math.isinf(model.seconds(1)) else model.seconds(2) - one  # a longer row may take any time
@@ -113,13 +127,17 @@ def _describe(file: ModelFile, labels: Path | None, classifier: Classifier, mode
             {"name": found.name, "type": found.type, "shape": found.shape, "used": found.name == signature.output.name}
             for found in signature.outputs
         ],
+        "task": str(model.task),
+        "output_holds": str(signature.output.kind),
         "labels": model.labels,
         "label_file": str(labels) if labels else None,
+        "has_names": bool(predictor.names) or model.task is Task.VALUES,
+        "own_label": signature.output.own_label,
         "own_sample": SAMPLE_PROPERTY in signature.properties,
-        "metadata": asdict(model.metadata),
+        "metadata": {name: value for name, value in asdict(model.metadata).items() if value is not None},
         "request": {"data": model.metadata.data_sample},
         "predict": orjson.loads(encode_answers(model.predict(rows))),
-        "predict_label": orjson.loads(encode_answers(model.predict_label(rows))),
+        "predict_label": None if model.task is Task.VALUES else orjson.loads(encode_answers(model.predict_label(rows))),
         "seconds": one,
         "seconds_each_more_row": more,
         "batching": asdict(model.batching),
@@ -142,23 +160,29 @@ def _lines(report: dict[str, Any]) -> list[str]:
         lines = [f"Cannot be served. {report['reason'].rstrip('.')}."]
         return [*lines, f"What to change: {report['change']}."] if report["change"] else lines
     model, metadata = report["model"], report["metadata"]
+    routes = [("/predict", report["predict"]), ("/predict/label", report["predict_label"])]
     return [
-        f"{model['path']} can be served{'' if report['label_file'] else ', once it has a label file'}.",
+        f"{model['path']} can be served{'' if report['has_names'] else ', once it has a label file'}.",
         "",
         f"file       {model['bytes']} bytes, sha256 {model['sha256']}"
         + (f", made by {_quote(model['producer'])}" if model["producer"] else ""),
         f"receipt    {_of_receipt(model['receipt'])}",
         *(f"input      {_quote(found['name'])} {found['type']} {_shape(found['shape'])}" for found in report["inputs"]),
-        *(f"output     {_of_output(output)}" for output in report["outputs"]),
+        *(f"output     {_of_output(output, report['output_holds'])}" for output in report["outputs"]),
         f"inference  {_of_time(report)}, with ONNX Runtime {report['onnxruntime']}",
         f"batching   {_of_batching(report['batching'])}",
-        f"labels     {report['label_file'] or 'none: write a label.json beside the model with names like these'}",
-        f"/label     {_compact(report['labels'])}",
+        f"labels     {_of_labels(report)}",
+        *([] if report["own_label"] is None else [f"own label  {_of_own_label(report)}"]),
+        *([f"/label     {_compact(report['labels'])}"] if report["labels"] else []),
         f"/metadata  {_compact(metadata)}",
         *([] if report["own_sample"] else [f"           {_NO_SAMPLE}"]),
         "",
-        *_of_route("/predict", report["request"], report["predict"]),
-        *_of_route("/predict/label", report["request"], report["predict_label"]),
+        *(
+            line
+            for route, answer in routes
+            if answer is not None
+            for line in _of_route(route, report["request"], answer)
+        ),
     ]
 
 
@@ -168,11 +192,27 @@ def _of_receipt(receipt: dict[str, Any] | None) -> str:
     return f"agrees: {receipt['uri']} generation {receipt['generation']}, loaded {receipt['started']}"
 
 
-def _of_output(output: dict[str, Any]) -> str:
+def _of_output(output: dict[str, Any], holds: str) -> str:
     use = ""
     if output["used"]:
-        use = ": the class probabilities, " + ("a tensor" if output["type"].startswith("tensor") else "as ZipMap maps")
+        form = "a tensor" if output["type"].startswith("tensor") else "as ZipMap maps"
+        use = f": {_HELD[OutputKind(holds)]}, {form}"
     return f"{_quote(output['name'])} {output['type']} {_shape(output['shape'] or [])}{use}".replace(" ()", "")
+
+
+def _of_labels(report: dict[str, Any]) -> str:
+    if report["task"] == Task.VALUES:
+        return "not needed: the model gives values"
+    if report["label_file"]:
+        return str(report["label_file"])
+    if report["has_names"]:
+        return "none: the model names its classes itself"
+    return "none: write a label.json beside the model with names like these"
+
+
+def _of_own_label(report: dict[str, Any]) -> str:
+    served = report["predict_label"]["prediction"]
+    return f"the model calls the sample {_compact(report['own_label'])}, which is served as {_compact(served)}"
 
 
 def _of_time(report: dict[str, Any]) -> str:

@@ -1,17 +1,22 @@
 """The service's settings."""
 
+import errno
 import math
 import os
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from msgspec import Meta
 
-from volume.settings import VolumeSettings
+from model_server.model.tasks import ModelOutput
+from volume.receipt import Receipt, ReceiptError
+from volume.settings import SettingsError, VolumeSettings
 
 _DAY = 86_400
+_CURE = "(run the loader first, or set the variable to your file)"
 
 
 class Settings(VolumeSettings, frozen=True, kw_only=True):
@@ -41,22 +46,61 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
     max_idle_connections: Annotated[
         int, Meta(gt=0, description="idle connections that are kept; the oldest is closed when there are more")
     ] = 1024
+    max_row_length: Annotated[
+        Annotated[int, Meta(gt=0)] | None,
+        Meta(description="how long a row may be where the model leaves that free (default: what takes a second)"),
+    ] = None
     access_log_sample_rate: Annotated[
         float, Meta(ge=0, le=1, description="the share of successful requests that are logged; errors always are")
     ] = 0
     otel_exporter_otlp_endpoint: Annotated[
         str, Meta(pattern="^(https?://.+)?$", description="the OTLP/HTTP collector to send spans to")
     ] = ""
+    model_output: Annotated[
+        str,
+        Meta(
+            description="what the model's output is: probabilities, logits, log_probabilities, sigmoid, sigmoid_logits "
+            "or values; and after a colon its name (default: what the model itself says)"
+        ),
+    ] = ""
     intra_op_num_threads: Annotated[int, Meta(gt=0, description="the processors that one inference uses")] = 1
 
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Self:
+        """Return the settings that the environment gives; an empty variable counts as unset.
+
+        Raises:
+            SettingsError: a value is of the wrong type or out of range, or a file is missing. Only a label file may be,
+                where no setting names its place, or where the loader has found none.
+        """
+        settings = super().read(environment)
+        path = settings.label_filepath
+        if environment.get("LABEL_FILEPATH") and not os.path.lexists(path) and not settings._is_loaded_without_labels():
+            raise SettingsError(f"LABEL_FILEPATH is {path.absolute()}: {os.strerror(errno.ENOENT)} {_CURE}")
+        return settings
+
     def __post_init__(self) -> None:
-        """Check that the files are there."""
-        files = {"MODEL_FILEPATH": self.model_filepath, "LABEL_FILEPATH": self.label_filepath}
+        """Check the kind of the output, and that the files are there."""
+        if self.model_output:
+            try:
+                ModelOutput.parse(self.model_output)
+            except ValueError as error:
+                raise ValueError(f"MODEL_OUTPUT {error}") from None
+        files = {"MODEL_FILEPATH": self.model_filepath}
+        if os.path.lexists(self.label_filepath):
+            files["LABEL_FILEPATH"] = self.label_filepath
         problems = [
             f"{name} is {path.absolute()}: {problem}" for name, path in files.items() if (problem := _problem(path))
         ]
         if problems:
-            raise ValueError(f"{'; '.join(problems)} (run the loader first, or set the variable to your file)")
+            raise ValueError(f"{'; '.join(problems)} {_CURE}")
+
+    def _is_loaded_without_labels(self) -> bool:
+        try:
+            receipt = Receipt.read(self.model_filepath.resolve().parent)
+        except (OSError, ReceiptError):  # which the model's own check names
+            return False
+        return receipt is not None and receipt.labels is None
 
 
 def processors() -> int:

@@ -71,7 +71,7 @@ class Receipt(Struct, frozen=True, kw_only=True):
 
     Attributes:
         model: the ONNX file.
-        labels: its label file.
+        labels: its label file; None if the source has none.
         external_data: the files beside the model that hold weights of it.
         started: when the load began, in UTC.
         seconds: how long it took.
@@ -80,7 +80,7 @@ class Receipt(Struct, frozen=True, kw_only=True):
     """
 
     model: FileRecord
-    labels: FileRecord
+    labels: FileRecord | None
     external_data: tuple[FileRecord, ...] = ()
     started: datetime
     seconds: float
@@ -108,6 +108,12 @@ class Receipt(Struct, frozen=True, kw_only=True):
             raise ReceiptError(f"cannot read the receipt {path}: {error.strerror}") from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ReceiptError(f"{path} is not a receipt of the loader: {error}") from error
+
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        """The model, its label file if there is one, and its external data."""
+        labels = () if self.labels is None else (self.labels,)
+        return self.model, *labels, *self.external_data
 
     @property
     def identity(self) -> str:

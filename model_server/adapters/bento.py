@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType, TracebackType
@@ -27,7 +27,7 @@ from bentoml._internal.log import SERVER_LOGGING_CONFIG
 from bentoml._internal.utils.analytics import usage_stats
 from bentoml.exceptions import BentoMLConfigException, InvalidArgument
 
-from model_server.api import RowsSchema
+from model_server.api import ClassNames, Labels, RowsSchema
 from model_server.ending import end
 from model_server.errors import StartError
 from model_server.model.loading import SlowModelError, load_model
@@ -41,6 +41,7 @@ from volume.settings import SettingsError
 if TYPE_CHECKING:
     from _bentoml_sdk.method import APIMethod
     from starlette.applications import Starlette
+    from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from model_server.http.endpoint import RowsMethod
@@ -172,7 +173,11 @@ class ModelService(Service[T]):
             self._other_apis(),
         )
         routes = [route.path for route in (*app.routes, *server.pages.routes) if isinstance(route, Route)]
-        applications = server.serve(model, methods, document, routes)
+        for_classes = {method.route for method in methods if method.returns is Labels}
+        for found, path in mounted:
+            if isinstance(found, Starlette):
+                for_classes.update(_paths_of_class_names(found.routes, path.rstrip("/")))
+        applications = server.serve(model, methods, document, routes, for_classes)
         for route in app.routes:
             if isinstance(route, Route) and route.path in applications and "POST" in (route.methods or ()):
                 route.app = applications[route.path]
@@ -196,7 +201,7 @@ class ModelService(Service[T]):
             call=bound if next(iter(inspect.signature(bound).parameters)) == parameter else _by_name(bound, parameter),
             is_async=inspect.iscoroutinefunction(inspect.unwrap(function)),
             parameters=_model_of(name, others) if others else None,
-            returns=get_type_hints(function, include_extras=True).get("return"),
+            returns=_return_of(function),
             summary=(inspect.getdoc(function) or name).partition("\n")[0],
         )
 
@@ -309,6 +314,23 @@ def _no_route(otherwise: "ASGIApp") -> "ASGIApp":
             await otherwise(scope, receive, send)
 
     return answer
+
+
+def _paths_of_class_names(routes: "Iterable[BaseRoute]", prefix: str) -> Iterator[str]:
+    """Yield the paths of the routes of a mounted application that are declared to return class names."""
+    for route in routes:
+        # Newer versions of FastAPI keep the routes of an included router, as BentoML makes one, in that router.
+        if included := getattr(route, "original_router", None):
+            yield from _paths_of_class_names(included.routes, prefix)
+        elif _return_of(getattr(route, "endpoint", None)) is ClassNames:
+            yield prefix + route.path  # type: ignore[attr-defined]
+
+
+def _return_of(function: Any) -> Any:  # noqa: ANN401 (any annotation of anything)
+    try:
+        return get_type_hints(function, include_extras=True).get("return")
+    except (NameError, TypeError):
+        return None
 
 
 def _may_take_websockets(mounted: "list[tuple[ASGIApp, str]]") -> bool:

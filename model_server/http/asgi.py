@@ -17,6 +17,7 @@ from model_server.http.errors import (
     busy,
     error_body,
     foreign_detail,
+    no_classes,
     not_found,
     stuck,
     too_large,
@@ -133,11 +134,18 @@ class Front:
         endpoint = self._endpoints.get(path) if method == "POST" else None
         if endpoint:
             return self._app if self._is_passed else AsgiEndpoint(endpoint), None
+        if path in self._shared.refused:
+            return _Refusal(no_classes(path)), None
         if path in self._probes:
-            is_refused = self._shared.runner.is_stuck and not path.endswith("/metrics")
-            return _Refusal(stuck()) if is_refused else self._app, None
+            return _Refusal(stuck()) if self._is_down(path) else self._app, None
         permit = self._shared.admission.try_acquire()
         return self._app if permit else _Refusal(busy()), permit
+
+    def _is_down(self, probe: str) -> bool:
+        """Return whether a probe is refused: the one that has the server restarted only if waiting does not help."""
+        if probe.endswith("/livez"):
+            return self._shared.runner.is_stuck
+        return self._shared.runner.is_occupied and not probe.endswith("/metrics")
 
 
 class _Refusal:

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute, Route
 
-from model_server.api import Error, Labels, Probabilities
+from model_server.api import Error, Labels, Predictions
 from model_server.http.endpoint import RowsMethod
 from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.model import Model
 from model_server.model.row_spec import RowSpec
+from model_server.model.tasks import Task
 
 _ERRORS = {
     400: "The body is not JSON, or its data are not rows that the model takes.",
@@ -109,10 +110,11 @@ def _undescribed(methods: Iterable[str]) -> dict[str, Any]:
 
 def _answer(method: RowsMethod, model: Model) -> dict[str, Any]:
     """Return the schema of the answer to one row."""
-    if method.returns is Probabilities:
-        return _nested({"type": "number"}, (len(model.labels),))
+    if method.returns is Predictions:
+        return _nested({"type": "number"}, model.prediction_shape)
     if method.returns is Labels:
-        return {"type": "string", "enum": sorted(set(model.labels.values()))}
+        name = {"type": "string", "enum": sorted(set(model.labels.values()))}
+        return {"type": "array", "items": name, "uniqueItems": True} if model.task is Task.MULTILABEL else name
     return {}
 
 

@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -83,6 +83,7 @@ class Shared:
         step: makes of each step of a prediction one that is traced.
         share: makes of a step for one request one for several, and traced.
         span: returns the span of the current request, where it is traced.
+        refused: paths of the routes for class names, if the model has no classes.
     """
 
     runner: Runner
@@ -93,6 +94,7 @@ class Shared:
     step: Step
     share: Callable[[str, Callable[[Rows], Answers]], Call]
     span: Callable[[], object]
+    refused: set[str] = field(default_factory=set)
 
 
 class Endpoint:

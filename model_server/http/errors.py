@@ -126,6 +126,15 @@ def not_found(method: str, path: str) -> RequestError:
     )
 
 
+def no_classes(path: str) -> RequestError:
+    """Return the answer of a route for class names while the model has no classes."""
+    return RequestError(
+        f"{_quoted(path)} is for models with classes; this one gives values: POST /predict has them.",
+        HTTPStatus.NOT_FOUND,
+        code="no-classes",
+    )
+
+
 def foreign_detail(method: str, path: str, status: int, headers: Mapping[bytes, bytes], body: bytes) -> str:
     """Return the sentence for an error that BentoML, FastAPI or an application of the user's has answered with.
 

@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from model_server.http.form import fields_of
+from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.model import Model
 from model_server.model.row_spec import RowSpec
 from model_server.observability.metrics import Metrics
@@ -75,16 +77,19 @@ def _model_page(model: Model) -> Response:
     """Return the page about the model, which may run and load nothing but what stands in `page.html`."""
     template = _PAGE.read_text(encoding="utf-8")
     hashes = {kind: _hash_of(kind, template) for kind in ("script", "style")}
-    spec, metadata = model.spec, model.metadata
+    spec, metadata, sample = model.spec, model.metadata, model.metadata.data_sample[0]
     served = {
         "name": model.name,
         **model.info,
         "type": metadata.data_type,
+        "columns": list(spec.inputs) if isinstance(spec, ColumnsSpec) else None,
         "shape": spec.row_shape if isinstance(spec, RowSpec) else [],
         "limits": list(map(str, spec.limits)) if isinstance(spec, RowSpec) else [],
-        "features": model.feature_names,
-        "sample": orjson.dumps(metadata.data_sample[0]).decode(),
+        "fields": fields_of(spec, model.feature_names, sample, model.categories),
+        "sample": orjson.dumps(sample).decode(),
         "prediction_type": metadata.prediction_type,
+        "task": model.task,
+        "prediction_shape": model.prediction_shape,
         "labels": list(model.labels.values()),
     }
     # A name that has "</script>" in it must not end the element that holds it.

@@ -13,6 +13,7 @@ from model_server.http.endpoint import Endpoint, RowsMethod, Shared
 from model_server.http.pages import Pages
 from model_server.model.model import Model
 from model_server.model.rows import Rows
+from model_server.model.tasks import Task
 from model_server.observability.log import Log
 from model_server.observability.metrics import Metrics
 from model_server.observability.observer import Observer
@@ -88,7 +89,12 @@ class PredictionServer:
         return tracing.around(front)
 
     def serve(
-        self, model: Model, methods: Iterable[RowsMethod], document: dict[str, Any], routes: Iterable[str]
+        self,
+        model: Model,
+        methods: Iterable[RowsMethod],
+        document: dict[str, Any],
+        routes: Iterable[str],
+        for_classes: Collection[str] = (),
     ) -> dict[str, ASGIApp]:
         """Begin to answer.
 
@@ -97,6 +103,7 @@ class PredictionServer:
             methods: the methods of the service that take rows.
             document: the OpenAPI document of everything else; it is completed.
             routes: other paths that are routes.
+            for_classes: paths that are refused, and left out of the document, if the model has no classes.
 
         Returns:
             The application for each method's path.
@@ -107,9 +114,19 @@ class PredictionServer:
         self._shared.admission.max_in_flight = self._settings.max_requests_in_flight or most_in_flight(
             model, self._shared.runner.threads
         )
-        self._endpoints.update({method.route: Endpoint(method, model, self._shared) for method in methods})
+        if model.task is Task.VALUES:
+            self._shared.refused.update(for_classes)
+        self._endpoints.update(
+            {
+                method.route: Endpoint(method, model, self._shared)
+                for method in methods
+                if method.route not in self._shared.refused
+            }
+        )
         if self._is_direct:
             self._targets.update({path.encode(): endpoint for path, endpoint in self._endpoints.items()})
+        for path in self._shared.refused:
+            document["paths"].pop(path, None)
         add_predictions(document, (endpoint.method for endpoint in self._endpoints.values()), model)
         self.observer.routes = frozenset((*document["paths"], *routes))
         self.pages.show(model, document)

@@ -1,7 +1,6 @@
 """Whether rows of several requests are answered together: decided from what the model does when it is loaded."""
 
 import time
-import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -10,9 +9,11 @@ import numpy as np
 
 from model_server.model.rows import Array, Columns, Rows, concatenate, repeat
 
+Clock = Callable[[], float]
 Mode = Literal["auto", "on", "off"]
 
 _MAX_ROWS = 128
+_VARIED_ROWS = 64
 _MIN_GAIN = 1.3
 _MAX_SECONDS = 0.01  # a longer batch would delay its first row too much
 _MAX_DELAY = 4  # unless one row alone takes long: this many times as long
@@ -42,7 +43,9 @@ class Batching:
         return self.max_rows > 1
 
 
-def decide_batching(answer: Callable[[Rows], Array], sample: Rows, mode: Mode, *, is_free: bool) -> Batching:
+def decide_batching(
+    answer: Callable[[Rows], Array], sample: Rows, mode: Mode, *, is_free: bool, clock: Clock = time.perf_counter
+) -> Batching:
     """Return how many rows of several requests the model should answer together.
 
     Two things are measured: what several rows gain over one, and whether varied rows get the same answers, bit for
@@ -53,30 +56,29 @@ def decide_batching(answer: Callable[[Rows], Array], sample: Rows, mode: Mode, *
         sample: a row that it has answered.
         mode: "auto" decides by both, "on" only by the gain.
         is_free: whether rows may differ in length, so that they do not fit into one array.
+        clock: what measures the seconds of an inference.
     """
     if mode == "off":
         return Batching(1, 1.0, "off", "BATCHING is off")
     if is_free:
         return Batching(1, 1.0, "free-length", "rows may differ in length")
     try:
-        return _try_together(answer, sample, mode)
+        return _try_together(answer, sample, mode, clock)
     except Exception as error:  # noqa: BLE001 (memory may be short; ONNX Runtime's errors have no other base in common)
         return Batching(1, 1.0, "failed", f"the model failed with several rows: {type(error).__name__}")
 
 
-def _try_together(answer: Callable[[Rows], Array], sample: Rows, mode: Mode) -> Batching:
-    deadline = time.perf_counter() + _TRIAL_SECONDS
-    size, gain = _measure(answer, sample, deadline)
+def _try_together(answer: Callable[[Rows], Array], sample: Rows, mode: Mode, clock: Clock) -> Batching:
+    deadline = clock() + _TRIAL_SECONDS
+    size, gain = _measure(answer, sample, deadline, clock)
     if size == 1 or gain < _MIN_GAIN:
         return Batching(1, gain, "no-gain", "several rows at once cost as much as one after the other")
     if mode == "on":
         return Batching(size, gain, "on", "BATCHING is on")
-    same = _count_same(answer, sample, size, deadline)
+    same = _count_same(answer, sample, size, deadline, clock)
     if same > 1:
-        return Batching(
-            same, gain, "exact", f"a row gets the same answer, bit for bit, alone and among up to {same}"
-        )
-    if time.perf_counter() > deadline:
+        return Batching(same, gain, "exact", f"a row gets the same answer, bit for bit, alone and among up to {same}")
+    if clock() > deadline:
         return Batching(1, gain, "too-slow", "the model is too slow to try whether rows get the same answers together")
     return Batching(
         1,
@@ -86,41 +88,46 @@ def _try_together(answer: Callable[[Rows], Array], sample: Rows, mode: Mode) -> 
     )
 
 
-def _measure(answer: Callable[[Rows], Array], sample: Rows, deadline: float) -> tuple[int, float]:
+def _measure(answer: Callable[[Rows], Array], sample: Rows, deadline: float, clock: Clock) -> tuple[int, float]:
     """Return the size, a power of two, up to which each doubling made a row cheaper, and how many times cheaper."""
-    one = best = _seconds(answer, sample)
+    one = best = _seconds(answer, sample, clock)
     size = 1
-    while size < _MAX_ROWS and time.perf_counter() < deadline:
-        seconds = _seconds(answer, repeat(sample, 2 * size))
+    while size < _MAX_ROWS and clock() < deadline:
+        seconds = _seconds(answer, repeat(sample, 2 * size), clock)
         if seconds / (2 * size) > best / size or seconds > max(_MAX_SECONDS, _MAX_DELAY * one):
             break
         size, best = 2 * size, seconds
     return size, one * size / best
 
 
-def _seconds(answer: Callable[[Rows], Array], rows: Rows) -> float:
-    return min(timeit.repeat(lambda: answer(rows), number=1, repeat=_TRIES))
+def _seconds(answer: Callable[[Rows], Array], rows: Rows, clock: Clock) -> float:
+    seconds = []
+    for _ in range(_TRIES):
+        began = clock()
+        answer(rows)
+        seconds.append(clock() - began)
+    return min(seconds)
 
 
-def _count_same(answer: Callable[[Rows], Array], sample: Rows, size: int, deadline: float) -> int:
+def _count_same(answer: Callable[[Rows], Array], sample: Rows, size: int, deadline: float, clock: Clock) -> int:
     """Return the largest number of rows, up to `size`, in which and below which each row got the answer of its own."""
     rows, answers = _varied(answer, sample)
     for count in range(2, size + 1):
-        for start in range(0, _MAX_ROWS, count):
-            indices = np.arange(start, start + count) % _MAX_ROWS
+        for start in range(0, _VARIED_ROWS, count):
+            indices = np.arange(start, start + count) % _VARIED_ROWS
             is_same = answer(rows[indices]).tobytes() == answers[indices].tobytes()
-            if not is_same or time.perf_counter() > deadline:
+            if not is_same or clock() > deadline:
                 return count - 1
     return size
 
 
 def _varied(answer: Callable[[Rows], Array], sample: Rows) -> tuple[Rows, Array]:
     """Return rows around the sample and their answers; it takes the place of rows that have no answer."""
-    varied = _vary(repeat(sample, _MAX_ROWS))
+    varied = _vary(repeat(sample, _VARIED_ROWS))
     rows: list[Rows] = []
     answers: list[Array] = []
     own = answer(sample)
-    for index in range(_MAX_ROWS):
+    for index in range(_VARIED_ROWS):
         row = varied[index : index + 1]
         try:
             answers.append(answer(row))

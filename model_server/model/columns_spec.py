@@ -56,6 +56,10 @@ class ColumnsSpec:
             f"an object with {names}{f' and {more} more' if more > 0 else ''}, or a list of {len(self._names)} values"
         )
 
+    def limited(self, max_length: int | None) -> "ColumnsSpec":
+        """Return the same, for values that are no longer than that where their length may vary."""
+        return ColumnsSpec({name: spec.limited(max_length) for name, spec in self.inputs.items()}, self.ties)
+
     def rows(self, data: object) -> Columns:
         """Return rows as one array per input, each of shape (N, *row_shape) and the input's dtype.
 
@@ -84,6 +88,14 @@ class ColumnsSpec:
                 )
         columns = zip(self._names, zip(*rows, strict=True), strict=True)
         return self.tied({name: self._column(name, list(values)) for name, values in columns})
+
+    def as_json(self, rows: Columns) -> list[dict[str, Any]]:
+        """Return rows in JSON's types, as a client sends them: objects by input name."""
+        columns = [
+            value.as_json(rows[name].reshape(len(rows)) if not value.row_shape else rows[name])
+            for name, value in self.values.items()
+        ]
+        return [dict(zip(self._names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def tied(self, arrays: Mapping[str, Array]) -> Columns:
         """Return checked arrays as columns.

@@ -4,7 +4,7 @@ The file is one protobuf message, `ModelProto` of onnx.proto. ONNX Runtime has a
 anything unexpected here means that nothing is found; nothing in a file raises an error.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, Self
 
@@ -84,6 +84,11 @@ class Graph:
         """Return the operator that computes an output's values; None if that is unknown."""
         node = self._computing(output)
         return node.operator if node else None
+
+    def is_behind(self, output: str, domain: str, kinds: Collection[str]) -> bool:
+        """Return whether a node of one of these operators takes part in computing an output."""
+        nodes = islice(self._behind([output]), _MAX_STEPS)
+        return any(node.operator.domain == domain and node.operator.kind in kinds for node in nodes)
 
     def class_names(self, outputs: Sequence[str]) -> tuple[str, ...]:
         """Return the names that the nearest operator behind these outputs gives its classes; empty if none does."""

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import onnxruntime as ort
@@ -12,9 +12,10 @@ import orjson
 
 from model_server.errors import StartError
 from model_server.model.columns_spec import ColumnsSpec
+from model_server.model.graph import Category, Graph
 from model_server.model.remedies import one_line
 from model_server.model.row_spec import RowSpec
-from model_server.model.rows import Array, Columns, Rows, repeat
+from model_server.model.rows import Array, Columns, InvalidRowsError, Position, Rows, repeat
 
 SAMPLE_PROPERTY = "data_sample"
 NAMES_PROPERTY = "feature_names"
@@ -36,6 +37,8 @@ _INPUT_TYPES = {
 }
 _EXPORT_SHAPE = 'export it with the shape of a row after a free batch dimension, as in ["N", 4]'
 _TEXTS = ("text", "other text")  # of made-up rows
+_SHOWN = 40  # characters of a wrong value
+_MOST_CATEGORIES = 10  # that a message lists
 _MAX_NUMBERS = 1 << 24  # a body of 32 MiB has no more, and Python takes 500 MB for as many
 
 
@@ -49,6 +52,7 @@ class Inputs:
         batch: how many rows it takes at once, or None for any number.
         own_row: the row in the file's metadata property `data_sample`; None without one.
         feature_names: what to call the values of a row; empty when the file does not say.
+        categories: the values that the model's encoders list, by input.
     """
 
     names: Sequence[str]
@@ -56,6 +60,7 @@ class Inputs:
     batch: int | None
     own_row: Rows | None
     feature_names: Sequence[str]
+    categories: Mapping[str, Sequence[Category]]
 
     @property
     def specs(self) -> Mapping[str, RowSpec]:
@@ -66,6 +71,31 @@ class Inputs:
         """Return rows as ONNX Runtime takes them."""
         return rows.arrays if isinstance(rows, Columns) else {self.names[0]: rows}
 
+    def as_json(self, rows: Rows) -> list[Any]:
+        """Return rows in JSON's types, as a client sends them."""
+        if isinstance(self.spec, ColumnsSpec):
+            return self.spec.as_json(cast("Columns", rows))
+        return self.spec.as_json(cast("Array", rows))
+
+    def unknown(self, rows: Rows) -> InvalidRowsError | None:
+        """Return an error about the first value that is none of the listed categories of its input, if there is one."""
+        for name, array in self.feed(rows).items():
+            categories = self.categories.get(name)
+            if not categories:
+                continue
+            known = set(categories)
+            for row, value in enumerate(array.ravel().tolist()):
+                if value not in known:
+                    position: Position = (row, name) if isinstance(self.spec, ColumnsSpec) else (row,)
+                    listed = ", ".join(map(repr, categories[:_MOST_CATEGORIES]))
+                    more = (
+                        "" if len(categories) <= _MOST_CATEGORIES else f" and {len(categories) - _MOST_CATEGORIES} more"
+                    )
+                    return InvalidRowsError(
+                        position, f"is {str(value)[:_SHOWN]!r}, which the model does not know; expected {listed}{more}"
+                    )
+        return None
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -75,8 +105,12 @@ class Trial:
     values: dict[str, Any]
 
 
-def read_inputs(session: ort.InferenceSession) -> Inputs:
+def read_inputs(session: ort.InferenceSession, graph: Graph) -> Inputs:
     """Return what rows the model takes, by the file alone.
+
+    Args:
+        session: a session on the file.
+        graph: the nodes of the file.
 
     Raises:
         StartError: its rows cannot come from a request. The reason goes on from the file's name: "has no inputs ...".
@@ -105,7 +139,12 @@ def read_inputs(session: ort.InferenceSession) -> Inputs:
         widths = {name: None if own_row is None else own_row[name].shape[1:] for name in specs}
         fixed = {name: RowSpec(spec.dtype, _with_fixed_width(name, spec, widths[name])) for name, spec in specs.items()}
         spec = ColumnsSpec(fixed, _ties(declared, fixed))
-    return Inputs(list(specs), spec, _batch(declared), own_row, feature_names)
+    categories = {
+        name: found
+        for name, value in specs.items()
+        if value.row_shape in ((), (1,)) and (found := graph.categories(name))
+    }
+    return Inputs(list(specs), spec, _batch(declared), own_row, feature_names, categories)
 
 
 def try_rows(session: ort.InferenceSession, inputs: Inputs) -> Iterator[Trial]:
@@ -116,7 +155,7 @@ def try_rows(session: ort.InferenceSession, inputs: Inputs) -> Iterator[Trial]:
     """
     own_row = inputs.own_row
     # Two rows: one that normalises divides zeros by zero, and zeros hide what only a bias makes look right.
-    made_up = [_make_up(inputs.spec, index) for index in range(2)]
+    made_up = [_make_up(inputs, index) for index in range(2)]
     failure = ""
     tried = 0
     for row in made_up if own_row is None else [own_row, *made_up]:
@@ -197,16 +236,14 @@ def _ties(declared: Sequence[ort.NodeArg], specs: Mapping[str, RowSpec]) -> list
     return [tie for tie in ties.values() if len(tie) > 1]
 
 
-def _make_up(spec: RowSpec | ColumnsSpec, index: int) -> Rows:
-    """Return a row of zeros or ones, and of some text where that is wanted."""
-    if isinstance(spec, ColumnsSpec):
-        return Columns({name: _make_up_array(value, index) for name, value in spec.inputs.items()})
-    return _make_up_array(spec, index)
-
-
-def _make_up_array(spec: RowSpec, index: int) -> Array:
-    shape = (1, *(dimension or 1 for dimension in spec.row_shape))
-    return np.full(shape, _TEXTS[index] if spec.is_text else index, spec.dtype)
+def _make_up(inputs: Inputs, index: int) -> Rows:
+    """Return a row of categories where the file lists them, and of zeros or ones and of some text elsewhere."""
+    arrays = {}
+    for name, spec in inputs.specs.items():
+        listed = inputs.categories.get(name) or (_TEXTS if spec.is_text else (0, 1))
+        shape = (1, *(dimension or 1 for dimension in spec.row_shape))
+        arrays[name] = np.full(shape, listed[min(index, len(listed) - 1)], spec.dtype)
+    return Columns(arrays) if isinstance(inputs.spec, ColumnsSpec) else arrays[inputs.names[0]]
 
 
 @overload

@@ -6,9 +6,11 @@ from model_server.errors import StartError
 from volume.labels import MAX_LABELS_SIZE, LabelsError, parse_labels
 from volume.receipt import FileRecord, ReceiptError
 
+EXAMPLE = '{"0": "first name", "1": "second name"}'
 
-def load_labels(path: Path, record: FileRecord | None = None) -> tuple[str, ...]:
-    """Return the class names in the order of their indices.
+
+def load_labels(path: Path, record: FileRecord | None = None) -> tuple[str, ...] | None:
+    """Return the class names in the order of their indices; None if there is no file, and there need not be one.
 
     Args:
         path: the label file.
@@ -28,6 +30,10 @@ def load_labels(path: Path, record: FileRecord | None = None) -> tuple[str, ...]
         if record:
             record.check_content(path, content)
         return parse_labels(content)
+    except FileNotFoundError as error:
+        if record is None and not path.is_symlink():
+            return None
+        raise StartError("labels-unreadable", f"LABEL_FILEPATH: cannot read {path}: {error.strerror}") from error
     except OSError as error:
         reason = f"LABEL_FILEPATH: cannot read {path}: {error.strerror}"
         raise StartError("labels-unreadable", reason) from error
@@ -37,5 +43,5 @@ def load_labels(path: Path, record: FileRecord | None = None) -> tuple[str, ...]
         raise StartError(
             "labels-invalid",
             f"LABEL_FILEPATH: {path} {error}",
-            'write it like {"0": "first name", "1": "second name"}',
+            f"write it like {EXAMPLE}",
         ) from error

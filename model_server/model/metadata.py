@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from model_server.model.classifier import Classifier
+import numpy as np
+
 from model_server.model.columns_spec import ColumnsSpec
-from model_server.model.rows import as_json
+from model_server.model.predictor import Predictor
+from model_server.model.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -13,6 +15,9 @@ class Metadata:
     """What the model takes and gives: types, shapes with a batch of 1, and a sample with its rounded answer.
 
     Of a model with several inputs, types and shapes are objects by their names.
+
+    Attributes:
+        task: what predictions it gives, unless they are class probabilities, for which it is None.
     """
 
     data_type: str | dict[str, str]
@@ -20,12 +25,13 @@ class Metadata:
     data_sample: list[Any]
     prediction_type: str
     prediction_shape: str
-    prediction_sample: list[float]
+    prediction_sample: list[Any]
+    task: str | None = None
 
 
-def describe(classifier: Classifier) -> Metadata:
+def describe(predictor: Predictor) -> Metadata:
     """Return dtypes, shapes, and a sample with the model's answer, rounded to two decimals."""
-    spec, sample, answer = classifier.spec, classifier.sample, classifier.sample_probabilities
+    spec, sample, prediction = predictor.spec, predictor.sample, predictor.sample_prediction
     types: str | dict[str, str]
     shapes: str | dict[str, str]
     if isinstance(spec, ColumnsSpec):
@@ -36,8 +42,13 @@ def describe(classifier: Classifier) -> Metadata:
     return Metadata(
         data_type=types,
         data_shape=shapes,
-        data_sample=as_json(sample),
-        prediction_type=str(answer.dtype),
-        prediction_shape=str(answer.shape),
-        prediction_sample=[round(float(probability), 2) for probability in answer[0]],
+        data_sample=predictor.signature.inputs.as_json(sample),
+        prediction_type=str(prediction.dtype),
+        prediction_shape=str(prediction.shape),
+        prediction_sample=_rounded(np.atleast_1d(prediction[0]).tolist()),
+        task=None if predictor.task is Task.CLASSES else str(predictor.task),
     )
+
+
+def _rounded(numbers: list[Any]) -> list[Any]:
+    return [_rounded(number) if isinstance(number, list) else round(number, 2) for number in numbers]

@@ -28,6 +28,10 @@ _BY_ERROR = {
     r"for domain (\S+) is till opset (\d+)": (
         f"export it with operator set {{1}} of {{0}} or an older one (target_opset), for ONNX Runtime {ort.__version__}"
     ),
+    r"construct locale with name:((\w+)\.[^:]+):": (
+        'make that locale, on Debian with "apt-get install locales && localedef -i {1} -f UTF-8 {0}" as root; or '
+        'export with the locale C, for skl2onnx with the option "locale": "C" of the vectorizer'
+    ),
     r"External data path does not exist": (
         "put the file that holds its weights beside it, or save all in one file with onnx.save(onnx.load(path), path)"
     ),
@@ -53,4 +57,4 @@ def one_line(error: object) -> str:
     text = " ".join(str(error).split())
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", text)
     # Without where in its source it happened, for one takes that for a file of one's own.
-    return re.sub(r"/onnxruntime_src/\S+:\d+ .*?\)(?: const)? (?=\w)", "", text).rstrip(".")
+    return re.sub(r"/onnxruntime_src/\S+:\d+ .*?\)(?: const|::<lambda\(\)>)? (?=\w)", "", text).rstrip(".")

@@ -6,6 +6,7 @@ from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
+import orjson
 
 from model_server.model.rows import Array, InvalidRowsError, Position
 
@@ -80,6 +81,10 @@ class RowSpec:
             return self._expected_value()
         return f"a list of {'' if self.row_shape[0] is None else f'{self.row_shape[0]} '}{self._elements(1)}"
 
+    def limited(self, max_length: int | None) -> "RowSpec":
+        """Return the same, for rows that are no longer than that where their length may vary."""
+        return RowSpec(self.dtype, self.row_shape, self.names, max_length, takes_booleans=self.takes_booleans)
+
     def rows(self, data: object) -> Array:
         """Return rows as an array of shape (N, *row_shape) and the model's dtype.
 
@@ -104,6 +109,18 @@ class RowSpec:
             raise InvalidRowsError(
                 self._named(data, error.position), error.problem, error.like and self._named(data, error.like)
             ) from None
+
+    def as_json(self, rows: Array) -> list[Any]:
+        """Return rows in JSON's types, as a client sends them.
+
+        Numbers are the shortest decimals that stand for them: 5.1, where tolist() gives 5.099999904632568.
+        """
+        if self.is_text or self.takes_booleans:
+            values: list[Any] = rows.tolist()
+            return values
+        plain = rows.astype(np.uint8) if rows.dtype == np.bool_ else np.ascontiguousarray(rows)
+        numbers: list[Any] = orjson.loads(orjson.dumps(plain, option=orjson.OPT_SERIALIZE_NUMPY))
+        return numbers
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Return whether an array of that shape holds rows of this one."""
@@ -155,8 +172,9 @@ class RowSpec:
         return "lists" if depth < len(self.row_shape) else "strings" if self.is_text else "numbers"
 
     def _named(self, data: list[Any], position: Position) -> Position:
-        if len(position) > 1 and isinstance(data[int(position[0])], dict):
-            return (position[0], self.names[int(position[1])], *position[2:])
+        match position:
+            case (int(row), int(index), *_) if isinstance(data[row], dict):
+                return (row, self.names[index])
         return position
 
     def _cast(self, values: list[Any], shape: list[int]) -> Array:

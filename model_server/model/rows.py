@@ -7,7 +7,6 @@ from typing import Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 Array = npt.NDArray[Any]
 Indices: TypeAlias = slice | Array | Sequence[int]
@@ -97,23 +96,6 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
     if not columns:
         return np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
     return Columns({name: np.concatenate([part[name] for part in columns]) for name in columns[0].arrays})
-
-
-def as_json(rows: Rows) -> list[Any]:
-    """Return rows in JSON's types, as a client sends them: nested lists, or objects by input name.
-
-    Numbers are the shortest decimals that stand for them: 5.1, where tolist() gives 5.099999904632568.
-    """
-    if isinstance(rows, Columns):
-        names = list(rows.arrays)
-        values = [as_json(array[:, 0] if array.shape[1:] == (1,) else array) for array in rows.arrays.values()]
-        return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
-    if rows.dtype.kind == "O":
-        texts: list[Any] = rows.tolist()
-        return texts
-    shown = rows.astype(np.uint8) if rows.dtype == np.bool_ else np.ascontiguousarray(rows)
-    numbers: list[Any] = orjson.loads(orjson.dumps(shown, option=orjson.OPT_SERIALIZE_NUMPY))
-    return numbers
 
 
 def _step(step: int | str) -> str:

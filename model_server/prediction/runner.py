@@ -4,16 +4,20 @@ import asyncio
 import contextvars
 import ctypes
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Barrier
 from typing import Any
 
+from model_server.model.session import Stop, current_stop
+
 # Handing work to a thread costs 50 us or more; longer work on the event loop would delay other requests.
 INLINE_SECONDS = 0.002
 
 _IDLE_SECONDS = 1
+_STUCK_SECONDS = 10.0  # a stopped inference ends at its next operator, long before
 # Of glibc; it keeps what threads have freed.
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
@@ -21,18 +25,20 @@ Done = Callable[[Any, BaseException | None], None]
 
 
 class Job:
-    """Work for a thread. Once a thread has begun it, it goes on to its end, whether its result is wanted or not."""
+    """Work for a thread. Once a thread has begun it, it is told to stop when nobody waits for its result any more."""
 
-    __slots__ = ("_context", "_done", "_runner", "_timer", "_work", "is_abandoned", "is_running")
+    __slots__ = ("_context", "_done", "_runner", "_stop", "_timer", "_work", "is_running")
 
     def __init__(self, runner: "Runner", work: Callable[[], Any], done: Done, timeout: float | None) -> None:
         self._runner = runner
         self._work: Callable[[], Any] | None = work
         self._done: Done | None = done
+        self._stop = Stop()
         self._context = contextvars.copy_context()
+        self._context.run(current_stop.set, self._stop)
         loop = asyncio.get_running_loop()
         self._timer = None if timeout is None else loop.call_later(timeout, self.deliver, None, TimeoutError())
-        self.is_running = self.is_abandoned = False
+        self.is_running = False
 
     def cancel(self) -> None:
         """Deliver nothing any more."""
@@ -60,8 +66,8 @@ class Job:
             if self._timer:
                 self._timer.cancel()
             if self.is_running:
-                self.is_abandoned = True
-                self._runner.abandoned += 1
+                self._stop.set()
+                self._runner.abandon(self)
         return done
 
 
@@ -73,7 +79,6 @@ class Runner:
 
     Attributes:
         threads: as above.
-        abandoned: jobs that run, and whose results nobody waits for any more.
     """
 
     def __init__(self, threads: int) -> None:
@@ -84,20 +89,30 @@ class Runner:
             self._executor.submit(begun.wait)
         begun.wait()
         self.threads = threads
-        self.abandoned = 0
+        # Jobs that run, and whose results nobody waits for any more, with the time since when; the latest is last.
+        self._abandoned: dict[Job, float] = {}
         self._pending = 0
         self._is_trim_due = False
 
     @property
-    def is_stuck(self) -> bool:
+    def is_occupied(self) -> bool:
         """Whether all threads are in jobs whose results nobody waits for any more."""
-        return self.abandoned >= self.threads
+        return len(self._abandoned) >= self.threads
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether all threads have been in such jobs for so long that these do not stop."""
+        return self.is_occupied and time.monotonic() - next(reversed(self._abandoned.values())) >= _STUCK_SECONDS
+
+    def abandon(self, job: Job) -> None:
+        """Count a job that runs as one that nobody waits for any more."""
+        self._abandoned[job] = time.monotonic()
 
     def submit(self, work: Callable[[], Any], done: Done, timeout: float | None) -> Job:
         """Do the work as soon as a thread is free, and call `done` with its result or its error.
 
-        After `timeout` seconds, unless that is None, `done` is called with a `TimeoutError`. Work that has begun goes
-        on; other work is dropped.
+        After `timeout` seconds, unless that is None, `done` is called with a `TimeoutError`. Work that has begun is
+        told to stop; other work is dropped.
         """
         job = Job(self, work, done, timeout)
         self._pending += 1
@@ -112,7 +127,7 @@ class Runner:
     def _finish(self, job: Job, result: Any, error: BaseException | None) -> None:  # noqa: ANN401 (of the work)
         job.is_running = False
         self._pending -= 1
-        self.abandoned -= job.is_abandoned
+        self._abandoned.pop(job, None)
         if not self._pending and not self._is_trim_due:
             self._is_trim_due = True
             asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._trim)

@@ -89,6 +89,11 @@ def test_has_only_what_it_runs(image: tuple[str, str]) -> None:
     assert {Path(file).suffix for file in own} == kinds
 
 
+def test_has_the_locale_of_text_models(images: dict[str, str]) -> None:
+    program = "import locale; print(locale.setlocale(locale.LC_ALL, 'en_US.UTF-8'), 'É'.lower())"
+    assert _run(images["server"], "python", "-c", program).strip() == "en_US.UTF-8 é"
+
+
 def test_image_has_the_packages_and_variables_of_its_bentofile(variant: str, images: dict[str, str]) -> None:
     assert _run(variant, "tini", "--version").startswith("tini version")
     config, ours = (inspected(name)["Config"] for name in (variant, images["server"]))

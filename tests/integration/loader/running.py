@@ -113,6 +113,7 @@ class Target:
         receipt = self.receipt()
         assert receipt is not None
         receipt.model.check(self.model)
+        assert receipt.labels is not None
         receipt.labels.check(self.labels)
         for weights in receipt.external_data:
             weights.check(self.model.parent / weights.name)

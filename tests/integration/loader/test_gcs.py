@@ -52,6 +52,7 @@ def test_loads_the_pair_and_leaves_a_receipt(target: Target, bucket: storage.Buc
     receipt = target.assert_holds(*pair)
     blob = bucket.get_blob(MODEL)
     assert receipt.model.uri == f"gs://{bucket.name}/{MODEL}"
+    assert receipt.labels is not None
     assert receipt.labels.uri == f"gs://{bucket.name}/{LABELS}"
     assert (receipt.model.generation, receipt.model.crc32c) == (blob.generation, blob.crc32c)
     assert (receipt.attempts, receipt.external_data) == (1, ())

@@ -43,17 +43,17 @@ def has_ended(process: int) -> bool:
 CRASHING = """
 import ctypes
 
-from model_server.model.classifier import Classifier
+from model_server.model.predictor import Predictor
 from service import ModelLoadServer
 
-probabilities = Classifier.probabilities
+predict = Predictor.predict
 
 def crash(self, rows):
     if rows[0, 0] == 7:
         ctypes.string_at(0)  # as a faulty kernel of ONNX Runtime would
-    return probabilities(self, rows)
+    return predict(self, rows)
 
-Classifier.probabilities = crash
+Predictor.predict = crash
 """
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from onnx import TensorProto
+from onnx import ModelProto, TensorProto
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, sync_playwright
 
 from tests.support.classifiers import classifier, save
 from tests.support.fake_gcs import fake_gcs_server, storage_client
+from tests.support.pipelines import LABELS, PORTS, TOPICS, sums, text_classifier, titanic
 from tests.support.processes import IRIS, ONE_PROCESS, ROOT, Server, free_port, run_loader, serving, until
 from tests.support.tools import tool
 
@@ -133,7 +134,10 @@ def test_iris_by_keyboard(browser: Browser, iris: Server) -> None:
 
 def test_an_error_stands_beside_its_field(browser: Browser, iris: Server) -> None:
     with visiting(browser, iris.url) as page:
-        for value, detail in (("", "data[0][2] is null; expected a number"), ("1e39", "data[0][2] is 1e+39; expected")):
+        for value, detail in (
+            ("", "petal length (cm) is empty; expected a number"),
+            ("1e39", "data[0][2] is 1e+39; expected"),
+        ):
             page.get_by_label("petal length (cm)").fill(value)
             page.keyboard.press("Enter")
             page.get_by_role("alert").get_by_text(detail).wait_for()
@@ -172,6 +176,88 @@ def test_page_and_reference_below_a_path(browser: Browser, iris: Server) -> None
         assert f"'{url}/predict'" in (page.locator("#command").text_content() or "")
         page.get_by_role("link", name="API reference").click()
         page.locator("[data-path='/predict/label']").wait_for()
+
+
+def test_columns_have_a_field_each(browser: Browser, tmp_path: Path) -> None:
+    model_path, label_path = save(titanic(), tmp_path, LABELS)
+    environment = {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)}
+    with (
+        serving(tmp_path, environment, command=ONE_PROCESS) as server,
+        visiting(browser, server.url) as page,
+    ):
+        page.get_by_text("6 columns").first.wait_for()
+        page.get_by_label("age").fill("31.5")
+        page.get_by_label("siblings").fill("2")
+        page.get_by_label("alone").check()
+        assert page.get_by_label("port").locator("option").all_text_contents() == PORTS
+        page.get_by_label("sex").select_option(label="male")
+        send(page)
+        row = {"age": 31.5, "fare": 0, "siblings": 2, "alone": True, "sex": "male", "port": PORTS[0]}
+        assert_shows(page, server, row)
+        assert_fits(page)
+        for field, value, detail in (
+            ("fare", "", "fare is empty; expected a number"),
+            ("siblings", "0.5", "data[0].siblings is 0.5; expected a whole number"),
+        ):
+            page.get_by_label(field).fill(value)
+            page.keyboard.press("Enter")
+            page.get_by_role("alert").get_by_text(detail).wait_for()
+            assert page.evaluate("document.activeElement.labels[0].textContent") == field
+            assert_fits(page)
+            page.get_by_label(field).fill("1")
+        page.get_by_role("button", name="Reset").click()
+        assert page.get_by_label("sex").input_value() == '"female"'
+
+
+def test_columns_of_lists_and_names_with_spaces(browser: Browser, tmp_path: Path) -> None:
+    made = renamed(sums(), {"one": "the one", "three": HOSTILE})
+    model_path, label_path = save(made, tmp_path, ["a", "b", "c"])
+    environment = {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)}
+    with (
+        serving(tmp_path, environment, command=ONE_PROCESS) as server,
+        visiting(browser, server.url) as page,
+    ):
+        page.locator("#value-1").fill("[1, 2, 3]")
+        send(page)
+        assert_shows(page, server, {"the one": 0, HOSTILE: [1, 2, 3]})
+        for field, value, detail in (
+            ("#value-0", "1e39", 'data[0]["the one"] is 1e+39; expected'),
+            ("#value-1", "[1, 2]", "has length 2; expected 3 numbers"),
+            ("#value-1", "[1, 2", "The row is not valid JSON"),
+        ):
+            page.locator(field).fill(value)
+            page.keyboard.press("Enter")
+            page.get_by_role("alert").get_by_text(detail).wait_for()
+            assert f"#{page.evaluate('document.activeElement.id')}" == field
+            page.locator("#value-0").fill("1")
+        assert page.evaluate("window.ran") is None
+
+
+def renamed(made: ModelProto, names: dict[str, str]) -> ModelProto:
+    """Return a model with other names for its inputs."""
+    changed = ModelProto()
+    changed.CopyFrom(made)
+    for found in changed.graph.input:
+        found.name = names[found.name]
+    for node in changed.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    return changed
+
+
+def test_text(browser: Browser, tmp_path: Path) -> None:
+    model_path, label_path = save(text_classifier(), tmp_path, TOPICS)
+    environment = {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)}
+    with (
+        serving(tmp_path, environment, command=ONE_PROCESS) as server,
+        visiting(browser, server.url) as page,
+    ):
+        page.get_by_text("1 text").first.wait_for()
+        text = 'The "Moon"\nand the team\\'
+        page.get_by_label("value 0").fill(text)
+        send(page)
+        assert_shows(page, server, [text])
+        assert_fits(page)
+        assert "'\\''" not in (page.locator("#command").text_content() or "")
 
 
 def test_what_the_browser_has_is_not_sent_again(iris: Server) -> None:

@@ -92,7 +92,7 @@ def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, receipt: Receipt
 
 
 def test_whole_files_pass(tmp_path: Path, receipt: Receipt) -> None:
-    for file in (receipt.model, receipt.labels, *receipt.external_data):
+    for file in receipt.files:
         file.check(tmp_path / file.name)
         file.check_content(tmp_path / file.name, (tmp_path / file.name).read_bytes())
 
@@ -107,7 +107,7 @@ def test_other_files_do_not(tmp_path: Path, receipt: Receipt, name: str, change:
         path.unlink()
     else:
         path.write_bytes(b"?" * (path.stat().st_size + (change == "other size")))
-    [listed] = [file for file in (receipt.model, receipt.labels, *receipt.external_data) if file.name == name]
+    [listed] = [file for file in receipt.files if file.name == name]
     with pytest.raises(ReceiptError, match=finding) as refused:
         listed.check(path)
     assert str(path) in str(refused.value)

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 import service
 from model_server.adapters.bento import ModelService
-from model_server.api import Labels, Probabilities, Rows
+from model_server.api import Labels, Predictions, Rows
 
 
 def fail() -> NoReturn:
@@ -41,7 +41,7 @@ class Broken(service.ModelLoadServer.inner):  # type: ignore[name-defined, misc]
     """The service, with methods that fail."""
 
     @bentoml.api(route="/predict")
-    def predict(self, data: Rows) -> Probabilities:
+    def predict(self, data: Rows) -> Predictions:
         fail()
 
     @bentoml.api(route="/predict/label")

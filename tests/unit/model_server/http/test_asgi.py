@@ -12,13 +12,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from model_server.api import Probabilities
+from model_server.api import Predictions
 from model_server.http.asgi import Front
 from model_server.http.endpoint import RowsMethod
 from model_server.http.server import PredictionServer, most_in_flight
-from model_server.model.classifier import Classifier
 from model_server.model.model import Model
 from model_server.model.model_file import ModelFile
+from model_server.model.predictor import Predictor
 from model_server.observability.log import Log
 from model_server.settings import Settings
 from tests.support.classifiers import classifier, save
@@ -31,7 +31,7 @@ LABELS = ("a", "b", "c")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     path, _ = save(classifier(), tmp_path_factory.mktemp("model"), LABELS)
     file = ModelFile.read(path)
-    return Model(Classifier(file, LABELS), LABELS, file)
+    return Model(Predictor(file, LABELS), LABELS, file)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def front(model: Model, server: PredictionServer) -> Callable[[ASGIApp], Front]:
     def stand_before(app: ASGIApp) -> Front:
         front = server.stand_before(app, (), is_passed=False)
         assert isinstance(front, Front)
-        method = RowsMethod("predict", "/predict", "data", model.predict, False, None, Probabilities, "Predict.")
+        method = RowsMethod("predict", "/predict", "data", model.predict, False, None, Predictions, "Predict.")
         server.serve(model, [method], {"paths": {}}, ["/known"])
         return front
 

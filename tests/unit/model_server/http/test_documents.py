@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_server.api import Labels, Probabilities
+from model_server.api import Labels, Predictions
 from model_server.http.documents import add_predictions
 from model_server.http.endpoint import RowsMethod
 from model_server.model.model import Model
@@ -13,7 +13,7 @@ from model_server.model.row_spec import RowSpec
 from model_server.settings import Settings
 from tests.support.processes import IRIS
 
-PREDICT = RowsMethod("predict", "/predict", "data", len, False, None, Probabilities, "Predict.")
+PREDICT = RowsMethod("predict", "/predict", "data", len, False, None, Predictions, "Predict.")
 METHODS = [PREDICT, PREDICT._replace(name="predict_label", route="/predict/label", returns=Labels)]
 
 

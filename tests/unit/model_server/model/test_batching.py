@@ -1,25 +1,44 @@
 """Whether rows are answered together: by what they gain, and by whether their answers stay the same."""
 
-import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from model_server.model.batching import decide_batching
+from model_server.model.batching import Batching, Mode, decide_batching
 from model_server.model.rows import Array, Columns, Rows
 
 SAMPLE = np.array([[5.1, 3.5, 1.4, 0.2]], np.float32)
 
 
-def slow(seconds: float, answer: Callable[[Rows], Array]) -> Callable[[Rows], Array]:
-    """Return a model that takes so long however many rows it has."""
+class Clock:
+    """A clock that only inferences move.
 
-    def answered(rows: Rows) -> Array:
-        time.sleep(seconds)
+    Attributes:
+        now: its time, in seconds.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def decide(
+    answer: Callable[[Rows], Array],
+    mode: Mode = "auto",
+    seconds: Callable[[int], float] = lambda _rows: 0.0001,
+    sample: Rows = SAMPLE,
+) -> Batching:
+    """Return what is decided about a model that takes so many seconds for so many rows."""
+    clock = Clock()
+
+    def timed(rows: Rows) -> Array:
+        clock.now += seconds(len(rows))
         return answer(rows)
 
-    return answered
+    return decide_batching(timed, sample, mode, is_free=False, clock=clock)
 
 
 def doubled(rows: Rows) -> Array:
@@ -28,21 +47,19 @@ def doubled(rows: Rows) -> Array:
 
 
 def test_rows_that_gain_and_stay_the_same_are_answered_together() -> None:
-    batching = decide_batching(slow(0.0001, doubled), SAMPLE, "auto", is_free=False)
+    batching = decide(doubled)
     assert batching.is_on
-    assert (batching.code, batching.max_rows > 8, batching.gain > 2) == ("exact", True, True)
+    assert (batching.code, batching.max_rows, round(batching.gain)) == ("exact", 128, 128)
 
 
 @pytest.mark.parametrize(("mode", "code", "is_on"), [("auto", "inexact", False), ("on", "on", True)])
-def test_rows_that_change_each_other_stay_apart_unless_told(mode: str, code: str, *, is_on: bool) -> None:
-    model = slow(0.0001, lambda rows: doubled(rows) + (len(rows) > 1) * np.float32(1e-6))
-    batching = decide_batching(model, SAMPLE, mode, is_free=False)  # type: ignore[arg-type]
+def test_rows_that_change_each_other_stay_apart_unless_told(mode: Mode, code: str, *, is_on: bool) -> None:
+    batching = decide(lambda rows: doubled(rows) + (len(rows) > 1) * np.float32(1e-6), mode)
     assert (batching.code, batching.is_on) == (code, is_on)
 
 
 def test_no_batch_is_larger_than_those_that_answered_the_same() -> None:
-    model = slow(0.0001, lambda rows: doubled(rows) + (len(rows) > 5) * np.float32(1e-6))
-    assert decide_batching(model, SAMPLE, "auto", is_free=False).max_rows == 5
+    assert decide(lambda rows: doubled(rows) + (len(rows) > 5) * np.float32(1e-6)).max_rows == 5
 
 
 def test_one_position_that_differs_is_found() -> None:
@@ -52,19 +69,23 @@ def test_one_position_that_differs_is_found() -> None:
             answers[6] += np.float32(1e-6)
         return answers
 
-    assert decide_batching(slow(0.0001, answer), SAMPLE, "auto", is_free=False).max_rows == 6
+    assert decide(answer).max_rows == 6
 
 
 def test_a_model_that_gains_nothing_is_not_batched() -> None:
-    def answer(rows: Rows) -> Array:
-        time.sleep(0.0005 * len(rows))
-        return doubled(rows)
+    assert decide(doubled, "on", lambda rows: 0.0001 * rows).code == "no-gain"
 
-    assert decide_batching(answer, SAMPLE, "on", is_free=False).code == "no-gain"
+
+def test_a_batch_stays_below_the_size_from_which_on_rows_cost_more() -> None:
+    assert decide(doubled, seconds=lambda rows: 0.0001 if rows <= 16 else 0.0001 * rows).max_rows == 16
+
+
+def test_a_batch_takes_at_most_ten_milliseconds() -> None:
+    assert decide(doubled, seconds=lambda rows: 0.0005 + 0.0001 * rows).max_rows == 64
 
 
 def test_a_model_that_is_too_slow_to_try_is_not_batched() -> None:
-    batching = decide_batching(slow(0.05, doubled), SAMPLE, "auto", is_free=False)
+    batching = decide(doubled, seconds=lambda _rows: 0.05)
     assert (batching.code, batching.max_rows) == ("too-slow", 1)
 
 
@@ -74,12 +95,12 @@ def test_a_model_that_fails_with_several_rows_is_not_batched() -> None:
             raise RuntimeError("no memory")
         return doubled(rows)
 
-    assert decide_batching(answer, SAMPLE, "auto", is_free=False).code == "failed"
+    assert decide(answer).code == "failed"
 
 
 @pytest.mark.parametrize(("mode", "is_free", "code"), [("off", False, "off"), ("on", True, "free-length")])
-def test_what_cannot_be_joined_is_not_tried(mode: str, code: str, *, is_free: bool) -> None:
-    batching = decide_batching(lambda _rows: pytest.fail("asked"), SAMPLE, mode, is_free=is_free)  # type: ignore[arg-type]
+def test_what_cannot_be_joined_is_not_tried(mode: Mode, code: str, *, is_free: bool) -> None:
+    batching = decide_batching(lambda _rows: pytest.fail("asked"), SAMPLE, mode, is_free=is_free)
     assert (batching.code, batching.max_rows) == (code, 1)
 
 
@@ -89,7 +110,7 @@ def test_made_up_rows_that_the_model_refuses_are_left_out() -> None:
             raise ValueError("not such a row")
         return doubled(rows)
 
-    assert decide_batching(slow(0.0001, answer), SAMPLE, "auto", is_free=False).code == "exact"
+    assert decide(answer).code == "exact"
 
 
 def test_rows_of_several_inputs_are_tried_in_all_their_types() -> None:
@@ -108,7 +129,7 @@ def test_rows_of_several_inputs_are_tried_in_all_their_types() -> None:
             "city": np.array([["Bern"]], object),
         }
     )
-    assert decide_batching(slow(0.0001, answer), sample, "auto", is_free=False).code == "exact"
+    assert decide(answer, sample=sample).code == "exact"
     last = seen[-1]
     assert all(len(set(last[name].ravel().tolist())) > 1 for name in ("age", "visits", "is_new"))
     assert {name: array.dtype for name, array in last.arrays.items()} == {

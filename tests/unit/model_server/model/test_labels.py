@@ -6,6 +6,7 @@ import pytest
 
 from model_server.errors import StartError
 from model_server.model.labels import load_labels
+from volume.receipt import FileRecord
 
 
 def test_orders_the_names_by_index(tmp_path: Path) -> None:
@@ -42,6 +43,15 @@ def test_refuses(tmp_path: Path, content: str, finding: str) -> None:
     assert finding in str(refusal.value)
 
 
-def test_refuses_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match="No such file"):
-        load_labels(tmp_path / "label.json")
+def test_a_file_need_not_be_there(tmp_path: Path) -> None:
+    assert load_labels(tmp_path / "label.json") is None
+
+
+def test_refuses_a_file_that_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "label.json"
+    record = FileRecord(name="label.json", uri="file:///label.json", generation=1, size=2, sha256="0", crc32c="")
+    with pytest.raises(StartError, match=r"cannot read .*: No such file"):
+        load_labels(path, record)
+    path.symlink_to("nothing")
+    with pytest.raises(StartError, match=r"cannot read .*: No such file"):
+        load_labels(path)

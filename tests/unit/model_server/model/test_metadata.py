@@ -4,9 +4,9 @@ from pathlib import Path
 
 from onnx import TensorProto
 
-from model_server.model.classifier import Classifier
 from model_server.model.metadata import Metadata, describe
 from model_server.model.model_file import ModelFile
+from model_server.model.predictor import Predictor
 from tests.support.classifiers import classifier, save
 
 LABELS = ["a", "b"]
@@ -14,7 +14,7 @@ LABELS = ["a", "b"]
 
 def metadata(directory: Path, **kind: object) -> Metadata:
     path, _ = save(classifier(classes=2, **kind), directory, LABELS)  # type: ignore[arg-type]
-    return describe(Classifier(ModelFile.read(path), LABELS))
+    return describe(Predictor(ModelFile.read(path), LABELS))
 
 
 def test_of_an_image_classifier(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files that are no classifier, each refused with a sentence that says what was found."""
+"""Files that cannot be served, each refused with a sentence that says what was found."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,9 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from model_server.errors import StartError
-from model_server.model.classifier import Classifier
 from model_server.model.model_file import ModelFile
+from model_server.model.predictor import Predictor
 from model_server.model.row_spec import RowSpec
-from model_server.model.rows import as_json
 from tests.support.classifiers import classifier, model, save
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
@@ -59,6 +58,10 @@ def only_for_squares(sample: str | None = None) -> ModelProto:
 SURE = np.array([[0.5, 0.25, 0.25]], np.float32)
 
 
+def sample_of(made: Predictor) -> Any:
+    return made.signature.inputs.as_json(made.sample)
+
+
 def with_sequence() -> ModelProto:
     made = of_one_node("ConcatFromSequence", {"parts": ["N", 3]}, ["N", 3], axis=0)
     parts = helper.make_tensor_sequence_value_info("parts", FLOAT, ["N", 3])
@@ -69,11 +72,11 @@ def with_sequence() -> ModelProto:
 REFUSED = {
     "a regressor": (
         of_one_node("ReduceSum", {"rows": ["N", 4]}, ["N", 1], keepdims=1),
-        'is no classifier: "answer" is float32 of shape (1, 1)',
+        'does not say what its output is: "answer" is float32 of shape (1, 1)',
     ),
     "a regressor of as many numbers as labels": (
         of_one_node("Exp", {"rows": ["N", 3]}, ["N", 3]),
-        'is no classifier: "answer" is float32 of shape (1, 3)',
+        'does not say what its output is: "answer" is float32 of shape (1, 3)',
     ),
     "a single label output": (
         model(
@@ -81,7 +84,7 @@ REFUSED = {
             {"rows": (FLOAT, ["N", 4])},
             {"label": (INT64, ["N"])},
         ),
-        'is no classifier: "label" is int64 of shape (1,)',
+        'does not say what its output is: "label" is int64 of shape (1,)',
     ),
     "no inputs": (
         model([helper.make_node("Identity", ["weights"], ["p"])], {}, {"p": (FLOAT, [1, 3])}, {"weights": SURE}),
@@ -101,7 +104,7 @@ REFUSED = {
     ),
     "a sum of two inputs": (
         of_one_node("Add", {"left": ["N", 3], "right": ["N", 3]}, ["N", 3]),
-        'is no classifier: "answer" is float32 of shape (1, 3)',
+        'does not say what its output is: "answer" is float32 of shape (1, 3)',
     ),
     "text that is read as numbers": (
         model(
@@ -117,7 +120,7 @@ REFUSED = {
     ),
     "two answers": (
         twice_the_same_probabilities(),
-        'has 2 outputs that may be the class probabilities ("first", "second")',
+        'has 2 outputs that may be class probabilities ("first", "second")',
     ),
     "more classes than labels": (classifier(classes=4), "has 4 classes but LABEL_FILEPATH names 3"),
     "fewer classes than labels": (classifier(classes=2), "has 2 classes but LABEL_FILEPATH names 3"),
@@ -154,7 +157,7 @@ def test_refuses(tmp_path: Path, kind: str) -> None:
     made, finding = REFUSED[kind]
     path, _ = save(made, tmp_path, LABELS)
     with pytest.raises(StartError) as refusal:
-        Classifier(ModelFile.read(path), LABELS)
+        Predictor(ModelFile.read(path), LABELS)
     message = str(refusal.value)
     assert message.startswith(f"MODEL_FILEPATH: {path} ")
     assert finding in message
@@ -166,18 +169,18 @@ def test_refuses_what_is_no_onnx_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(StartError, match=r"cannot be loaded as an ONNX model: \w+"):
-        Classifier(ModelFile.read(path), LABELS)
+        Predictor(ModelFile.read(path), LABELS)
 
 
 def test_refuses_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="No such file"):
-        Classifier(ModelFile.read(tmp_path / "model.onnx"), LABELS)
+        Predictor(ModelFile.read(tmp_path / "model.onnx"), LABELS)
 
 
 def test_takes_the_sample_from_the_file(tmp_path: Path) -> None:
     sample = [[5.5, -1.25, 0.0, 2.0], [1, 2, 3, 4]]
     path, _ = save(classifier(properties={"data_sample": json.dumps(sample)}), tmp_path, LABELS)
-    assert as_json(Classifier(ModelFile.read(path), LABELS).sample) == sample[:1]
+    assert sample_of(Predictor(ModelFile.read(path), LABELS)) == sample[:1]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +199,7 @@ def test_takes_names_of_the_values_from_the_file(
     tmp_path: Path, text: str, row_shape: tuple[int, ...], names: list[str]
 ) -> None:
     path, _ = save(classifier(row_shape=row_shape, properties={"feature_names": text}), tmp_path, LABELS)
-    assert list(Classifier(ModelFile.read(path), LABELS).feature_names) == names
+    assert list(Predictor(ModelFile.read(path), LABELS).feature_names) == names
 
 
 def test_makes_up_another_row_where_zeros_have_no_answer(tmp_path: Path) -> None:
@@ -210,7 +213,7 @@ def test_makes_up_another_row_where_zeros_have_no_answer(tmp_path: Path) -> None
         {"axes": np.array([1], np.int64)},
     )
     path, _ = save(normalised, tmp_path, LABELS)
-    assert as_json(Classifier(ModelFile.read(path), LABELS).sample) == [[1, 1, 1]]
+    assert sample_of(Predictor(ModelFile.read(path), LABELS)) == [[1, 1, 1]]
 
 
 def test_feeds_one_by_one_what_only_claims_a_free_batch(tmp_path: Path) -> None:
@@ -221,9 +224,7 @@ def test_feeds_one_by_one_what_only_claims_a_free_batch(tmp_path: Path) -> None:
         {"shape": np.array([1, 3], np.int64)},
     )
     path, _ = save(claims, tmp_path, LABELS)
-    answer = Classifier(ModelFile.read(path), LABELS).probabilities(
-        np.array([[0, 0, 0], [9, 0, 0], [0, 9, 0]], np.float32)
-    )
+    answer = Predictor(ModelFile.read(path), LABELS).predict(np.array([[0, 0, 0], [9, 0, 0], [0, 9, 0]], np.float32))
     assert answer.argmax(axis=1).tolist() == [0, 0, 1]
 
 
@@ -251,16 +252,16 @@ def with_names(names: list[str]) -> ModelProto:
 
 def test_refuses_what_is_probabilities_on_zeros_alone(tmp_path: Path) -> None:
     path, _ = save(sigmoids(), tmp_path, ["a", "b"])
-    with pytest.raises(StartError, match="is no classifier"):
-        Classifier(ModelFile.read(path), ["a", "b"])
+    with pytest.raises(StartError, match="does not say what its output is"):
+        Predictor(ModelFile.read(path), ["a", "b"])
 
 
 def test_refuses_labels_in_another_order_than_the_models_own(tmp_path: Path) -> None:
     path, _ = save(with_names(["c", "b", "a"]), tmp_path, LABELS)
     with pytest.raises(StartError, match='calls a row "a" whose most probable class LABEL_FILEPATH calls "c"'):
-        Classifier(ModelFile.read(path), LABELS)
+        Predictor(ModelFile.read(path), LABELS)
     path, _ = save(with_names(LABELS), tmp_path, LABELS)
-    assert Classifier(ModelFile.read(path), LABELS).sample_probabilities.argmax() == 2
+    assert Predictor(ModelFile.read(path), LABELS).sample_prediction.argmax() == 2
 
 
 def test_an_output_without_rows_is_no_candidate(tmp_path: Path) -> None:
@@ -273,13 +274,13 @@ def test_an_output_without_rows_is_no_candidate(tmp_path: Path) -> None:
     shape: list[int | str] = ["N", 3]
     made = model(nodes, {"rows": (FLOAT, shape)}, {"empty": (FLOAT, ["M", 2]), "p": (FLOAT, shape)})
     path, _ = save(made, tmp_path, LABELS)
-    assert Classifier(ModelFile.read(path), LABELS).sample_probabilities.shape == (1, 3)
+    assert Predictor(ModelFile.read(path), LABELS).sample_prediction.shape == (1, 3)
 
 
 def test_sample_fixes_the_number_of_features(tmp_path: Path) -> None:
     made = only_for_rows_of_four()
     helper.set_model_props(made, {"data_sample": "[[1, 2, 3, 4]]"})
     path, _ = save(made, tmp_path, LABELS)
-    spec = Classifier(ModelFile.read(path), LABELS).spec
+    spec = Predictor(ModelFile.read(path), LABELS).spec
     assert isinstance(spec, RowSpec)
     assert spec.row_shape == (4,)

@@ -192,12 +192,12 @@ def test_a_late_request_holds_up_no_other() -> None:
         batches.submit(rows(2), answered.by("other"))
         await answered.until(2)
         assert answered.answers == {"begun": "TimeoutError()", "waiting": "TimeoutError()"}
-        assert runner.is_stuck
+        assert runner.is_occupied
         model.gate.set()
         await answered.until(3)
         assert answered.answers["other"] == [4]
         assert model.calls == [[0], [2]]
-        assert not runner.is_stuck
+        assert not runner.is_occupied
 
     asyncio.run(run())
 
@@ -218,7 +218,7 @@ def test_a_batch_goes_on_while_one_of_its_requests_is_wanted() -> None:
         assert await asyncio.to_thread(model.begun.wait, LONG)
         if model.calls[-1] == [1, 2]:  # else it was answered while the gate was open
             leaves.cancel()
-            assert not runner.abandoned
+            assert not runner.is_occupied
         model.gate.set()
         await answered.until(2)
         stays.cancel()

@@ -4,6 +4,9 @@ import asyncio
 import threading
 from typing import Any
 
+import pytest
+
+from model_server.model.session import StoppedError, current_stop
 from model_server.prediction.runner import Runner
 
 LONG = 10.0
@@ -42,7 +45,7 @@ def test_results_and_errors_are_delivered_in_the_loop() -> None:
     asyncio.run(run())
 
 
-def test_late_work_that_has_begun_goes_on_and_other_work_is_dropped() -> None:
+def test_late_work_that_has_begun_is_told_to_stop_and_other_work_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         runner, results = Runner(1), Results()
         gate = threading.Event()
@@ -51,17 +54,26 @@ def test_late_work_that_has_begun_goes_on_and_other_work_is_dropped() -> None:
         def work(name: str) -> None:
             ran.append(name)
             gate.wait(LONG)
+            stop = current_stop.get()
+            assert stop
+            try:
+                stop.options()
+            except StoppedError:
+                ran.append(f"{name} was stopped")
 
         runner.submit(lambda: work("late"), results.of("late"), 0.01)
         runner.submit(lambda: work("waiting"), results.of("waiting"), 0.02)
         await results.until(2)
         assert {type(error) for _, error in results.delivered.values()} == {TimeoutError}
+        assert runner.is_occupied
+        assert not runner.is_stuck
+        monkeypatch.setattr("model_server.prediction.runner._STUCK_SECONDS", 0.0)
         assert runner.is_stuck
         gate.set()
         runner.submit(lambda: work("next"), results.of("next"), LONG)
         await results.until(3)
-        assert ran == ["late", "next"]
-        assert not runner.is_stuck
+        assert ran == ["late", "late was stopped", "next"]
+        assert not runner.is_occupied
 
     asyncio.run(run())
 
@@ -81,11 +93,11 @@ def test_a_cancelled_job_delivers_nothing() -> None:
         waiting = runner.submit(lambda: gate.wait(LONG), results.of("waiting"), LONG)
         for job in (running, waiting, running, waiting):
             job.cancel()
-        assert runner.is_stuck
+        assert runner.is_occupied
         gate.set()
         runner.submit(lambda: "last", results.of("last"), LONG)
         await results.until(1)
         assert results.delivered == {"last": ("last", None)}
-        assert not runner.is_stuck
+        assert not runner.is_occupied
 
     asyncio.run(run())

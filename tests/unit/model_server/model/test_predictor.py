@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from model_server.model.classifier import Classifier
 from model_server.model.model_file import ModelFile
+from model_server.model.predictor import Predictor
 from model_server.model.row_spec import RowSpec
 from model_server.model.rows import InvalidRowsError
 from tests.support.classifiers import classifier, expected, model, save
@@ -29,18 +29,18 @@ NUMERIC_TYPES = {
 }
 
 
-def load(directory: Path, labels: list[str] | None = None, **kind: Any) -> Classifier:
+def load(directory: Path, labels: list[str] | None = None, **kind: Any) -> Predictor:
     names = labels or [f"class {index}" for index in range(kind.get("classes", 3))]
     model_path, _ = save(classifier(**kind), directory, names)
-    return Classifier(ModelFile.read(model_path), names)
+    return Predictor(ModelFile.read(model_path), names)
 
 
-def spec_of(made: Classifier) -> RowSpec:
+def spec_of(made: Predictor) -> RowSpec:
     assert isinstance(made.spec, RowSpec)
     return made.spec
 
 
-def some_rows(made: Classifier, count: int, free: int = 5) -> Any:
+def some_rows(made: Predictor, count: int, free: int = 5) -> Any:
     spec = spec_of(made)
     shape = (count, *(length or free for length in spec.row_shape))
     return np.random.default_rng(1).integers(0, 2, shape).astype(spec.dtype)
@@ -51,7 +51,7 @@ def test_takes_any_numeric_type(tmp_path: Path, dtype: str) -> None:
     made = load(tmp_path, input_type=NUMERIC_TYPES[dtype])
     assert spec_of(made).dtype == np.dtype(dtype)
     rows = some_rows(made, 7)
-    np.testing.assert_allclose(made.probabilities(rows), expected(rows), atol=1e-6)
+    np.testing.assert_allclose(made.predict(rows), expected(rows), atol=1e-6)
 
 
 @pytest.mark.parametrize("row_shape", [(), (4,), (784,), (5, 3), (3, 8, 8), (2, 3, 4, 5)])
@@ -63,7 +63,7 @@ def test_takes_any_rank_with_a_free_or_fixed_batch(
     assert spec_of(made).row_shape == row_shape
     for count in (1, 2, 4, 9):
         rows = some_rows(made, count)
-        np.testing.assert_allclose(made.probabilities(rows), expected(rows), atol=1e-6)
+        np.testing.assert_allclose(made.predict(rows), expected(rows), atol=1e-6)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 1000])
@@ -86,20 +86,20 @@ def test_finds_the_probabilities(tmp_path: Path, form: dict[str, Any], classes: 
     made = load(tmp_path, classes=classes, **form)
     rows = some_rows(made, 6)
     tolerance = 1e-3 if form.get("output_type") == TensorProto.FLOAT16 else 1e-6
-    np.testing.assert_allclose(made.probabilities(rows), expected(rows, classes), atol=tolerance)
+    np.testing.assert_allclose(made.predict(rows), expected(rows, classes), atol=tolerance)
 
 
 def test_string_classes_stand_in_the_order_of_the_labels(tmp_path: Path) -> None:
     names = ["zebra", "ant", "mole"]
     made = load(tmp_path, names, zip_map=True, names=names)
     rows = some_rows(made, 6)
-    np.testing.assert_allclose(made.probabilities(rows), expected(rows), atol=1e-6)
+    np.testing.assert_allclose(made.predict(rows), expected(rows), atol=1e-6)
 
 
 def test_integer_classes_need_not_start_at_zero(tmp_path: Path) -> None:
     made = load(tmp_path, zip_map=True, names=[-1, 10, 20])
     rows = some_rows(made, 6)
-    np.testing.assert_allclose(made.probabilities(rows), expected(rows), atol=1e-6)
+    np.testing.assert_allclose(made.predict(rows), expected(rows), atol=1e-6)
 
 
 def test_free_dimensions_take_any_length(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_free_dimensions_take_any_length(tmp_path: Path) -> None:
     assert spec_of(made).row_shape == (None, None)
     for free in (1, 2, 9):
         rows = some_rows(made, 3, free)
-        np.testing.assert_allclose(made.probabilities(rows), expected(rows, averaged=True), atol=1e-6)
+        np.testing.assert_allclose(made.predict(rows), expected(rows, averaged=True), atol=1e-6)
 
 
 def test_a_length_that_a_free_dimension_cannot_have_is_refused(tmp_path: Path) -> None:
@@ -125,10 +125,10 @@ def test_a_length_that_a_free_dimension_cannot_have_is_refused(tmp_path: Path) -
         {"data_sample": "[[[1, 2], [3, 4]]]"},
     )
     path, _ = save(made, tmp_path, ["a", "b", "c"])
-    loaded = Classifier(ModelFile.read(path), ["a", "b", "c"])
-    assert loaded.probabilities(np.ones((2, 1, 4), np.float32)).shape == (2, 3)
+    loaded = Predictor(ModelFile.read(path), ["a", "b", "c"])
+    assert loaded.predict(np.ones((2, 1, 4), np.float32)).shape == (2, 3)
     with pytest.raises(InvalidRowsError, match=r"has rows of shape \(2, 3\); the model takes other lengths"):
-        loaded.probabilities(np.ones((2, 2, 3), np.float32))
+        loaded.predict(np.ones((2, 2, 3), np.float32))
 
 
 @pytest.mark.parametrize("before", [1, 200])
@@ -146,4 +146,4 @@ def test_a_row_without_a_finite_answer_is_refused(tmp_path: Path, before: int) -
     path, _ = save(made, tmp_path, ["a", "b", "c"])
     rows = np.array([[1, 1, 1]] * before + [[0, 0, 0], [1, 1, 1]], np.float32)
     with pytest.raises(InvalidRowsError, match=rf"rows\[{before}\] has no finite answer"):
-        Classifier(ModelFile.read(path), ["a", "b", "c"]).probabilities(rows)
+        Predictor(ModelFile.read(path), ["a", "b", "c"]).predict(rows)

@@ -1,0 +1,67 @@
+"""The fields of the form on the page about the model."""
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import orjson
+
+from model_server.model.columns_spec import ColumnsSpec
+from model_server.model.row_spec import RowSpec
+
+_MOST_FIELDS = 64  # a row of more values is written as JSON
+_MOST_CHOICES = 500
+
+
+def fields_of(
+    spec: RowSpec | ColumnsSpec,
+    names: Sequence[str],
+    sample: Any,  # noqa: ANN401 (JSON)
+    categories: Mapping[str, Sequence[str | int]],
+) -> list[dict[str, Any]]:
+    """Return what the page makes a field of for each value of a row; empty if the row is written as JSON.
+
+    Args:
+        spec: types and shapes of the rows.
+        names: what to call the values of a row; may be empty.
+        sample: a row in JSON's types, whose values the fields have at first.
+        categories: the values that the model's encoders list, by input.
+
+    Returns:
+        For each field its `name` (None if it has none), `kind`, `type`, `limits`, `value` and, for a choice, `choices`.
+        Values are JSON texts: a JavaScript number would round a large integer.
+    """
+    if isinstance(spec, ColumnsSpec):
+        if len(spec.values) > _MOST_FIELDS:
+            return []
+        return [_field(value, name, sample[name], categories.get(name, ())) for name, value in spec.values.items()]
+    if len(spec.row_shape) > 1 or not 0 < spec.row_size <= _MOST_FIELDS:
+        return []
+    values = sample if spec.row_shape else [sample]
+    listed = next(iter(categories.values()), ())
+    return [_field(RowSpec(spec.dtype, ()), name, value, listed) for name, value in zip_longest(names, values)]
+
+
+def _field(spec: RowSpec, name: str | None, value: object, categories: Sequence[str | int]) -> dict[str, Any]:
+    choices = [_json(category) for category in dict.fromkeys([*categories, *([value] if categories else [])])]
+    field = {
+        "name": name,
+        "kind": "choice" if 0 < len(choices) <= _MOST_CHOICES else _kind(spec),
+        "type": spec.type_name,
+        "limits": list(map(str, spec.limits)),
+        "expected": spec.expected,
+        "value": _json(value),
+    }
+    return {**field, "choices": choices} if field["kind"] == "choice" else field
+
+
+def _kind(spec: RowSpec) -> str:
+    if spec.row_shape:
+        return "json"
+    if spec.is_text:
+        return "text"
+    return {"f": "number", "b": "box"}.get(spec.dtype.kind, "whole")
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,115 @@
+"""From the value of an output to predictions: class probabilities, those of labels, or numbers as they are."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from model_server.errors import StartError
+from model_server.model.rows import Array
+from model_server.model.tasks import OutputKind, Task
+
+Reader = Callable[[Any], Array]
+
+_TOLERANCE = 0.01  # float16 probabilities of a thousand classes sum to 1 within this
+
+
+def numbers_reader(value: object, *, is_free: bool) -> Reader | None:
+    """Return what turns values like this one into an array with numbers for each row, or None if nothing does."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub" or not value.ndim or not value.size:
+        return None
+    as_numbers: Reader = (lambda array: array.astype(np.uint8)) if value.dtype.kind == "b" else (lambda array: array)
+    if value[0].size == 1 and value.ndim > 1 and not is_free:
+        return lambda array: as_numbers(array).reshape(len(array))
+    return as_numbers
+
+
+def matrix_reader(value: object, order: Sequence[str]) -> Reader | None:
+    """Return what turns values like this one into an array of shape (rows, columns), or None if nothing does.
+
+    Args:
+        value: what an output gave.
+        order: names of classes; the maps of a ZipMap that has these very names are read in this order.
+    """
+    if isinstance(value, list) and value and all(isinstance(element, dict) for element in value):
+        classes = list(value[0])
+        unnamed = [f'"{name}"' for name in classes if name not in order]
+        if len(classes) == len(order) and 0 < len(unnamed) < len(order):
+            raise StartError(
+                "labels-mismatch",
+                f"has classes that LABEL_FILEPATH calls by other names: {', '.join(unnamed)}",
+                "give the label file the model's own names",
+            )
+        keys = order if set(classes) == set(order) else classes
+        return lambda maps: np.array([[row[name] for name in keys] for row in maps], np.float32)
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim and value.size:
+        if value.ndim == 2:  # noqa: PLR2004 (a matrix)
+            return lambda matrix: matrix
+        columns = max(value.shape[1:], default=1)
+        if value[0].size == columns:  # any other dimension is 1, as in (N, classes, 1, 1)
+            return lambda tensor: tensor.reshape(len(tensor), -1)
+    return None
+
+
+def fits(kind: OutputKind, numbers: Array) -> bool:
+    """Return whether finite numbers can be of a kind."""
+    match kind:
+        case OutputKind.PROBABILITIES:
+            return are_probabilities(numbers)
+        case OutputKind.LOGITS:
+            return bool(numbers.shape[1] > 1)
+        case OutputKind.LOG_PROBABILITIES:
+            return bool((numbers <= _TOLERANCE).all()) and are_probabilities(np.exp(numbers))
+        case OutputKind.SIGMOID:
+            return bool(((numbers >= -_TOLERANCE) & (numbers <= 1 + _TOLERANCE)).all())
+        case OutputKind.SIGMOID_LOGITS | OutputKind.VALUES:
+            return True
+
+
+def are_probabilities(matrix: Array) -> bool:
+    """Return whether each row is a distribution over two or more classes."""
+    if matrix.shape[1] < 2:  # noqa: PLR2004 (one column is no choice between classes)
+        return False
+    sums = matrix.sum(axis=1, dtype=np.float64)
+    return bool((matrix >= -_TOLERANCE).all() and (abs(sums - 1) <= _TOLERANCE).all())
+
+
+def conversion(kind: OutputKind, columns: int) -> tuple[Callable[[Array], Array] | None, Task]:
+    """Return what turns the numbers of an output into predictions, and their task; None for numbers as they are."""
+    one = _OF_ONE_COLUMN.get(kind) if columns == 1 else None
+    return one or _OF_COLUMNS[kind]
+
+
+@np.errstate(invalid="ignore")  # an infinite score has no answer, which is found out later
+def _softmax(scores: Array) -> Array:
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    probabilities: Array = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def _sigmoid(logits: Array) -> Array:
+    # Unlike 1 / (1 + exp(-x)), this never overflows.
+    probabilities: Array = np.exp(-np.logaddexp(0, -logits, dtype=logits.dtype))
+    return probabilities
+
+
+def _complemented(probabilities: Array) -> Array:
+    return np.concatenate([1 - probabilities, probabilities], axis=1)
+
+
+def _sigmoid_of_one(logits: Array) -> Array:
+    return _sigmoid(np.concatenate([-logits, logits], axis=1))
+
+
+_OF_ONE_COLUMN: dict[OutputKind, tuple[Callable[[Array], Array], Task]] = {
+    OutputKind.SIGMOID: (_complemented, Task.CLASSES),
+    OutputKind.SIGMOID_LOGITS: (_sigmoid_of_one, Task.CLASSES),
+}
+_OF_COLUMNS: dict[OutputKind, tuple[Callable[[Array], Array] | None, Task]] = {
+    OutputKind.PROBABILITIES: (None, Task.CLASSES),
+    OutputKind.LOGITS: (_softmax, Task.CLASSES),
+    OutputKind.LOG_PROBABILITIES: (np.exp, Task.CLASSES),
+    OutputKind.SIGMOID: (None, Task.MULTILABEL),
+    OutputKind.SIGMOID_LOGITS: (_sigmoid, Task.MULTILABEL),
+    OutputKind.VALUES: (None, Task.VALUES),
+}

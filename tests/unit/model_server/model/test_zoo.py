@@ -1,0 +1,79 @@
+"""Models of tables, exported by their libraries: served with the same answers, or refused with advice that works."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model_server.errors import StartError
+from model_server.model.model import Model
+from model_server.model.tasks import Task
+from model_server.settings import Settings
+from tests.support.zoo import ANOTHER_EXPORT, CLASSIFIERS, REGRESSORS, ROWS, WITH_SETTING, Exported, label_file
+
+
+@pytest.fixture(autouse=True)
+def _no_warnings() -> Iterator[None]:
+    """Ignore the warnings of the libraries that train and export."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def load(exported: Exported, directory: Path, setting: str = "", *, with_labels: bool = False) -> Model:
+    (directory / "model.onnx").write_bytes(exported.content)
+    environment = {"MODEL_FILEPATH": str(directory / "model.onnx"), "MODEL_OUTPUT": setting}
+    if with_labels:
+        (directory / "label.json").write_text(label_file(exported.names))
+        environment["LABEL_FILEPATH"] = str(directory / "label.json")
+    return Model.load(Settings.read(environment))
+
+
+def check(model: Model, exported: Exported) -> None:
+    rows = ROWS[:200]
+    expected = np.asarray(exported.predict(rows))
+    np.testing.assert_allclose(model.predict(rows), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    if model.task is Task.CLASSES:
+        assert list(model.labels.values()) == exported.names
+        assert model.predict_label(rows) == [exported.names[index] for index in expected.argmax(axis=1)]
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_classifiers(tmp_path: Path, kind: str) -> None:
+    exported = CLASSIFIERS[kind](tmp_path)
+    if not exported.names[0].isalpha() or exported.names[0] == "False":
+        with pytest.raises(StartError, match=r"does not exist, and the model does not name its \d classes itself"):
+            load(exported, tmp_path)
+    else:
+        check(load(exported, tmp_path), exported)
+    check(load(exported, tmp_path, with_labels=True), exported)
+
+
+@pytest.mark.parametrize("kind", REGRESSORS)
+def test_regressors(tmp_path: Path, kind: str) -> None:
+    exported = REGRESSORS[kind](tmp_path)
+    model = load(exported, tmp_path)
+    assert model.task is Task.VALUES
+    check(model, exported)
+
+
+@pytest.mark.parametrize("kind", WITH_SETTING)
+def test_served_with_the_setting_that_the_refusal_names(tmp_path: Path, kind: str) -> None:
+    make, setting = WITH_SETTING[kind]
+    exported = make(tmp_path)
+    with pytest.raises(StartError) as refusal:
+        load(exported, tmp_path)
+    assert refusal.value.change.startswith(f"set MODEL_OUTPUT={setting} ")
+    check(load(exported, tmp_path, setting, with_labels=setting == "sigmoid"), exported)
+
+
+@pytest.mark.parametrize("kind", ANOTHER_EXPORT)
+def test_served_once_exported_as_the_refusal_says(tmp_path: Path, kind: str) -> None:
+    make, change, make_again, setting = ANOTHER_EXPORT[kind]
+    with pytest.raises(StartError) as refusal:
+        load(make(tmp_path), tmp_path)
+    assert change in refusal.value.change
+    exported = make_again(tmp_path)
+    check(load(exported, tmp_path, setting, with_labels=bool(setting)), exported)
