@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _BACKLOG = 2048
-_END_SECONDS = 2
+_EXIT_SECONDS = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -114,7 +114,7 @@ def serve(bento: str, host: str, port: int, timeout_graceful_shutdown: int) -> N
 
 
 def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
-    end(0, _END_SECONDS)
+    end(0, _EXIT_SECONDS)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ class Front:
         endpoints: what answers predictions, by their paths.
         shared: what they share.
         probes: paths that are answered however many requests are in flight.
-        is_passed: whether predictions go through the application too, since something there has to see them.
+        via_app: whether predictions go through the application too, since something there has to see them.
     """
 
     def __init__(
@@ -92,13 +92,13 @@ class Front:
         shared: Shared,
         probes: Collection[str],
         *,
-        is_passed: bool,
+        via_app: bool,
     ) -> None:
         self._app = app
         self._endpoints = endpoints
         self._shared = shared
         self._probes = frozenset(probes)
-        self._is_passed = is_passed
+        self._via_app = via_app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -132,7 +132,7 @@ class Front:
         """Return what answers a request, and its permit if that does not take one itself."""
         endpoint = self._endpoints.get(path) if method == "POST" else None
         if endpoint:
-            return self._app if self._is_passed else AsgiEndpoint(endpoint), None
+            return self._app if self._via_app else AsgiEndpoint(endpoint), None
         if path in self._probes:
             is_refused = self._shared.runner.is_stuck and not path.endswith("/metrics")
             return _Refusal(stuck()) if is_refused else self._app, None

@@ -63,17 +63,17 @@ class PredictionServer:
         self.pages = Pages(name, self._metrics if shows_metrics else None)
         self.connections = Connections(self._targets, self.observer, admission, settings)
 
-    def stand_before(self, app: ASGIApp, probes: Collection[str], *, is_passed: bool) -> ASGIApp:
+    def wrap(self, app: ASGIApp, probes: Collection[str], *, via_app: bool) -> ASGIApp:
         """Return the application to serve.
 
         Args:
             app: what answers everything but predictions.
             probes: paths that are answered however many requests are in flight.
-            is_passed: whether predictions have to go through that application too.
+            via_app: whether predictions have to go through that application too.
         """
-        front = Front(app, self._endpoints, self._shared, probes, is_passed=is_passed)
+        front = Front(app, self._endpoints, self._shared, probes, via_app=via_app)
         if not self._settings.otel_exporter_otlp_endpoint:
-            self._is_direct = not is_passed
+            self._is_direct = not via_app
             return front
         from model_server.observability.tracing import Tracing  # noqa: PLC0415 (its imports take 0.2 s)
 

@@ -45,14 +45,14 @@ def server(tmp_path: Path) -> Iterator[PredictionServer]:
 def front(model: Model, server: PredictionServer) -> Callable[[ASGIApp], Front]:
     """Put the front before an application."""
 
-    def stand_before(app: ASGIApp) -> Front:
-        front = server.stand_before(app, (), is_passed=False)
+    def wrap(app: ASGIApp) -> Front:
+        front = server.wrap(app, (), via_app=False)
         assert isinstance(front, Front)
         method = RowsMethod("predict", "/predict", "data", model.predict, False, None, Probabilities, "Predict.")
         server.serve(model, [method], {"paths": {}}, ["/known"])
         return front
 
-    return stand_before
+    return wrap
 
 
 def get(app: ASGIApp, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
