@@ -81,7 +81,7 @@ class Metrics(Collector):
         self._receipt: Receipt | None = None
         self._requests: dict[tuple[str, int], _Histogram] = {}
         self._refused = Counter(dict.fromkeys((*_REASONS.values(), UNAVAILABLE, UNREAD), 0))
-        self._holds = 0
+        self._pauses = 0
         self._rows = 0
         self._inferences = _Histogram(_INFERENCE_BUCKETS)
         self._registry = prometheus_client.CollectorRegistry()
@@ -113,9 +113,9 @@ class Metrics(Collector):
         """Count a connection that was ended because its client did not read."""
         self._refused[UNREAD] += 1
 
-    def observe_hold(self) -> None:
+    def observe_read_pause(self) -> None:
         """Count a pause in reading from a connection that has sent further requests before it was answered."""
-        self._holds += 1
+        self._pauses += 1
 
     def observe_inference(self, rows: int, seconds: float) -> None:
         """Count what the model has answered: how many rows, and in how many seconds."""
@@ -153,7 +153,7 @@ class Metrics(Collector):
             refused.add_metric((reason,), count)
         yield refused
         yield CounterMetricFamily(
-            "model_server_read_pauses", "Pauses in reading a connection whose client sent requests ahead", self._holds
+            "model_server_read_pauses", "Pauses in reading a connection whose client sent requests ahead", self._pauses
         )
         yield CounterMetricFamily("model_server_rows", "Rows that the model has answered", self._rows)
         inference = HistogramMetricFamily(

@@ -28,14 +28,14 @@ class RequestRecord:
         reason: why it was refused, where its status alone does not say so.
         code: which error it was answered with, if that has a code.
         is_ours: whether the body of its answer is our own, not that of BentoML or of an application of the user's.
-        is_cut: whether its connection has answered it already, with an error.
+        is_superseded: whether the connection has answered it with an error in place of the application.
         is_aborted: whether its client left before the whole answer was sent.
     """
 
     reason = ""
     code = ""
     is_ours = False
-    is_cut = False
+    is_superseded = False
     is_aborted = False
 
     def __init__(self, method: str | None, route: str, request_id: bytes) -> None:

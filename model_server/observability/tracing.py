@@ -50,7 +50,7 @@ class Tracing:
         self._tracer = self._provider.get_tracer("model_server")
 
     def step(self, name: str, function: Callable[..., B]) -> Callable[..., B]:
-        """Return the function with a span of that name around each call."""
+        """Return the function with a span of that name wrap each call."""
 
         def traced(*args: Any, **kwargs: Any) -> B:  # noqa: ANN401 (of any function)
             if not get_current_span().is_recording():  # the sampler has left this request out
@@ -66,8 +66,8 @@ class Tracing:
 
         return traced
 
-    def around(self, app: ASGIApp) -> ASGIApp:
-        """Return the application with a span around each request; what is left of them is sent when it ends."""
+    def wrap(self, app: ASGIApp) -> ASGIApp:
+        """Return the application with a span around each request; the last spans are sent when it shuts down."""
 
         async def traced(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "lifespan":

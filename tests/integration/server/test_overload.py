@@ -106,7 +106,7 @@ def test_timeouts(tmp_path: Path) -> None:
         trickles = [clients.submit(trickle, connection) for connection in (heads, bodies)]
         refused = [answer(connection) for connection in (heads, bodies)]
         assert [one.status for one in refused] == [408, 408]
-        assert all("was not here within 2 seconds" in one.detail for one in refused)
+        assert all("did not arrive within 2 seconds" in one.detail for one in refused)
         assert silent.recv(1) == b""
         for one in trickles:
             one.result()

@@ -154,11 +154,11 @@ def test_answers_as_stock_does(extended: Server, stock: Server, method: str, pat
             "/missing": "there is no such flower",
             "/refused": "the service says no",
             "/extra/items/33": "there is no item 33",
-            "/nowhere": "There is no GET /nowhere; /docs.json lists what there is.",
+            "/nowhere": "There is no GET /nowhere; /docs.json lists all routes.",
             "/own": "text: Input should be a valid string"
             if method == "POST"
             else "GET /own is not allowed; expected POST.",
-            "/slow": "The server had no answer within 6 seconds.",
+            "/slow": "The server did not begin to answer within 6 seconds.",
         }
         assert detail == words.get(path, detail)
         assert "secret" not in detail

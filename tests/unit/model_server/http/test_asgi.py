@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from model_server.api import Probabilities
 from model_server.http.asgi import Front
 from model_server.http.endpoint import RowsMethod
-from model_server.http.server import PredictionServer, most_in_flight
+from model_server.http.server import PredictionServer, default_max_in_flight
 from model_server.model.classifier import Classifier
 from model_server.model.model import Model
 from model_server.model.model_file import ModelFile
@@ -225,7 +225,7 @@ def test_as_many_are_in_flight_as_are_answered_soon(
 ) -> None:
     monkeypatch.setattr(model, "sample_seconds", seconds)
     monkeypatch.setattr(model, "_one_seconds", seconds)
-    assert most_in_flight(model, threads) == limit
+    assert default_max_in_flight(model, threads) == limit
 
 
 def test_other_protocols_go_through(front: Callable[[ASGIApp], Front]) -> None:

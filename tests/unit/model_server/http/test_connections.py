@@ -30,7 +30,7 @@ def test_one_sweep_checks_all_however_often_connections_come_and_go() -> None:
         last = make_connection()
         connections.add(last)
         await asyncio.sleep(0.2)
-        checked: int = last.check_time.call_count
+        checked: int = last.check_timeouts.call_count
         connections.remove(last)
         return checked
 
@@ -41,5 +41,5 @@ def test_the_oldest_of_too_many_idle_connections_is_closed() -> None:
     connections = make_connections(max_idle_connections="2")
     idle = [make_connection() for _ in range(3)]
     for connection in idle:
-        connections.rest(connection)
+        connections.mark_idle(connection)
     assert [connection.close.called for connection in idle] == [True, False, False]
