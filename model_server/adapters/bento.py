@@ -32,7 +32,7 @@ from model_server.ending import end
 from model_server.errors import StartError
 from model_server.model.loading import SlowModelError, load_model
 from model_server.model.rows import InvalidRowsError
-from model_server.observability.log import Log, configure, fail, logger
+from model_server.observability.log import Log, configure, log_failure, logger
 from model_server.protocols.json_rows import sentence_of
 from model_server.settings import Settings
 from volume.log import LogLevel
@@ -92,7 +92,7 @@ class ModelService(Service[T]):
             try:
                 bind(instance)
             except StartError as error:
-                fail(str(error), error.code)
+                log_failure(str(error), error.code)
                 os._exit(1)  # uvicorn would log a traceback first
         return instance
 
@@ -420,7 +420,7 @@ def _exit_with_worker(_signal: int, _frame: FrameType | None) -> None:
         if child.si_status:
             _exit(child.si_status)
     elif child.si_status not in (signal.SIGTERM, signal.SIGINT):
-        fail(f"a worker was killed by signal {child.si_status}", "worker-killed")
+        log_failure(f"a worker was killed by signal {child.si_status}", "worker-killed")
         end(1, _EXIT_SECONDS)
 
 
@@ -437,7 +437,7 @@ def _exit_if_port_taken(
     trace: TracebackType | None,
 ) -> None:
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        fail("the port is taken by another process: choose another", "port-taken")
+        log_failure("the port is taken by another process: choose another", "port-taken")
         os._exit(1)  # nothing was started, and the process manager's exit may wait forever
     else:
         otherwise(kind, error, trace)
@@ -447,7 +447,7 @@ def _exit(reason: object) -> NoReturn:
     """Exit with `reason` if it is an exit status, otherwise with 1 after logging it."""
     if isinstance(reason, int):
         end(reason, _EXIT_SECONDS)
-    fail(str(reason), getattr(reason, "code", "settings-invalid"))
+    log_failure(str(reason), getattr(reason, "code", "settings-invalid"))
     if isinstance(reason, SlowModelError):
         os._exit(1)
     end(1, _EXIT_SECONDS)

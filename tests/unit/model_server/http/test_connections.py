@@ -1,4 +1,4 @@
-"""What all connections share."""
+"""The sweeps over all connections, and the limit of idle ones."""
 
 import asyncio
 from typing import Any
@@ -20,7 +20,7 @@ def make_connection() -> Any:
     return create_autospec(Connection, instance=True)
 
 
-def test_one_sweep_checks_all_however_often_connections_come_and_go() -> None:
+def test_one_sweep_checks_all_connections() -> None:
     async def run() -> int:
         connections = make_connections(request_timeout_seconds="0.04")  # a sweep every 10 ms
         for _ in range(100):
@@ -37,7 +37,7 @@ def test_one_sweep_checks_all_however_often_connections_come_and_go() -> None:
     assert 1 <= asyncio.run(run()) <= 25
 
 
-def test_the_oldest_of_too_many_idle_connections_is_closed() -> None:
+def test_the_longest_idle_connection_is_closed_beyond_the_limit() -> None:
     connections = make_connections(max_idle_connections="2")
     idle = [make_connection() for _ in range(3)]
     for connection in idle:
