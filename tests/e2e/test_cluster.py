@@ -119,7 +119,7 @@ def test_switches_model_and_back_without_a_failed_request(
     assert OTHER_LABELS & set(report["answers"])
 
 
-def test_old_pods_serve_on_when_the_new_model_is_refused(
+def test_old_pods_keep_serving_when_the_new_model_is_refused(
     cluster: Cluster, iris: list[Manifest], deploy: Deploy
 ) -> None:
     with cluster.load(iris) as stop:

@@ -61,7 +61,7 @@ def test_size(image: tuple[str, str]) -> None:
     assert above_base <= {"loader": 260 - 184, "server": 450 - 184}[name] * MB
 
 
-def test_user_is_a_number_and_entry_point_no_shell(image: tuple[str, str]) -> None:
+def test_user_is_numeric_and_entry_point_is_not_a_shell(image: tuple[str, str]) -> None:
     config = inspected(image[1])["Config"]
     assert config["User"] == "65532:65532"
     assert config["Entrypoint"][0] == "python"
@@ -78,7 +78,7 @@ def test_labels(image: tuple[str, str]) -> None:
     assert labels[f"{prefix}licenses"] == "Apache-2.0"
 
 
-def test_has_only_what_it_runs(image: tuple[str, str]) -> None:
+def test_has_only_the_files_it_needs(image: tuple[str, str]) -> None:
     name, reference = image
     files = [Path(line) for line in _run(reference, "find", "/app", "-type", "f").splitlines()]
     assert not [file for file in files if file.name in TOOLS]

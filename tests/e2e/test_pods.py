@@ -100,7 +100,7 @@ def test_local_overlay_serves_iris(local: Pod) -> None:
     assert_serves_iris(local)
 
 
-def test_first_process_is_python_without_any_privilege(local: Pod) -> None:
+def test_first_process_is_python_without_privileges(local: Pod) -> None:
     status = dict(re.findall(r"^(\w+):\t(.*)$", local.python("print(open('/proc/1/status').read())"), re.MULTILINE))
     assert status["Name"].startswith("python")
     assert status["Uid"].split() == ["65532"] * 4
@@ -116,7 +116,7 @@ def test_root_and_volume_are_read_only(local: Pod) -> None:
     assert local.python(WRITE).splitlines() == ["Read-only file system"] * 4
 
 
-def test_environment_alone_switches_the_model(play: Play) -> None:
+def test_the_environment_alone_selects_the_model(play: Play) -> None:
     with play() as pod:
         pod.until_ready()
         assert_serves_iris(pod)
@@ -145,7 +145,7 @@ def test_token_of_the_metadata_server_opens_the_bucket(play: Play, google_cloud:
         assert "401 Unauthorized" in pod.logs(LOADER)
 
 
-def test_pinned_version_is_served_though_a_newer_one_is_there(play: Play, emulator: Emulator) -> None:
+def test_a_pinned_version_is_served_despite_a_newer_one(play: Play, emulator: Emulator) -> None:
     model, labels = emulator.bucket.blob("pinned/model.onnx"), emulator.bucket.blob("pinned/label.json")
     labels.upload_from_filename(ROOT / "models" / "label.json")
     model.upload_from_filename(ROOT / "models" / "iris_svc.onnx")

@@ -65,7 +65,7 @@ def test_rules(extracted: Path) -> None:
     promtool("test", "rules", extracted.with_name(CASES.name))
 
 
-def test_each_rule_is_tried_firing_and_not() -> None:
+def test_each_rule_has_cases_that_fire_and_that_do_not() -> None:
     fired = set()
     for case in yaml.safe_load(CASES.read_text())["tests"]:
         expected = [
@@ -89,7 +89,7 @@ def test_alerts_say_what_to_do() -> None:
     assert sorted(rows) == sorted((rule["alert"], rule["labels"]["severity"]) for rule in RULES)
 
 
-def test_names_are_those_of_the_manifests() -> None:
+def test_names_match_the_manifests() -> None:
     deployment, autoscaler = (yaml.safe_load((BASE / name).read_text()) for name in ("deployment.yml", "hpa.yml"))
     [labels] = (entry["pairs"] for entry in yaml.safe_load((BASE / "kustomization.yml").read_text())["labels"])
     pod = deployment["spec"]["template"]["spec"]
@@ -114,7 +114,7 @@ def matched(label: str, query: str) -> list[str]:
     return re.findall(rf'\b{label}="([^"$]*)"', query)
 
 
-def test_dashboard_is_whole() -> None:
+def test_dashboard_is_complete() -> None:
     panels = DASHBOARD["panels"]
     assert [panel["id"] for panel in panels] == list(range(1, len(panels) + 1))
     cells = Counter(
@@ -235,7 +235,7 @@ def refuse(server: Server, gate: Path) -> None:
 
 
 @pytest.mark.usefixtures("extracted")
-def test_every_query_finds_what_the_server_measures(server: Server, tmp_path: Path) -> None:
+def test_every_query_finds_data(server: Server, tmp_path: Path) -> None:
     refuse(server, tmp_path / "gate")
     server.predict(ROW, "/predict/label")
     with prometheus(tmp_path, server) as database:
