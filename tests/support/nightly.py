@@ -1,6 +1,6 @@
-"""Whether the tests are to be thorough, however long they take."""
+"""Whether the tests run in their thorough and slow form."""
 
 import os
 
 NIGHTLY = bool(os.environ.get("NIGHTLY"))
-ROUNDS = 20 if NIGHTLY else 1  # of what is a matter of chance
+ROUNDS = 20 if NIGHTLY else 1  # for tests whose outcome varies
