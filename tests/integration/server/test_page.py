@@ -153,7 +153,7 @@ def test_an_error_is_shown_next_to_its_field(browser: Browser, iris: Server) -> 
         assert (page.locator("#problem").is_visible(), page.locator("[aria-invalid]").count()) == (False, 0)
         page.context.set_offline(True)
         page.get_by_role("button", name="Predict").click()
-        page.get_by_role("alert").get_by_text("The server gave no answer").wait_for()
+        page.get_by_role("alert").get_by_text("The server did not answer").wait_for()
         assert not page.locator("#answer").is_visible()
 
 
