@@ -59,7 +59,7 @@ usage_stats.do_not_track.cache_clear()
 
 
 class ModelService(Service[T]):
-    """A BentoML service whose methods that take rows bypass BentoML's request handling, for a fraction of the CPU.
+    """A BentoML service whose methods that take rows bypass BentoML's request handling, to use less CPU.
 
     It loads the model before it serves the first request.
     """
@@ -223,7 +223,7 @@ def _name_of(middleware: object) -> str:
 
 
 def configure_logging(level: LogLevel = LogLevel.INFO) -> Log:
-    """Send everything that this process logs to its log, also when BentoML configures logging again."""
+    """Send everything that this process logs to its log, even if BentoML configures logging again."""
     return configure(level, SERVER_LOGGING_CONFIG)
 
 
@@ -437,7 +437,7 @@ def _exit_if_port_taken(
     trace: TracebackType | None,
 ) -> None:
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        log_failure("the port is taken by another process: choose another", "port-taken")
+        log_failure("the port is taken by another process: choose a different one", "port-taken")
         os._exit(1)  # nothing was started, and the process manager's exit may wait forever
     else:
         otherwise(kind, error, trace)

@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
         self._host = host
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._state_since = self._loop.time()  # when the present state (idle, reading, closing) began
+        self._state_since = self._loop.time()  # when the current state (idle, receiving, closing) began
         # Input.
         self._parser = httptools.HttpRequestParser(self)
         self._unparsed = b""  # bytes for later requests
@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._is_in_head = False
-        self._received = 0  # bytes received of the present head or body, with chunk headers and trailers
+        self._received = 0  # bytes received of the current head or body, with chunk headers and trailers
         self._body_size = 0
         self._length: int | None = None  # the request's Content-Length
         self._incoming: Exchange | None = None
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
         """Parse the waiting bytes after the other connections have had their turn."""
         if not self._is_scheduled:
             self._is_scheduled = True
-            # Its own context: that of the previous request would stay in memory as long as requests follow each other.
+            # A separate context: the previous request's would stay in memory as long as requests follow each other.
             self._loop.call_soon(self._parse_next, context=self._context)
 
     def _parse_next(self) -> None:

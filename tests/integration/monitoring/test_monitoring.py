@@ -149,7 +149,7 @@ class Prometheus:
         return response.json()["data"]
 
     def values(self, query: str) -> list[float]:
-        """Return the present values of a query."""
+        """Return the current values of a query."""
         return [float(sample["value"][1]) for sample in self.get("query", query=query)["result"]]
 
     def scrapes(self) -> float:
