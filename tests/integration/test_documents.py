@@ -1,4 +1,4 @@
-"""Runs the code blocks of the documents."""
+"""The documents, done as they say."""
 
 import contextlib
 import doctest
@@ -25,7 +25,7 @@ THESE_TESTS = "make test"
 _SECONDS = 120
 _VERSIONS = ("iris/1", "iris/2")
 
-# README.ja.md has the same blocks as the README: tests/unit/docs/test_readme.py.
+# Those of README.ja.md are the README's: tests/unit/docs/test_readme.py.
 BLOCKS = [block for block in blocks() if block.document != "README.ja.md"]
 CONSOLE = [block for block in BLOCKS if block.info == "console"]
 SERVING = [block for block in CONSOLE if block.serves]
@@ -34,7 +34,7 @@ TALKING = [block for block in CONSOLE if not block.serves and block.commands[0][
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an emulator with the bucket of the documents, `models`."""
+    """The bucket of the documents, `models`, in an emulator at this URL."""
     with fake_gcs_server(tmp_path_factory.mktemp("bucket")) as url:
         bucket = storage_client(url).create_bucket("models")
         for version in _VERSIONS:
@@ -45,19 +45,19 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone to run the documents' commands in, with the model that they call yours."""
+    """A clone in which the documents' commands are typed, with the model that they call yours."""
     return with_pets(make_clone(tmp_path_factory.mktemp("clone")), "cat", "dog")
 
 
 def with_pets(clone: Path, *names: str) -> Path:
-    """Put a model at `pets/model.onnx` in the clone, with a label file for these names, and return the clone."""
+    """Put there "your model at, say, `pets/model.onnx`", with a label file of these names."""
     (clone / "pets").mkdir()
     save(classifier(classes=2, row_shape=(7,)), clone / "pets", names)
     return clone
 
 
 def shown(output: str, expected: str) -> bool:
-    """Return whether the output is what a document shows, except for `…` and the last digits of numbers."""
+    """Return whether the output is what a document shows, but for `…` and the last digits of numbers."""
     with contextlib.suppress(ValueError):
         return rounded(output) == rounded(expected)
     return bool(re.fullmatch(re.escape(expected.strip()).replace("…", ".*"), output.strip(), re.DOTALL))
@@ -109,11 +109,7 @@ def test_python(block: Block, iris: Server, tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def following(block: Block, clone: Path) -> Iterator[tuple[httpx.Client, Path]]:
-    """Run a block's commands in a shell in the clone, and press Ctrl-C at the end; the last command is a server.
-
-    Yields:
-        A client for the server, and the file with the output.
-    """
+    """Type the commands into a shell in the clone, the last of which serves, and press Ctrl-C in the end."""
     port = free_port()
     environment = {"PORT": str(port), "BENTOML_PORT": str(port), "BENTOML_HOST": "127.0.0.1"}
     commands = "\n".join(command for command, _ in block.commands)

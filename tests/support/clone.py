@@ -1,4 +1,4 @@
-"""A clean clone and environment, like those of a newcomer."""
+"""A clean clone: what a newcomer has."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ _OURS = ("VENV", "VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "BENTOML_HOM
 
 
 def files() -> list[str]:
-    """Return the paths of all files that are committed or not ignored, relative to the repository."""
+    """Return the path of every file that is, or could be, committed, relative to the repository."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607
         cwd=ROOT,
@@ -30,7 +30,7 @@ def files() -> list[str]:
 
 
 def make_clone(directory: Path) -> Path:
-    """Copy all files except `pets/`, which the README's reader creates, into the directory, and commit them there."""
+    """Copy all files into the directory, and commit them there; without the model that the README has one put there."""
     for name in files():
         if name.startswith("pets/"):
             continue
@@ -46,7 +46,7 @@ def make_clone(directory: Path) -> Path:
 
 
 def newcomers_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return this process's environment without the project's settings and the variables of its test environment."""
+    """Return this process's environment without what these tests run in, and without settings."""
     fields = {*LoaderSettings.__struct_fields__, *ServiceSettings.__struct_fields__}
     left_out = {*_OURS, *(field.upper() for field in fields)}
     inherited = {name: value for name, value in os.environ.items() if name not in left_out}
@@ -55,11 +55,7 @@ def newcomers_environment(extra: Mapping[str, str] | None = None) -> dict[str, s
 
 @contextlib.contextmanager
 def typed(command: str, clone: Path, environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """Run a shell command in the clone, and press Ctrl-C at the end.
-
-    Yields:
-        The process, and the file with its output.
-    """
+    """Run a shell command in the clone and give its process and the file that its output goes to; Ctrl-C ends it."""
     log = clone.parent / "output.log"
     with log.open("w") as output:
         process = subprocess.Popen(

@@ -1,6 +1,6 @@
-"""Whether the tests run in their thorough and slow form."""
+"""Whether the tests are to be thorough, however long they take."""
 
 import os
 
 NIGHTLY = bool(os.environ.get("NIGHTLY"))
-ROUNDS = 20 if NIGHTLY else 1  # for tests whose outcome varies
+ROUNDS = 20 if NIGHTLY else 1  # of what is a matter of chance

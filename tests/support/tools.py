@@ -1,4 +1,4 @@
-"""Programs that are not in any Python package."""
+"""Programs that no package of Python brings."""
 
 import os
 import shutil
@@ -7,13 +7,13 @@ import pytest
 
 
 def tool(name: str, package: str) -> str:
-    """Return the path of a program; without it, the test is skipped, or fails in CI, which installs it.
+    """Return the path of a program of Debian's; the test is skipped without it, but fails in CI, which installs it.
 
     Args:
-        name: the name of the program.
-        package: the Debian package that contains it.
+        name: the program.
+        package: Debian's package that has it.
     """
     if found := shutil.which(name):
         return found
-    missing = f"{name} is not installed: apt-get install {package}"
+    missing = f"there is no {name} here: apt-get install {package}"
     return pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)

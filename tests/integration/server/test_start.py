@@ -85,20 +85,20 @@ def test_sends_no_usage_statistics(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".onnxruntime"))
 
 
-@pytest.mark.parametrize("signal_sent", [signal.SIGTERM, signal.SIGINT])
-def test_stops_on_a_signal(tmp_path: Path, signal_sent: signal.Signals) -> None:
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_stops_on_a_signal(tmp_path: Path, asked: signal.Signals) -> None:
     with serving(tmp_path, IRIS) as server:
         workers = children(server.process.pid)
-        server.process.send_signal(signal_sent)
+        server.process.send_signal(asked)
         assert server.process.wait(timeout=30) == 0
     assert "Starting production HTTP BentoServer" in events(server.log)[0]["message"]
     assert workers
     until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
 
 
-@pytest.mark.parametrize("signal_sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
 def test_one_process_answers_the_same_and_stops_on_a_signal(
-    tmp_path: Path, iris: Server, signal_sent: signal.Signals
+    tmp_path: Path, iris: Server, asked: signal.Signals
 ) -> None:
     requests = [
         *(("GET", path, None) for path in ("/", "/docs", "/docs.json", "/schema.json", "/none")),
@@ -115,7 +115,7 @@ def test_one_process_answers_the_same_and_stops_on_a_signal(
             answer, known = (one.client.request(method, path, json=body) for one in (server, iris))
             assert (answer.status_code, answer.content) == (known.status_code, known.content)
         assert 'bentoml_service_request_total{endpoint="/predict"' in server.client.get("/metrics").text
-        server.process.send_signal(signal_sent)
+        server.process.send_signal(asked)
         assert server.process.wait(timeout=30) == 0
 
 

@@ -1,4 +1,4 @@
-"""The counts of requests and bytes in flight are correct for any sequence of calls on permits."""
+"""The number of requests in flight is right after any sequence of calls."""
 
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
