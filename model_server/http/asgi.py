@@ -174,7 +174,7 @@ class _HeadAsGet:
 
 
 class _Response:
-    """A response that gets the request's id, and this project's error format if another library made the error.
+    """A response that gets the request's id, and this project's format if it is an error from another library.
 
     Attributes:
         status: the HTTP status code; 0 until the response begins.

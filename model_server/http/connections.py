@@ -51,7 +51,7 @@ class Connections:
         endpoints: the endpoints that answer predictions directly, by request target.
         observer: names, counts and logs requests.
         admission: limits the requests in flight.
-        settings: the time limits for requests and idle connections, and the number of idle connections.
+        settings: the time limits for requests and idle connections, and the maximum number of idle connections.
     """
 
     def __init__(

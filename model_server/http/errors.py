@@ -79,7 +79,7 @@ def stuck() -> RequestError:
 
 
 def unavailable(detail: str, code: str, headers: Headers = ()) -> RequestError:
-    """Return an answer for the time that the server cannot answer any request."""
+    """Return the answer to a request while the server cannot answer any."""
     error = RequestError(detail, HTTPStatus.SERVICE_UNAVAILABLE, headers, code)
     error.reason = UNAVAILABLE
     return error
@@ -104,7 +104,7 @@ def check_headers(headers: Mapping[bytes, bytes]) -> None:
     """Check that the headers of a request declare its body as uncompressed JSON in UTF-8.
 
     Raises:
-        RequestError: the headers declare another media type, charset or encoding.
+        RequestError: the headers declare a different media type, charset or encoding.
     """
     content_type = headers.get(b"content-type", b"application/json")
     if content_type != b"application/json":

@@ -62,7 +62,7 @@ class _Histogram:
 
 
 class Metrics(Collector):
-    """Counts and times requests by route and status. Not thread-safe, so that counters need no lock.
+    """Counts and times requests by route and status. For use by one thread only: the counters have no lock.
 
     BentoML's own middleware labels requests by their raw path, so any client could grow its memory without bound.
 

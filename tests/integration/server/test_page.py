@@ -319,7 +319,7 @@ def test_a_replaced_model_is_announced_on_the_page(browser: Browser, tmp_path: P
             assert_shows(page, server, [[1, -2], [3, 4], [5, 6]])
 
 
-def test_a_loaded_model(browser: Browser, tmp_path: Path) -> None:
+def test_a_model_from_the_loader(browser: Browser, tmp_path: Path) -> None:
     """Also write screenshots of the page to build/screenshots."""
     name, labels = "iris/1/model.onnx", "iris/1/label.json"
     environment = {
