@@ -1,4 +1,4 @@
-"""How many cases the generated tests try."""
+"""The number of examples that Hypothesis generates."""
 
 from hypothesis import HealthCheck, settings
 

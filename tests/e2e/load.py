@@ -1,7 +1,7 @@
-"""Ask a server for labels until there is a file /tmp/stop; runs in a pod of the server's image, which has httpx.
+"""Request labels from a server until the file /tmp/stop exists; runs in a pod of the server's image, which has httpx.
 
-Arguments: the URL, how many threads ask, and how many rows a request has. Each request has a connection of its own, as
-those of many clients have. The last line of output is JSON: how often each label was answered first, and what failed.
+Arguments: the URL, the number of threads, and the rows per request. Each request has its own connection, as with many
+clients. The last line of output is JSON: how often each label was the first in an answer, and the failures.
 """
 
 import collections

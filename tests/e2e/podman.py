@@ -1,4 +1,4 @@
-"""Pods under podman, each made from a Deployment's own template."""
+"""Pods under podman, each created from the pod template of a Deployment."""
 
 import contextlib
 import copy
@@ -18,19 +18,19 @@ from tests.support.processes import free_port, until
 
 LOADER = "model-loader"
 SERVER = "model-server"
-# Pulling a pod up takes a second or two, and a server in it three to five more.
+# A pod starts in a second or two, and its server in three to five more.
 _START_SECONDS = 180
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
 @dataclass
 class Pod:
-    """A pod and the client that speaks to its published port.
+    """A pod and a client for its published port.
 
     Attributes:
-        name: its name.
-        manifests: those that it was made from.
-        client: speaks HTTP to the server.
+        name: the name of the pod.
+        manifests: the manifests that the pod was created from.
+        client: an HTTP client for the server.
     """
 
     name: str
@@ -42,33 +42,33 @@ class Pod:
         return f"{self.name}-{name}"
 
     def state(self, name: str) -> Any:
-        """Return what podman knows of the container's state."""
+        """Return the container's state from `podman inspect`."""
         [inspected] = json.loads(podman("inspect", self.container(name)))
         return inspected["State"]
 
     def logs(self, name: str) -> str:
-        """Return what the container has said."""
+        """Return the container's output."""
         return podman("logs", self.container(name), stderr=subprocess.STDOUT)
 
     def python(self, code: str) -> str:
-        """Run Python code in the server's container and return what it prints."""
+        """Run Python code in the server's container and return its output."""
         return podman("exec", self.container(SERVER), "python", "-c", code)
 
     def until_ready(self) -> None:
-        """Wait until the probes of the template are answered with 200."""
+        """Wait until all probes of the template succeed."""
         [server] = one(self.manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
         for probe in _PROBES:
             until(partial(self._answers, server[probe]["httpGet"]["path"]), _START_SECONDS)
 
     def exit_code(self) -> int:
-        """Wait until the server's container has ended and return its exit code."""
+        """Wait until the server's container has exited, and return its exit code."""
         until(lambda: self.state(SERVER)["Status"] == "exited", _START_SECONDS)
         return int(self.state(SERVER)["ExitCode"])
 
     def _answers(self, path: str) -> bool:
         if self.state(SERVER)["Status"] != "running":
-            said = podman("pod", "logs", self.name, stderr=subprocess.STDOUT, check=False)
-            raise RuntimeError(f"the server is {self.state(SERVER)['Status']}:\n{said}")
+            output = podman("pod", "logs", self.name, stderr=subprocess.STDOUT, check=False)
+            raise RuntimeError(f"the server is {self.state(SERVER)['Status']}:\n{output}")
         with contextlib.suppress(httpx.TransportError):
             return self.client.get(path).status_code == 200
         return False
@@ -76,12 +76,13 @@ class Pod:
 
 @contextlib.contextmanager
 def playing(manifests: list[Manifest], network: str, command: Sequence[str] = ()) -> Iterator[Pod]:
-    """Play the Deployment's template as a pod and give it, whether its init container succeeds or not.
+    """Run the Deployment's template as a pod, and yield it, whether its init container succeeds or not.
 
-    The server's container runs the command, if one is given, in place of its image's.
+    The server's container runs `command`, if given, in place of its image's.
 
-    Podman asks no HTTP probes without curl in the image: `Pod.until_ready` does. It has one volume for all pods that
-    name it alike, and no Deployment with an init container: so the names are the pod's own, and the pod is a bare one.
+    Podman runs HTTP probes only with curl in the image, so `Pod.until_ready` sends the requests. Pods with the same
+    volume name would share the volume, so the names are made unique. Podman supports no init containers in Deployments,
+    so this is a bare pod.
     """
     name = f"e2e-{secrets.token_hex(4)}"
     pod = copy.deepcopy(one(manifests, "Deployment")["spec"]["template"])
@@ -113,7 +114,7 @@ def playing(manifests: list[Manifest], network: str, command: Sequence[str] = ()
 
 @contextlib.contextmanager
 def network() -> Iterator[str]:
-    """Give a network of this run's own."""
+    """Create a network for this run, and yield its name."""
     name = f"e2e-{secrets.token_hex(4)}"
     podman("network", "create", name)
     try:
@@ -124,7 +125,7 @@ def network() -> Iterator[str]:
 
 @contextlib.contextmanager
 def running(image: str, network: str, options: Mapping[str, str], *command: str) -> Iterator[str]:
-    """Run a container in the network and give its address there."""
+    """Run a container in the network, and yield its address there."""
     flags = [f"--{option}={value}" for option, value in options.items()]
     container = podman("run", "--detach", "--rm", "--network", network, *flags, image, *command).strip()
     try:
@@ -135,14 +136,14 @@ def running(image: str, network: str, options: Mapping[str, str], *command: str)
 
 
 def answers(url: str, headers: Mapping[str, str] | None = None) -> bool:
-    """Return whether the URL is answered with 200."""
+    """Return whether the URL answers with 200."""
     with contextlib.suppress(httpx.TransportError):
         return httpx.get(url, headers=headers).status_code == 200
     return False
 
 
 def podman(*arguments: str, check: bool = True, stderr: int = subprocess.PIPE, stdin: str | None = None) -> str:
-    """Run a podman command and return what it prints."""
+    """Run a podman command and return its output."""
     run = subprocess.run(
         ["podman", *arguments],  # noqa: S607
         input=stdin,

@@ -1,4 +1,4 @@
-"""The loader and the service are tested with the packages of their images, and no others."""
+"""The environments of the loader and the service have exactly the packages of their images, and coverage."""
 
 import json
 import subprocess

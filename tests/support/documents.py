@@ -1,12 +1,12 @@
-"""The documents: every Markdown file of the repository, and the blocks of code in it.
+"""The documents: all Markdown files of the repository, and their code blocks.
 
-The info string of a block says what is done with it:
+The info string of a block determines how it is tested:
 
-- `console`: its commands, the lines after `$ `, are run, and print what is below them, where `…` stands for anything;
-- `console cluster`: they need a cluster, a cloud or a container engine, and are only read;
-- `python`: a doctest, which is run;
-- `python export`: exports a model, which is served; `python export nightly`: with a library that is large;
-- one of `DATA`: no code.
+- `console`: the commands, after `$ `, are run and must print the lines below them, where `…` matches anything;
+- `console cluster`: the commands need a cluster, a cloud or a container engine, and are not run;
+- `python`: the block is run as a doctest;
+- `python export`: the block exports a model, which is served; `python export nightly`: the same, with a large library;
+- one of `DATA`: the block is not code.
 """
 
 import re
@@ -30,10 +30,10 @@ class Block:
     """A fenced block.
 
     Attributes:
-        document: its document's path.
-        line: where it begins.
-        info: the words beside its opening fence.
-        text: what is in it, unindented.
+        document: the path of its document.
+        line: the line of its opening fence.
+        info: the info string after its opening fence.
+        text: the content, without indentation.
     """
 
     document: str
@@ -48,7 +48,7 @@ class Block:
 
     @property
     def serves(self) -> bool:
-        """Whether its last command is a server, which goes on until it is stopped."""
+        """Whether the last command is a server, which runs until it is stopped."""
         return self.info == "console" and bool(re.search(r"\bserve\b(?!.*&)", self.commands[-1][0]))
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ DOCUMENTS = {name: (ROOT / name).read_text() for name in files() if name.endswit
 
 
 def blocks(info: str | None = None) -> list[Block]:
-    """Return the blocks of all documents with this info string, or all there are."""
+    """Return the blocks of all documents, optionally only those with this info string."""
     found = [
         Block(name, text.count("\n", 0, match.start()) + 1, match[2], textwrap.dedent(match[3]))
         for name, text in DOCUMENTS.items()

@@ -21,10 +21,10 @@ def render(overlay: str, directory: Path, settings: Mapping[str, str], namespace
     """Return the overlay's manifests.
 
     Args:
-        overlay: its name in `k8s/overlays`.
-        directory: an empty one, for an overlay on top of it.
+        overlay: the overlay's name in `k8s/overlays`.
+        directory: an empty directory, for an overlay on top of it.
         settings: variables to set in the ConfigMap.
-        namespace: where everything goes.
+        namespace: the namespace for all objects.
     """
     changes: Manifest = {
         "resources": [os.path.relpath(ROOT / "k8s" / "overlays" / overlay, directory.resolve())],
@@ -50,6 +50,6 @@ def render(overlay: str, directory: Path, settings: Mapping[str, str], namespace
 
 
 def one(manifests: list[Manifest], kind: str) -> Manifest:
-    """Return the one manifest of this kind."""
+    """Return the only manifest of this kind."""
     [manifest] = [manifest for manifest in manifests if manifest["kind"] == kind]
     return manifest

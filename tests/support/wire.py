@@ -1,4 +1,4 @@
-"""HTTP by hand: what no client library would send."""
+"""HTTP over plain sockets, for requests that no client library would send."""
 
 import itertools
 import json
@@ -14,19 +14,19 @@ ROW = b'{"data": [[5.1, 3.5, 1.4, 0.2]]}'
 
 
 class Served(Protocol):
-    """What has a client that knows where it listens, on 127.0.0.1."""
+    """A server on 127.0.0.1 with a client whose base URL has its port."""
 
     client: httpx.Client
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back.
+    """An answer.
 
     Attributes:
         status: HTTP status code.
-        headers: by their names in small letters.
-        body: as many bytes as the headers promise.
+        headers: the headers by lowercase name.
+        body: the body, as long as Content-Length says.
     """
 
     status: int
@@ -35,7 +35,7 @@ class Answer:
 
     @property
     def detail(self) -> str:
-        """The sentence of an error, which must have the one shape."""
+        """The sentence of an error, which must have the common error format."""
         assert self.headers["content-type"] == "application/json"
         document: dict[str, Any] = json.loads(self.body)
         assert list(document) == ["detail"]
@@ -52,20 +52,20 @@ def request(body: bytes = ROW, head: bytes = b"", path: bytes = b"/predict", len
     """Return the bytes of a POST.
 
     Args:
-        body: what to send.
-        head: lines to add to the head, each with its end.
-        path: what to send it to.
-        length: the Content-Length, if it is not that of the body.
+        body: the body.
+        head: lines to add to the head, each with its line end.
+        path: the request target.
+        length: the Content-Length, if it differs from the length of the body.
     """
     promised = len(body) if length is None else length
     return b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%b\r\n%b" % (path, promised, head, body)
 
 
 def answers(connection: socket.socket) -> Iterator[Answer]:
-    """Yield what is answered on a connection until it is closed.
+    """Yield the answers on a connection until it is closed.
 
     Raises:
-        EOFError: it was closed in the middle of an answer.
+        EOFError: the connection was closed in the middle of an answer.
     """
     with connection.makefile("rb") as stream:
         while line := stream.readline():
@@ -86,12 +86,12 @@ def answer(connection: socket.socket) -> Answer:
 
 
 def ask(server: Served, sent: bytes) -> Answer:
-    """Send the bytes on a new connection, which nothing follows, and return the first answer."""
+    """Send the bytes on a new connection, and return the first answer."""
     with connect(server) as connection:
         connection.sendall(sent)
         return answer(connection)
 
 
 def first_answers(connection: socket.socket, count: int) -> list[Answer]:
-    """Return the next answers, no more than so many."""
+    """Return the next `count` answers, or fewer if the connection closes."""
     return list(itertools.islice(answers(connection), count))

@@ -9,7 +9,14 @@ from tests.support.processes import ROOT
 
 RUNBOOK = DOCUMENTS["docs/operations.md"]
 # Which argument of a call is the code.
-POSITIONS = {"StartError": 0, "SlowModelError": 0, "BodyError": 0, "fail": 1, "unavailable": 1, "RequestError": 3}
+POSITIONS = {
+    "StartError": 0,
+    "SlowModelError": 0,
+    "BodyError": 0,
+    "log_failure": 1,
+    "unavailable": 1,
+    "RequestError": 3,
+}
 CODE = re.compile(r"[a-z]+(-[a-z]+)*")
 
 

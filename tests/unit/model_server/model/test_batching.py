@@ -81,7 +81,7 @@ def test_a_batch_stays_below_the_size_from_which_on_rows_cost_more() -> None:
 
 
 def test_a_batch_takes_at_most_ten_milliseconds() -> None:
-    assert decide(doubled, seconds=lambda rows: 0.0005 + 0.0001 * rows).max_rows == 64
+    assert decide(doubled, "on", lambda rows: 0.0005 + 0.0002 * rows).max_rows == 32
 
 
 def test_a_model_that_is_too_slow_to_try_is_not_batched() -> None:
