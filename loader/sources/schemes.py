@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from loader.errors import LoadError
 from loader.progress import Progress
 from loader.settings import Settings
 from loader.sources.base import Source
@@ -37,5 +38,11 @@ class Sources:
         """Return the source of the URI, whose scheme the settings have checked."""
         scheme = uri.partition("://")[0]
         if scheme not in self._open:
-            self._open[scheme] = SOURCES[scheme](*self._arguments)
+            try:
+                self._open[scheme] = SOURCES[scheme](*self._arguments)
+            except ImportError as error:
+                raise LoadError(
+                    "package-missing",
+                    f"cannot load from {scheme}:// ({error}): install every package in loader/requirements.txt",
+                ) from error
         return self._open[scheme]
