@@ -23,8 +23,14 @@ def _gcs(settings: Settings, deadline: Deadline, progress: Progress) -> Source:
     return GcsSource(settings, deadline, progress)
 
 
+def _s3(settings: Settings, deadline: Deadline, progress: Progress) -> Source:
+    from loader.sources.s3 import S3Source  # noqa: PLC0415
+
+    return S3Source(settings, deadline, progress)
+
+
 # Imports are most of the time that a small load takes, so each source is imported when it is opened.
-SOURCES: dict[str, Open] = {"file": _local, "gs": _gcs}
+SOURCES: dict[str, Open] = {"file": _local, "gs": _gcs, "s3": _s3}
 
 
 class Sources:

@@ -127,10 +127,11 @@ class Failures:
         try:
             yield
         except (requests.RequestException, HTTPError) as error:
-            raise self.of(_cause(error)) from error
+            raise self.of(error) from error
 
     def of(self, error: Exception) -> Setback | LoadError:
         """Return the error of a connection as one of ours."""
+        error = _cause(error)
         if _is_untrusted(error):
             return UnreachableError(
                 "certificate-untrusted",

@@ -286,7 +286,7 @@ def test_an_answer_without_end_is_not_read_on(target: Target, server: FaultServe
                 exchange.handler.wfile.write(b" " * (1 << 20))
 
     server.on(kind, always(flood))
-    settings = {"load_timeout_seconds": 15}
+    settings: dict[str, object] = {"load_timeout_seconds": 15}
     if kind == "token":
         host = server.url.removeprefix("http://")
         settings |= {"storage_emulator_host": "", "gcs_endpoint": server.url, "home": tmp_path}
