@@ -80,7 +80,9 @@ class FaultProxy(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, upstream: str, is_bytes: Callable[[str, str], bool], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, upstream: str, is_bytes: Callable[[str, str, str], bool], tls: ssl.SSLContext | None = None
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.upstream = urlsplit(upstream).netloc
         self.is_bytes = is_bytes
@@ -141,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Forward the request, and spoil its answer."""
         proxy = cast("FaultProxy", self.server)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        kind = "bytes" if proxy.is_bytes(self.command, self.path) else "metadata"
+        kind = "bytes" if proxy.is_bytes(self.command, self.path, self.headers.get("Range", "")) else "metadata"
         proxy.requests.append(f"{kind} {self.command} {self.path} {self.headers.get('Range', '')}".strip())
         proxy.heads.append(str(self.headers))
         fault, before = proxy.take(kind)
@@ -171,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def fault_proxy(
-    upstream: str, is_bytes: Callable[[str, str], bool], tls: ssl.SSLContext | None = None
+    upstream: str, is_bytes: Callable[[str, str, str], bool], tls: ssl.SSLContext | None = None
 ) -> Iterator[FaultProxy]:
     """Run a proxy for one test."""
     proxy = FaultProxy(upstream, is_bytes, tls)
