@@ -203,12 +203,8 @@ def s3_client(url: str) -> Any:
     """Return botocore's client of the server at the URL."""
     session = botocore.session.Session()
     session.set_credentials("key", "secret")
-    return session.create_client(
-        "s3",
-        region_name="us-east-1",
-        endpoint_url=url,
-        config=Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required"),
-    )
+    config = Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required")
+    return session.create_client("s3", region_name="us-east-1", endpoint_url=url, config=config)
 
 
 @contextmanager
