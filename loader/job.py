@@ -18,6 +18,7 @@ from loader.watchdog import Deadline
 from volume.receipt import FileRecord, Receipt, sha256_of
 
 _MOST_RESTARTS = 3
+_ABSENT = ("file-missing", "object-missing")
 
 Versions = dict[str, ObjectVersion]
 
@@ -67,6 +68,8 @@ class Job:
 
     def _attempt(self) -> None:
         pair = self._resolve()
+        if self._labels not in pair:
+            self._progress.without_labels()
         self._admit(pair)
         with self._place(pair) as place:
             files = self._bring(place, pair)
@@ -81,16 +84,26 @@ class Job:
                 self._publish(place, files)
 
     def _resolve(self) -> Versions:
-        """Return the model and its label file as they are at their sources now."""
+        """Return the model and its label file, if there is one, as they are at their sources now."""
         self._progress.doing = "looking up the model and its label file"
-        model, labels = self._settings.model, self._settings.labels
-        label_uri = labels.uri or self._source.beside(model.uri, "label.json")
-        found = {
-            self._model: self._source.look_up(model.uri, model.version),
-            self._labels: self._sources.of(label_uri).look_up(label_uri, labels.version),
-        }
-        check_labels_size(found[self._labels].uri, found[self._labels].size)
+        model = self._settings.model
+        found = {self._model: self._source.look_up(model.uri, model.version)}
+        if labels := self._resolve_labels():
+            check_labels_size(labels.uri, labels.size)
+            found[self._labels] = labels
         return found
+
+    def _resolve_labels(self) -> ObjectVersion | None:
+        """Return the label file; None if there is none beside the model, and no setting names one."""
+        wanted = self._settings.labels
+        uri = wanted.uri or self._source.beside(self._settings.model.uri, "label.json")
+        try:
+            return self._sources.of(uri).look_up(uri, wanted.version)
+        except NotFoundError as error:
+            is_named = wanted.uri or wanted.version or self._settings.label_sha256
+            if is_named or error.code not in _ABSENT:
+                raise
+            return None
 
     def _admit(self, versions: Versions) -> None:
         """Check what can be known of files before any of them is fetched."""
@@ -169,8 +182,8 @@ class Job:
         """Look everything up again: what was looked up later may be of a later upload than what was found first."""
         locations = [name for name in versions if name not in (self._model, self._labels)]
         now = self._resolve() | self._resolve_beside(locations)
-        for name, found in versions.items():
-            if now[name] != found:
+        for name, found in (now | versions).items():
+            if name not in versions or now.get(name) != found:
                 raise ReplacedError(
                     "object-replaced", f"{found.uri} was overwritten while the model was loaded: load it again"
                 )
@@ -182,18 +195,18 @@ class Job:
         if in_place := receipt is not None:
             self._progress.model = receipt.identity
         else:
-            receipt = self._receipt(records)
+            receipt = self._receipt(files)
             self._progress.model = receipt.identity
             self._progress.doing = "publishing"
             place.publish(receipt)
         self._progress.done(receipt, in_place=in_place)
 
-    def _receipt(self, records: list[FileRecord]) -> Receipt:
-        model, labels, *external_data = records
+    def _receipt(self, files: Files) -> Receipt:
+        labels = files.get(self._labels)
         return Receipt(
-            model=model,
-            labels=labels,
-            external_data=tuple(external_data),
+            model=files[self._model].record,
+            labels=labels.record if labels else None,
+            external_data=tuple(here.record for name, here in files.items() if name not in (self._model, self._labels)),
             started=self._deadline.started,
             seconds=round(self._deadline.elapsed(), 3),
             attempts=1 + self._progress.retries,

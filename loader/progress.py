@@ -125,6 +125,14 @@ class Progress:
                     bytes_per_second=round(rate), seconds_left=None if left is None else round(left, 1),
                 )  # fmt: skip
 
+    def without_labels(self) -> None:
+        """Say that there is no label file."""
+        with self._lock:
+            self._say(
+                "there is no label file beside the model: it has to name its classes itself, or give values",
+                "no_label_file",
+            )
+
     def retry(self, reason: str, seconds: float) -> None:
         """Say that something failed and is tried again in `seconds`."""
         with self._lock:

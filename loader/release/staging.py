@@ -168,6 +168,8 @@ class Staging:
         """Return the links to files of the published model that are none of the final paths."""
         records = self._published.files if self._published else ()
         links = {record.name: self._parent / record.name for record in records}
+        if self._published and self._published.labels and self._labels not in finals.values():
+            links[self._published.labels.name] = self._labels
         return {
             name: link for name, link in links.items() if link not in finals.values() and self._is_linked(name, link)
         }

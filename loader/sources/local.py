@@ -29,7 +29,7 @@ class LocalSource(Source):
         with during(f"cannot read the local file {path}", missing=NotFoundError):
             status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise NotFoundError("file-missing", f"cannot read the local file {path}: it is not a regular file")
+            raise NotFoundError("file-irregular", f"cannot read the local file {path}: it is not a regular file")
         found = _version(status)
         if version not in ("", found):
             raise NotFoundError(

@@ -1,6 +1,8 @@
 """What a load does, whichever storage it is from: the same faults, before real servers of every kind."""
 
+import hashlib
 import itertools
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -200,10 +202,27 @@ def test_a_version_is_pinned(place: Place, storage: Storage, pair: Pair) -> None
 @pytest.mark.parametrize("name", [MODEL, LABELS])
 def test_what_is_missing_is_named(place: Place, storage: Storage, pair: Pair, name: str) -> None:
     storage.delete(name)
-    run = place.load_pair(*pair)
+    run = place.load_pair(*pair, label_sha256=hashlib.sha256(pair[1]).hexdigest())
     assert_failed(run, 3, name.rpartition("/")[2] if name == LABELS else storage.named)
     assert run.named("retry") == []
     place.assert_empty()
+
+
+def test_a_label_file_that_no_setting_names_may_be_missing(place: Place, storage: Storage, pair: Pair) -> None:
+    assert place.load_pair(*pair).exit_code == 0
+    storage.delete(LABELS)
+    for _ in range(2):
+        run = place.load_pair(*pair, label_sha256="")
+        assert (run.exit_code, run.error) == (0, "")
+        assert len(run.named("no_label_file")) == 1
+        assert place.model.read_bytes() == pair[0]
+        assert not os.path.lexists(place.labels)
+        receipt = place.receipt()
+        assert receipt is not None
+        assert receipt.labels is None
+    storage.put(LABELS, pair[1])
+    assert place.load_pair(*pair).exit_code == 0
+    place.assert_holds(*pair)
 
 
 @pytest.mark.parametrize("kind", ["metadata", "bytes"])
