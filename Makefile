@@ -63,6 +63,10 @@ nightly: environments ## Run the fault tests as often as it takes to believe the
 	NIGHTLY=true $(RUN) --group dev pytest tests/unit/model_server/protocols/test_json_rows_properties.py \
 		tests/integration/server/test_hostile.py tests/integration/server/test_overload.py \
 		tests/integration/server/test_end.py
+	$(UV) venv --quiet --clear --python $(PYTHON) $(VENV)-networks
+	$(UV) pip install --quiet --python $(VENV)-networks keras onnx onnxscript scikit-learn torch transformers
+	NETWORKS_PYTHON=$(CURDIR)/$(VENV)-networks/bin/python $(RUN) --group dev pytest \
+		tests/integration/test_models_document.py -k network
 	for resolution in lowest highest; do \
 		$(UV) venv --quiet --clear --python $(PYTHON) $(VENV)-$$resolution && \
 		$(UV) pip install --quiet --python $(VENV)-$$resolution --requirement requirements.txt && \

@@ -5,6 +5,7 @@ The info string of a block says what is done with it:
 - `console`: its commands, the lines after `$ `, are run, and print what is below them, where `…` stands for anything;
 - `console cluster`: they need a cluster, a cloud or a container engine, and are only read;
 - `python`: a doctest, which is run;
+- `python export`: exports a model, which is served; `python export nightly`: with a library that is large;
 - one of `DATA`: no code.
 """
 
@@ -17,6 +18,8 @@ from tests.support.processes import ROOT
 
 URL = "http://127.0.0.1:3000"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+EXPORT = "python export"
+EXPORT_NIGHTLY = "python export nightly"
 DATA = {"json", "mermaid", "text", "yaml"}
 _FENCE = re.compile(r"^( *)```([^`\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)

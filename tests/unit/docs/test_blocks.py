@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.documents import DATA, DOCUMENTS, Block, blocks
+from tests.support.documents import DATA, DOCUMENTS, EXPORT, EXPORT_NIGHTLY, Block, blocks
 from tests.support.processes import ROOT
 
 CLUSTER = "console cluster"
@@ -24,7 +24,7 @@ def test_every_fence_is_a_block() -> None:
 
 @pytest.mark.parametrize("block", blocks(), ids=str)
 def test_block_says_what_it_is(block: Block) -> None:
-    assert block.info in {"console", CLUSTER, "python", *DATA}
+    assert block.info in {"console", CLUSTER, "python", EXPORT, EXPORT_NIGHTLY, *DATA}
     if block.info in DATA:
         assert not block.commands, "commands are fenced as console"
     if block.info in ("console", CLUSTER):
