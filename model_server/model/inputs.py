@@ -159,11 +159,7 @@ def read_inputs(session: ort.InferenceSession, graph: Graph) -> Inputs:
         widths = {name: None if own_row is None else own_row[name].shape[1:] for name in specs}
         fixed = {name: RowSpec(spec.dtype, _with_fixed_width(name, spec, widths[name])) for name, spec in specs.items()}
         spec = ColumnsSpec(fixed, _ties(declared, fixed))
-    categories = {
-        name: found
-        for name, value in specs.items()
-        if value.row_shape in ((), (1,)) and (found := graph.categories(name))
-    }
+    categories = {name: found for name, value in specs.items() if (found := _categories(graph.categories(name), value))}
     return Inputs(list(specs), spec, _batch(declared), own_row, feature_names, categories)
 
 
@@ -230,6 +226,17 @@ def _read_spec(found: ort.NodeArg) -> RowSpec:
             _EXPORT_SHAPE,
         )
     return RowSpec(np.dtype(_INPUT_TYPES[found.type]), tuple(row_shape))
+
+
+def _categories(listed: Sequence[Category], spec: RowSpec) -> Sequence[Category]:
+    """Return what encoders list, unless the input takes several values or values of another type."""
+    if not listed or spec.row_shape not in ((), (1,)):
+        return ()
+    try:
+        RowSpec(spec.dtype, ()).rows(list(listed))
+    except InvalidRowsError:
+        return ()
+    return listed
 
 
 def _batch(declared: Sequence[ort.NodeArg]) -> int | None:

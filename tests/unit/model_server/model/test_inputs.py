@@ -84,6 +84,19 @@ def test_made_up_categories_are_those_of_the_file(tmp_path: Path) -> None:
         predictor.predict(unknown)
 
 
+def test_categories_of_another_type_are_not_those_of_the_input(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["number"], ["text"], to=TensorProto.STRING),
+        helper.make_node(
+            "OneHotEncoder", ["text"], ["p"], domain="ai.onnx.ml", cats_strings=["0", "1", "red"], zeros=1
+        ),
+        helper.make_node("Flatten", ["p"], ["flat"]),
+    ]
+    predictor = load(model(nodes, {"number": (TensorProto.INT64, ["N", 1])}, {"flat": (FLOAT, ["N", 3])}), tmp_path)
+    assert predictor.signature.inputs.categories == {}
+    assert predictor.signature.inputs.as_json(predictor.sample) == [[0]]
+
+
 def test_dimensions_of_one_name_are_tied(tmp_path: Path) -> None:
     spec = columns_of(load(tokens(), tmp_path))
     assert spec.is_free
