@@ -79,6 +79,7 @@ nightly: environments ## Run the fault tests as often as it takes to believe the
 
 soak: environments ## Send a million requests, good and bad, and see what grows (REQUESTS=100000 for fewer)
 	$(RUN) --group dev python -m benchmarks.server.soak $(REQUESTS)
+	$(RUN) --group dev python -m benchmarks.server.soak --lengths $(or $(REQUESTS),12000)
 
 overload: environments ## Ask for four times what the server can do, and see who waits, into benchmarks/ (wants wrk, from Debian)
 	command -v wrk >/dev/null || apt-get install -y wrk

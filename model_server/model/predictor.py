@@ -135,11 +135,11 @@ class Predictor:
         except Exception as error:
             if options.terminate:
                 raise StoppedError from error
+            if wrong := self.signature.inputs.explain(rows, error):
+                raise wrong from error
             if self.spec.is_free:
                 logger.debug("model_failed", exc_info=True)
                 raise InvalidRowsError((), f"has {_lengths(rows)}; the model takes other lengths") from error
-            if unknown := self.signature.inputs.unknown(rows):
-                raise unknown from error
             raise
         predictions = self._read(value)
         if len(predictions) != len(rows):
