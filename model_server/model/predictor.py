@@ -37,7 +37,7 @@ class Predictor:
     Attributes:
         signature: how the model is called.
         task: what predictions it gives.
-        names: of the classes or labels; empty if neither the label file nor the model names them.
+        names: of the classes or labels; empty if they have no names.
         spec: types and shapes of the rows that it takes.
         feature_names: what to call the values of a row; empty when the model does not say.
         sample: a row that the model has answered.
