@@ -44,8 +44,8 @@ help: ## Show this list
 
 serve: export MODEL_FILEPATH := workdir/model.onnx
 serve: export LABEL_FILEPATH := workdir/label.json
-serve: $(UV) ## Load the iris model into ./workdir and serve it on PORT (default 3000)
-	USE_LOCAL_MODEL=true $(SERVE) python -m loader
+serve: $(UV) ## Load the iris model into ./workdir, or EXAMPLE (titanic, text or house), and serve it on PORT (default 3000)
+	$(EXAMPLE:%=LOCAL_MODEL_FILEPATH=models/examples/%.onnx) USE_LOCAL_MODEL=true $(SERVE) python -m loader
 	$(SERVE) bentoml serve --host 127.0.0.1 --port $(PORT)
 
 environments: $(UV) ## Build the environments of the programs under test: VENV-loader, VENV-service and VENV-serve
@@ -141,8 +141,9 @@ page: environments ## Draw docs/page.png anew: what the test of the page sees (w
 	$(RUN) --group dev pytest tests/integration/server/test_page.py -k loader --numprocesses 0
 	cp build/screenshots/light.png docs/page.png
 
-model: $(UV) ## Train the iris model again into models/
+model: $(UV) ## Train the iris model and the examples again into models/
 	$(RUN) --group dev python models/train.py
+	$(RUN) --group dev python models/examples/export.py
 
 $(UV): Makefile
 	$(PYTHON) -m venv .uv
