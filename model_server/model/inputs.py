@@ -14,7 +14,7 @@ import orjson
 from model_server.errors import StartError
 from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.graph import Category, Graph
-from model_server.model.remedies import one_line
+from model_server.model.remedies import one_line, remedy_of_error
 from model_server.model.row_spec import RowSpec
 from model_server.model.rows import Array, Columns, InvalidRowsError, Position, Rows, repeat
 
@@ -194,7 +194,7 @@ def try_rows(session: ort.InferenceSession, inputs: Inputs) -> Iterator[Trial]:
         raise StartError(
             "model-sample",
             f"fails on a row of the {shapes} that it declares: {failure}",
-            f'put a row that it takes into its metadata property "{SAMPLE_PROPERTY}"',
+            remedy_of_error(failure) or f'put a row that it takes into its metadata property "{SAMPLE_PROPERTY}"',
         )
 
 
