@@ -44,8 +44,8 @@ help: ## Show this list
 
 serve: export MODEL_FILEPATH := workdir/model.onnx
 serve: export LABEL_FILEPATH := workdir/label.json
-serve: $(UV) ## Load the iris model into ./workdir and serve it on PORT (default 3000)
-	USE_LOCAL_MODEL=true $(SERVE) python -m loader
+serve: $(UV) ## Load the iris model into ./workdir, or EXAMPLE (titanic, text or house), and serve it on PORT (default 3000)
+	$(EXAMPLE:%=LOCAL_MODEL_FILEPATH=models/examples/%.onnx) USE_LOCAL_MODEL=true $(SERVE) python -m loader
 	$(SERVE) bentoml serve --host 127.0.0.1 --port $(PORT)
 
 environments: $(UV) ## Build the environments of the programs under test: VENV-loader, VENV-service and VENV-serve
@@ -63,6 +63,10 @@ nightly: environments ## Run the fault tests as often as it takes to believe the
 	NIGHTLY=true $(RUN) --group dev pytest tests/unit/model_server/protocols/test_json_rows_properties.py \
 		tests/integration/server/test_hostile.py tests/integration/server/test_overload.py \
 		tests/integration/server/test_end.py
+	$(UV) venv --quiet --clear --python $(PYTHON) $(VENV)-networks
+	$(UV) pip install --quiet --python $(VENV)-networks keras onnx onnxscript scikit-learn torch transformers
+	NETWORKS_PYTHON=$(CURDIR)/$(VENV)-networks/bin/python $(RUN) --group dev pytest \
+		tests/integration/test_models_document.py -k network
 	for resolution in lowest highest; do \
 		$(UV) venv --quiet --clear --python $(PYTHON) $(VENV)-$$resolution && \
 		$(UV) pip install --quiet --python $(VENV)-$$resolution --requirement requirements.txt && \
@@ -75,6 +79,7 @@ nightly: environments ## Run the fault tests as often as it takes to believe the
 
 soak: environments ## Send a million requests, good and bad, and see what grows (REQUESTS=100000 for fewer)
 	$(RUN) --group dev python -m benchmarks.server.soak $(REQUESTS)
+	$(RUN) --group dev python -m benchmarks.server.soak --lengths $(or $(REQUESTS),12000)
 
 overload: environments ## Ask for four times what the server can do, and see who waits, into benchmarks/ (wants wrk, from Debian)
 	command -v wrk >/dev/null || apt-get install -y wrk
@@ -136,8 +141,9 @@ page: environments ## Draw docs/page.png anew: what the test of the page sees (w
 	$(RUN) --group dev pytest tests/integration/server/test_page.py -k loader --numprocesses 0
 	cp build/screenshots/light.png docs/page.png
 
-model: $(UV) ## Train the iris model again into models/
+model: $(UV) ## Train the iris model and the examples again into models/
 	$(RUN) --group dev python models/train.py
+	$(RUN) --group dev python models/examples/export.py
 
 $(UV): Makefile
 	$(PYTHON) -m venv .uv

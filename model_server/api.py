@@ -35,7 +35,8 @@ class RowsSchema(ArraySchema):
 
 
 # A method with a parameter of this type gets the rows of a call, checked, as one array of shape (N, *row_shape) and the
-# model's dtype, and returns a sequence with one answer per row, in order.
+# model's dtype, or as `model_server.model.rows.Columns` where the model has several inputs. It returns a sequence with
+# one answer per row, in order.
 Rows = Annotated[npt.NDArray[Any], RowsSchema("Rows, each of the shape that the model takes.")]
 # One prediction per row, by the task of the model: the probabilities of its classes or labels, or its values.
 Predictions = Annotated[npt.NDArray[Any], ArraySchema("The prediction of the model, for each row.")]

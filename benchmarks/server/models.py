@@ -1,33 +1,46 @@
-"""The models that are served: the shipped one, a wider one, and one that takes its time."""
+"""The models that are served: the shipped one, a wider one, one of named columns, and one that takes its time."""
 
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pandas as pd
 from onnx import TensorProto, helper, numpy_helper
+from skl2onnx import to_onnx
+from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from benchmarks.environments import ROOT
 from tests.support.classifiers import classifier
 
 _SIDE = 256
+_CATEGORIES = ["red", "green", "blue", "yellow", "white"]
+COLUMNS = {**{f"number_{index}": float for index in range(8)}, **{f"category_{index}": str for index in range(4)}}
 
 
 @dataclass(frozen=True)
 class BenchmarkModel:
-    """A model with its label file, and how many numbers a row of it has."""
+    """A model with its label file, and how many numbers a row of it has; 0 for the one of named columns."""
 
     path: Path
     labels: Path
     width: int
 
-    def rows(self, count: int) -> list[list[float]]:
+    def rows(self, count: int) -> list[Any]:
         """Return rows for it, always the same, with one decimal as in the iris data set."""
         chance = np.random.default_rng(count)
+        if not self.width:
+            records: list[Any] = _frame(count).to_dict("records")
+            return records
         return [[round(float(number), 1) for number in row] for row in chance.uniform(0.1, 8, (count, self.width))]
 
 
@@ -47,7 +60,42 @@ def benchmark_models(directory: Path, slow_seconds: float = 0.05) -> dict[str, B
     # Two layers tell what one takes, and that how many are needed.
     for layers in (2, max(2, round(2 * slow_seconds / _seconds(slow, 2)))):
         onnx.save(_network(layers), slow)
-    return {"iris": iris, "wide": BenchmarkModel(wide, labels, 30), "slow": BenchmarkModel(slow, labels, 4)}
+    columns = directory / "columns.onnx"
+    onnx.save(_pipeline(), columns)
+    return {
+        "iris": iris,
+        "wide": BenchmarkModel(wide, labels, 30),
+        "columns": BenchmarkModel(columns, labels, 0),
+        "slow": BenchmarkModel(slow, labels, 4),
+    }
+
+
+def _frame(count: int) -> pd.DataFrame:
+    """Return made-up rows of eight numbers and four categories."""
+    chance = np.random.default_rng(count)
+    return pd.DataFrame(
+        {
+            name: chance.uniform(0.1, 8, count).round(1) if kind is float else chance.choice(_CATEGORIES, count)
+            for name, kind in COLUMNS.items()
+        }
+    )
+
+
+def _pipeline() -> onnx.ModelProto:
+    """Return a pipeline over a data frame as skl2onnx exports it: one input per column."""
+    frame = _frame(500)
+    numbers, categories = ([name for name, kind in COLUMNS.items() if kind is wanted] for wanted in (float, str))
+    columns = ColumnTransformer(
+        [("numbers", StandardScaler(), numbers), ("categories", OneHotEncoder(handle_unknown="ignore"), categories)]
+    )
+    pipeline = Pipeline([("columns", columns), ("classifier", LogisticRegression(max_iter=1000))])
+    pipeline.fit(frame, np.digitize(frame["number_0"], [2.5, 5.5]))
+    types = [
+        (name, FloatTensorType([None, 1]) if kind is float else StringTensorType([None, 1]))
+        for name, kind in COLUMNS.items()
+    ]
+    made: onnx.ModelProto = to_onnx(pipeline, initial_types=types, options={"zipmap": False})
+    return made
 
 
 def _seconds(path: Path, layers: int) -> float:

@@ -39,7 +39,7 @@ _PROBE_SECONDS = 0.01
 _SETTLED_SECONDS = 2  # in which a server may give memory back
 
 CONNECTIONS = (1, 8, 64)
-WORK = {"iris": (1, 10, 100, 1000, 10000), "wide": (1000,)}
+WORK = {"iris": (1, 10, 100, 1000, 10000), "wide": (1000,), "columns": (1, 1000)}
 # Heavy work, and the light requests that must not wait for it.
 MEANWHILE = {"iris": 10000, "slow": 1}
 MEANWHILE_CONNECTIONS = 8
@@ -81,6 +81,8 @@ class Bench:
         for server in sorted(candidates, key=lambda candidate: candidate.name != FLOOR):
             self.wrong[server.name] = []
             for name in (*WORK, "slow"):
+                if server.serving(name) is None:
+                    continue
                 with self._serve(server, name) as process:
                     for work in works:
                         if work[0] == name:
@@ -106,15 +108,16 @@ class Bench:
         """Measure what all kinds of work take, and who else waits meanwhile."""
         for name in (*WORK, "slow"):
             with contextlib.ExitStack() as stack:
-                processes = {server: stack.enter_context(self._serve(server, name)) for server in candidates}
+                able = [server for server in candidates if server.serving(name)]
+                processes = {server: stack.enter_context(self._serve(server, name)) for server in able}
                 for server, process in processes.items():
                     self._wrk(server, process, Cell(name, 1, 8), 1)
                 for number in range(rounds):
                     for rows, connections in itertools.product(WORK.get(name, ()), self._connections):
-                        for server in random.sample(candidates, len(candidates)):
+                        for server in random.sample(able, len(able)):
                             if f"{rows} rows of {name}" not in self.wrong[server.name]:
                                 self._load(number, server, processes[server], Cell(name, rows, connections))
-                    for server in random.sample(candidates, len(candidates)) if name in MEANWHILE else ():
+                    for server in random.sample(able, len(able)) if name in MEANWHILE else ():
                         cell = Cell(name, MEANWHILE[name], MEANWHILE_CONNECTIONS)
                         if f"{cell.rows} rows of {name}" not in self.wrong[server.name]:
                             self._load_meanwhile(number, server, processes[server], cell)
@@ -144,6 +147,7 @@ class Bench:
             _log(f"round {number} {server.name} {cell} meanwhile {probe}: {measured}")
 
     def _wrk(self, server: Server, process: Running, cell: Cell, seconds: int) -> dict[str, Any]:
+        server = server.serving(cell.model) or server
         body = self._scratch / "body.json"
         body.write_bytes(server.body(self._models[cell.model].rows(cell.rows)))
         url = f"http://127.0.0.1:{process.port}{server.predict}"
@@ -153,6 +157,7 @@ class Bench:
         return measured
 
     def _answer(self, server: Server, process: Running, model: str, count: int) -> npt.NDArray[Any]:
+        server = server.serving(model) or server
         try:
             _, answer = post(process.port, server.predict, server.body(self._models[model].rows(count)))
             return server.probabilities(answer, count)
@@ -163,6 +168,7 @@ class Bench:
 
     @contextlib.contextmanager
     def _serve(self, server: Server, name: str) -> Iterator[Running]:
+        server = server.serving(name) or server
         self._count += 1
         directory = self._scratch / str(self._count)
         directory.mkdir()

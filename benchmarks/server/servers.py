@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from benchmarks.environments import ROOT, environment_of, locked_environment
 
-Rows = Sequence[Sequence[float]]
+Rows = Sequence[Any]  # of numbers, or objects by column
 
 OURS = "this server"
 OURS_IN_IMAGE = "this server, as in the image"
@@ -38,6 +38,7 @@ class Server:
         answer: finds the probabilities in an answer.
         environment: variables that it needs besides.
         working_directory: where the command runs.
+        of_columns: what serves the model of named columns; None if this does not.
     """
 
     name: str
@@ -48,6 +49,11 @@ class Server:
     answer: Callable[[Any], Any] = lambda answer: answer["prediction"]
     environment: Mapping[str, str] = field(default_factory=dict)
     working_directory: Path = ROOT
+    of_columns: "Server | None" = None
+
+    def serving(self, model: str) -> "Server | None":
+        """Return what serves a model; None if this server does not serve it."""
+        return self.of_columns if model == "columns" else self
 
     def body(self, rows: Rows) -> bytes:
         """Return the body of a request."""
@@ -72,8 +78,8 @@ def servers(base: Path | None = None) -> list[Server]:
     return [
         *_both_ways(OURS, OURS_IN_IMAGE, "server", ROOT),
         *(_both_ways(BASE, BASE_IN_IMAGE, "base", base) if base else ()),
-        _script(FLOOR, "floor"),
-        _script(FASTAPI, "plain_fastapi"),
+        _script(FLOOR, "floor", of_columns=_script(FLOOR, "columns_floor")),
+        _script(FASTAPI, "plain_fastapi", of_columns=_script(FASTAPI, "columns_fastapi")),
         Server(
             "BentoML",
             lambda port, _: [
@@ -83,25 +89,56 @@ def servers(base: Path | None = None) -> list[Server]:
             environment=_QUIET,
         ),
         _script("LitServe", "lit_server"),
-        _script(
-            "KServe",
-            "kserve_model",
-            predict="/v1/models/iris:predict",
-            health="/",
-            request=lambda rows: {"instances": rows},
-            answer=lambda answer: answer["predictions"],
-        ),
-        Server(
-            "MLServer",
-            _mlserver,
-            predict="/v2/models/iris/infer",
-            health="/v2/health/live",
-            request=lambda rows: {
+        _kserve("kserve_model", "iris", of_columns=_kserve("columns_kserve", "columns")),
+        _mlserver(
+            "mlserver_runtime.Iris",
+            lambda rows: {
                 "inputs": [{"name": "data", "shape": [len(rows), len(rows[0])], "datatype": "FP32", "data": rows}]
             },
-            answer=lambda answer: answer["outputs"][0]["data"],
+            of_columns=_mlserver("columns_mlserver.Columns", _data_frame),
         ),
     ]
+
+
+def _kserve(script: str, model: str, **options: Any) -> Server:  # noqa: ANN401 (the fields of a server)
+    return _script(
+        "KServe",
+        script,
+        predict=f"/v1/models/{model}:predict",
+        health="/",
+        request=lambda rows: {"instances": rows},
+        answer=lambda answer: answer["predictions"],
+        **options,
+    )
+
+
+def _mlserver(implementation: str, request: Callable[[Rows], Any], **options: Any) -> Server:  # noqa: ANN401 (likewise)
+    return Server(
+        "MLServer",
+        lambda port, directory: _start_mlserver(implementation, port, directory),
+        predict="/v2/models/model/infer",
+        health="/v2/health/live",
+        request=request,
+        answer=lambda answer: answer["outputs"][0]["data"],
+        **options,
+    )
+
+
+def _data_frame(rows: Rows) -> Any:  # noqa: ANN401 (JSON)
+    """Return rows in the form of MLServer's codec for data frames."""
+    text = {"datatype": "BYTES", "parameters": {"content_type": "str"}}
+    return {
+        "parameters": {"content_type": "pd"},
+        "inputs": [
+            {
+                "name": name,
+                "shape": [len(rows), 1],
+                "data": [row[name] for row in rows],
+                **(text if isinstance(value, str) else {"datatype": "FP32"}),
+            }
+            for name, value in rows[0].items()
+        ],
+    }
 
 
 def _both_ways(name: str, name_in_image: str, environment: str, project: Path) -> list[Server]:
@@ -113,10 +150,12 @@ def _both_ways(name: str, name_in_image: str, environment: str, project: Path) -
             *("--host", "127.0.0.1", "--port", str(port)),
         ]
 
-    return [
-        Server(name, start("bentoml", "serve"), environment=_QUIET, working_directory=project),
-        Server(name_in_image, start("model_server", "serve"), environment=_QUIET, working_directory=project),
-    ]
+    def server(title: str, *command: str) -> Server:
+        same = Server(title, start(*command), environment=_QUIET, working_directory=project)
+        takes_columns = (project / "model_server" / "protocols" / "json_columns.py").exists()  # older commits do not
+        return replace(same, of_columns=same) if takes_columns else same
+
+    return [server(name, "bentoml", "serve"), server(name_in_image, "model_server", "serve")]
 
 
 def _python(script: str) -> Path:
@@ -127,7 +166,8 @@ def _script(name: str, script: str, **options: Any) -> Server:  # noqa: ANN401 (
     return Server(name, lambda *_: [str(_python(script)), str(_PEERS / f"{script}.py")], **options)
 
 
-def _mlserver(port: int, directory: Path) -> list[str]:
+def _start_mlserver(implementation: str, port: int, directory: Path) -> list[str]:
+    module = implementation.partition(".")[0]
     settings = {
         "host": "127.0.0.1",
         "http_port": port,
@@ -137,10 +177,10 @@ def _mlserver(port: int, directory: Path) -> list[str]:
         "debug": False,
     }
     (directory / "settings.json").write_text(json.dumps(settings))
-    model = {"name": "iris", "implementation": "mlserver_runtime.Iris"}
+    model = {"name": "model", "implementation": implementation}
     (directory / "model-settings.json").write_text(json.dumps(model))
-    (directory / "mlserver_runtime.py").write_bytes((_PEERS / "mlserver_runtime.py").read_bytes())
-    return [str(_python("mlserver_runtime").parent / "mlserver"), "start", str(directory)]
+    (directory / f"{module}.py").write_bytes((_PEERS / f"{module}.py").read_bytes())
+    return [str(_python(module).parent / "mlserver"), "start", str(directory)]
 
 
 def environment(server: Server, model: Path, labels: Path, port: int, home: Path) -> dict[str, str]:

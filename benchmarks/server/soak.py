@@ -1,8 +1,9 @@
 """A long time of requests, good and bad, in one process: what grows, and how fast.
 
-`python -m benchmarks.server.soak [REQUESTS]`
+`python -m benchmarks.server.soak [--lengths] [REQUESTS]`
 """
 
+import argparse
 import asyncio
 import itertools
 import json
@@ -17,6 +18,8 @@ import httpx
 import numpy as np
 
 from benchmarks.environments import ROOT
+from tests.support.classifiers import save
+from tests.support.pipelines import LABELS, WORDS, tokens
 from tests.support.processes import IRIS, ONE_PROCESS, Server, serving
 
 _REQUESTS = 1_000_000
@@ -24,6 +27,8 @@ _CONNECTIONS = 16
 _TOGETHER = 25  # sent at once on a connection, which then is closed
 _SAMPLES = 50
 _PATHS = 10_000
+_MOST_TOKENS = 1000
+_MOST_ROWS = 8
 _GOOD = b'{"data": [[5.1, 3.5, 1.4, 0.2]]}'
 _MANY = b'{"data": [' + b"[5.1, 3.5, 1.4, 0.2], " * 999 + b"[5.1, 3.5, 1.4, 0.2]]}"
 
@@ -64,6 +69,18 @@ def _mixture() -> Iterator[list[tuple[bytes, int]]]:
         ]
 
 
+def _lengths() -> Iterator[list[tuple[bytes, int]]]:
+    """Yield the same for the model of tokens: requests with rows of ever new lengths."""
+    chance = np.random.default_rng(0)
+    while True:
+        requests = []
+        for _ in range(_TOGETHER):
+            length, count = int(chance.integers(1, _MOST_TOKENS)), int(chance.integers(1, _MOST_ROWS))
+            row = {"input_ids": chance.integers(0, WORDS, length).tolist(), "attention_mask": [1] * length}
+            requests.append((_post(json.dumps({"data": [row] * count}).encode()), 200))
+        yield requests
+
+
 async def _exchange(port: int, requests: list[tuple[bytes, int]], statuses: Counter[str]) -> None:
     """Send the requests, each once the one before it is answered, and count the answers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -102,14 +119,18 @@ def _sample(server: Server, sent: int, started: float) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run it, print what grew, and write the samples to `benchmarks/results/soak.json`."""
-    requests = int(sys.argv[1]) if len(sys.argv) > 1 else _REQUESTS
+    """Run it, print what grew, and write the samples to `benchmarks/results/soak.json` or `soak-lengths.json`."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.server.soak", description=__doc__)
+    parser.add_argument("requests", type=int, nargs="?", default=_REQUESTS, metavar="REQUESTS", help="how many to send")
+    parser.add_argument("--lengths", action="store_true", help="ask a model of tokens, with rows of ever new lengths")
+    arguments = parser.parse_args()
+    requests = arguments.requests
     each = max(requests // _SAMPLES, _TOGETHER * _CONNECTIONS)
     statuses: Counter[str] = Counter()
     samples = []
-    with tempfile.TemporaryDirectory() as home, serving(Path(home), IRIS, command=ONE_PROCESS) as server:
+    with tempfile.TemporaryDirectory() as home, serving(*_served(Path(home), arguments), command=ONE_PROCESS) as server:
         port = httpx.URL(server.url).port or 0
-        mixture = _mixture()
+        mixture = _lengths() if arguments.lengths else _mixture()
         server.client.get("/metrics")  # counted once it is answered: the samples find all series that there are
         started = time.monotonic()
         for _ in range(requests // each):
@@ -125,10 +146,19 @@ def main() -> None:
         "pss_bytes_per_request": round(float(slope) * 1024, 3),
         "samples": samples,
     }
-    (ROOT / "benchmarks" / "results" / "soak.json").write_text(json.dumps(result, indent=1) + "\n")
+    name = "soak-lengths.json" if arguments.lengths else "soak.json"
+    (ROOT / "benchmarks" / "results" / name).write_text(json.dumps(result, indent=1) + "\n")
     print({name: value for name, value in result.items() if name != "samples"})
     if len({one["series"] for one in samples}) > 1:
         sys.exit("the series of the metrics grew")
+
+
+def _served(home: Path, arguments: argparse.Namespace) -> tuple[Path, dict[str, str]]:
+    """Return a directory for the server's files, and the variables for its model."""
+    if not arguments.lengths:
+        return home, IRIS
+    model, labels = save(tokens(), home, LABELS)
+    return home, {"MODEL_FILEPATH": str(model), "LABEL_FILEPATH": str(labels)}
 
 
 if __name__ == "__main__":

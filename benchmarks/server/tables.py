@@ -13,6 +13,7 @@ Figures = dict[str, float]
 Rounds = dict[int, Figures]
 
 _NOISE = 0.1
+_WIDTHS = {"wide": "30", "columns": "12 columns"}
 
 
 def write_tables(results: Mapping[str, Any]) -> None:
@@ -172,17 +173,17 @@ def _grid(loads: Mapping[tuple[Any, ...], Mapping[str, Figures]], figure: str, c
     first = loads.get(("iris", 1, 8)) or loads[places[0]]
     names.sort(key=lambda name: first[name]["cpu_us"])
     head = ["server", *(_work(model, rows) for model, rows, _ in places)]
-    cells = [[name, *(_cell(loads[place].get(name), figure) for place in places)] for name in names]
+    cells = [[name, *(_cell(loads[place].get(name), figure, place[0]) for place in places)] for name in names]
     return table(head, cells)
 
 
 def _work(model: str, rows: int) -> str:
-    return f"{rows} x {30 if model == 'wide' else 4}"
+    return f"{rows} x {_WIDTHS.get(model, '4')}"
 
 
-def _cell(figures: Figures | None, figure: str) -> str:
+def _cell(figures: Figures | None, figure: str, model: str) -> str:
     if figures is None:
-        return "wrong"
+        return "" if model == "columns" else "wrong"
     return f"{figures[figure]:.0f}" if figures["requests"] else "no answer"
 
 

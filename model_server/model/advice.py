@@ -45,7 +45,7 @@ class Answers:
         graph: its nodes.
         free: the outputs with a dimension that is as long as the row.
         batch: how many rows were given.
-        producer: what wrote the file, by its own account.
+        producer: what wrote the file, as recorded in it.
     """
 
     values: Mapping[str, Any]
@@ -103,7 +103,7 @@ def change_of_outputs(answers: Answers) -> str:
 
 
 def _change_of_form(answers: Answers) -> str:
-    """Return what to do about outputs that are no numbers for each row, or one for each class; empty otherwise."""
+    """Return what to do about outputs without numbers for each row, or with one output per class; empty for others."""
     lists = [value for value in answers.values.values() if isinstance(value, list)]
     if any(not isinstance(element, dict) for value in lists for element in value):
         return _ONE_TENSOR

@@ -43,6 +43,11 @@ class ColumnsSpec:
         self._expected = {name: spec.expected for name, spec in self.values.items()}
 
     @property
+    def is_text(self) -> bool:
+        """Whether some values are strings."""
+        return any(spec.is_text for spec in self.inputs.values())
+
+    @property
     def is_free(self) -> bool:
         """Whether the length of a value may vary."""
         return any(spec.is_free for spec in self.inputs.values())

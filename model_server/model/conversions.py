@@ -68,7 +68,7 @@ def fits(kind: OutputKind, numbers: Array) -> bool:
 
 def are_probabilities(matrix: Array) -> bool:
     """Return whether each row is a distribution over two or more classes."""
-    if matrix.shape[1] < 2:  # noqa: PLR2004 (one column is no choice between classes)
+    if matrix.shape[1] < 2:  # noqa: PLR2004 (one column cannot choose between classes)
         return False
     sums = matrix.sum(axis=1, dtype=np.float64)
     return bool((matrix >= -_TOLERANCE).all() and (abs(sums - 1) <= _TOLERANCE).all())
@@ -80,7 +80,7 @@ def conversion(kind: OutputKind, columns: int) -> tuple[Callable[[Array], Array]
     return one or _OF_COLUMNS[kind]
 
 
-@np.errstate(invalid="ignore")  # an infinite score has no answer, which is found out later
+@np.errstate(invalid="ignore")  # an infinite score has no finite answer, which the caller checks
 def _softmax(scores: Array) -> Array:
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     probabilities: Array = powers / powers.sum(axis=1, keepdims=True)

@@ -194,7 +194,7 @@ class Graph:
         )
 
     def _initializer(self, name: str) -> tuple[str, ...]:
-        """Return the texts in an initializer; empty if it has none."""
+        """Return the strings in an initializer; empty if it has none."""
         reader = _Reader(self._content)
         for span in self._initializers:
             if any(reader.text(found) == name for found in reader.spans(span, _TENSOR_NAME)):

@@ -1,6 +1,7 @@
 """The rows that an ONNX file takes, found out from the file alone."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import orjson
 from model_server.errors import StartError
 from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.graph import Category, Graph
-from model_server.model.remedies import one_line
+from model_server.model.remedies import one_line, remedy_of_error
 from model_server.model.row_spec import RowSpec
 from model_server.model.rows import Array, Columns, InvalidRowsError, Position, Rows, repeat
 
@@ -37,6 +38,8 @@ _INPUT_TYPES = {
 }
 _EXPORT_SHAPE = 'export it with the shape of a row after a free batch dimension, as in ["N", 4]'
 _TEXTS = ("text", "other text")  # of made-up rows
+# ONNX Runtime of an index beyond what a model looks up, such as a token beyond its vocabulary.
+_OUTSIDE = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
 _SHOWN = 40  # characters of a wrong value
 _MOST_CATEGORIES = 10  # that a message lists
 _MAX_NUMBERS = 1 << 24  # a body of 32 MiB has no more, and Python takes 500 MB for as many
@@ -77,24 +80,41 @@ class Inputs:
             return self.spec.as_json(cast("Columns", rows))
         return self.spec.as_json(cast("Array", rows))
 
-    def unknown(self, rows: Rows) -> InvalidRowsError | None:
-        """Return an error about the first value that is none of the listed categories of its input, if there is one."""
+    def explain(self, rows: Rows, error: Exception) -> InvalidRowsError | None:
+        """Return which value a model that failed does not take; None if that is unknown.
+
+        Args:
+            rows: the rows that it failed on.
+            error: what ONNX Runtime says.
+        """
+        outside = _OUTSIDE.search(str(error))
         for name, array in self.feed(rows).items():
-            categories = self.categories.get(name)
-            if not categories:
+            if array.dtype.kind not in "iuO":
                 continue
-            known = set(categories)
-            for row, value in enumerate(array.ravel().tolist()):
-                if value not in known:
-                    position: Position = (row, name) if isinstance(self.spec, ColumnsSpec) else (row,)
-                    listed = ", ".join(map(repr, categories[:_MOST_CATEGORIES]))
-                    more = (
-                        "" if len(categories) <= _MOST_CATEGORIES else f" and {len(categories) - _MOST_CATEGORIES} more"
-                    )
-                    return InvalidRowsError(
-                        position, f"is {str(value)[:_SHOWN]!r}, which the model does not know; expected {listed}{more}"
-                    )
+            values = array.ravel().tolist()
+            if outside:
+                wrong, first, last = map(int, outside.groups())
+                unknown = {wrong}.intersection(values)
+                expected = f"a whole number from {max(0, first)} to {last}"
+            elif categories := self.categories.get(name):
+                unknown = set(values).difference(categories)
+                expected = ", ".join(map(repr, categories[:_MOST_CATEGORIES]))
+                if len(categories) > _MOST_CATEGORIES:
+                    expected += f" and {len(categories) - _MOST_CATEGORIES} more"
+            else:
+                continue
+            if unknown:
+                index = next(index for index, value in enumerate(values) if value in unknown)
+                problem = f"is {repr(values[index])[:_SHOWN]}, which the model does not know; expected {expected}"
+                return InvalidRowsError(self._position(name, index, array.shape), problem)
         return None
+
+    def _position(self, name: str, index: int, shape: tuple[int, ...]) -> Position:
+        """Return where the value of an index in an input's flat array is in the rows."""
+        row, *rest = map(int, np.unravel_index(index, shape))
+        if isinstance(self.spec, RowSpec):
+            return (row, *rest)
+        return (row, name) if shape[1:] == (1,) and not self.spec.values[name].row_shape else (row, name, *rest)
 
 
 @dataclass(frozen=True)
@@ -139,11 +159,7 @@ def read_inputs(session: ort.InferenceSession, graph: Graph) -> Inputs:
         widths = {name: None if own_row is None else own_row[name].shape[1:] for name in specs}
         fixed = {name: RowSpec(spec.dtype, _with_fixed_width(name, spec, widths[name])) for name, spec in specs.items()}
         spec = ColumnsSpec(fixed, _ties(declared, fixed))
-    categories = {
-        name: found
-        for name, value in specs.items()
-        if value.row_shape in ((), (1,)) and (found := graph.categories(name))
-    }
+    categories = {name: found for name, value in specs.items() if (found := _categories(graph.categories(name), value))}
     return Inputs(list(specs), spec, _batch(declared), own_row, feature_names, categories)
 
 
@@ -178,7 +194,7 @@ def try_rows(session: ort.InferenceSession, inputs: Inputs) -> Iterator[Trial]:
         raise StartError(
             "model-sample",
             f"fails on a row of the {shapes} that it declares: {failure}",
-            f'put a row that it takes into its metadata property "{SAMPLE_PROPERTY}"',
+            remedy_of_error(failure) or f'put a row that it takes into its metadata property "{SAMPLE_PROPERTY}"',
         )
 
 
@@ -210,6 +226,17 @@ def _read_spec(found: ort.NodeArg) -> RowSpec:
             _EXPORT_SHAPE,
         )
     return RowSpec(np.dtype(_INPUT_TYPES[found.type]), tuple(row_shape))
+
+
+def _categories(listed: Sequence[Category], spec: RowSpec) -> Sequence[Category]:
+    """Return what encoders list, unless the input takes several values or values of another type."""
+    if not listed or spec.row_shape not in ((), (1,)):
+        return ()
+    try:
+        RowSpec(spec.dtype, ()).rows(list(listed))
+    except InvalidRowsError:
+        return ()
+    return listed
 
 
 def _batch(declared: Sequence[ort.NodeArg]) -> int | None:

@@ -18,9 +18,9 @@ from model_server.model.tasks import ModelOutput, OutputKind, Task
 CLASS_NAMES_PROPERTY = "class_names"
 _CLEARLY = 0.25
 _WHAT_IT_HOLDS = {
-    OutputKind.PROBABILITIES: "class probabilities, two or more numbers a row from 0 to 1 with a sum of 1",
-    OutputKind.LOGITS: "two or more class scores a row",
-    OutputKind.LOG_PROBABILITIES: "the logarithms of two or more class probabilities a row",
+    OutputKind.PROBABILITIES: "class probabilities, two or more numbers per row from 0 to 1 with a sum of 1",
+    OutputKind.LOGITS: "two or more class scores per row",
+    OutputKind.LOG_PROBABILITIES: "the logarithms of two or more class probabilities per row",
     OutputKind.SIGMOID: "independent probabilities from 0 to 1",
     OutputKind.SIGMOID_LOGITS: "the logits of independent probabilities",
     OutputKind.VALUES: "numbers for each row",
@@ -38,8 +38,8 @@ class Output:
         shape: of one prediction; None for a dimension that is as long as the row.
         read: turns its value into an array with one prediction per row: of shape (rows, classes) for classes and
             labels; for values, of shape (rows,) or (rows, ...).
-        names: of the classes or labels, in the order of their columns: by the label file, or else by the model itself.
-            Empty for values, and if neither names them.
+        names: of the classes or labels, in the order of their columns: from the label file, or else from the model
+            itself. Empty for values, and if neither names them.
         sample: the first row with a finite answer.
         own_label: the class of that row by another output of the model; None if no output says it.
     """
@@ -54,7 +54,7 @@ class Output:
     own_label: str | int | None
 
     def fits(self, predictions: Array, rows: int) -> bool:
-        """Return whether these can be the predictions for so many rows."""
+        """Return whether these can be the predictions for this many rows."""
         return len(predictions) == rows and (
             self.kind is not OutputKind.PROBABILITIES or are_probabilities(predictions)
         )
@@ -86,7 +86,7 @@ class OutputsOfFile:
         batch: how many rows each trial was given.
         graph: the nodes of the file.
         class_names: the file's metadata property `class_names`; None without one.
-        producer: what wrote the file, by its own account.
+        producer: what wrote the file, as recorded in it.
     """
 
     declared: Sequence[ort.NodeArg]
@@ -112,11 +112,11 @@ def find_output(file: OutputsOfFile, labels: Sequence[str] | None, choice: Model
         file: the outputs.
         labels: name of each class by the label file, in whose order the string classes of a ZipMap are put; None
             without one.
-        choice: which output answers, and what it holds; None if nobody has said.
+        choice: which output answers, and what it holds; None if neither the setting nor the file says.
 
     Raises:
-        StartError: there is none, or not one with as many classes as there are labels. The reason goes on from the
-            file's name.
+        StartError: there is none, or not one with as many classes as there are labels. The reason continues the
+            sentence after the file's name.
     """
     own_names = _names_in_property(file.class_names)
     order = labels or own_names
@@ -212,7 +212,7 @@ def _choose(found: Mapping[str, _Candidate], kind: OutputKind, labels: Sequence[
         counts = " or ".join(str(candidate.columns) for candidate in found.values())
         raise StartError(
             "labels-mismatch",
-            f"has {counts} classes but LABEL_FILEPATH names {len(labels or ())}; expected one name a class",
+            f"has {counts} classes but LABEL_FILEPATH names {len(labels or ())}; expected one name per class",
             "take the label file of this model, or write one with its classes in the order of their probabilities",
         )
     if len(fitting) > 1:
@@ -238,7 +238,7 @@ def _names(
             raise StartError(
                 "labels-mismatch",
                 f'has {chosen.columns} classes but its metadata property "{CLASS_NAMES_PROPERTY}" names {len(own)}; '
-                "expected one name a class",
+                "expected one name per class",
                 "correct the property, or give the model a label file",
             )
         return own

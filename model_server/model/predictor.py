@@ -37,7 +37,7 @@ class Predictor:
     Attributes:
         signature: how the model is called.
         task: what predictions it gives.
-        names: of the classes or labels; empty if neither the label file nor the model names them.
+        names: of the classes or labels; empty if they have no names.
         spec: types and shapes of the rows that it takes.
         feature_names: what to call the values of a row; empty when the model does not say.
         sample: a row that the model has answered.
@@ -135,11 +135,11 @@ class Predictor:
         except Exception as error:
             if options.terminate:
                 raise StoppedError from error
+            if wrong := self.signature.inputs.explain(rows, error):
+                raise wrong from error
             if self.spec.is_free:
                 logger.debug("model_failed", exc_info=True)
                 raise InvalidRowsError((), f"has {_lengths(rows)}; the model takes other lengths") from error
-            if unknown := self.signature.inputs.unknown(rows):
-                raise unknown from error
             raise
         predictions = self._read(value)
         if len(predictions) != len(rows):

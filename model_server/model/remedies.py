@@ -32,6 +32,9 @@ _BY_ERROR = {
         'make that locale, on Debian with "apt-get install locales && localedef -i {1} -f UTF-8 {0}" as root; or '
         'export with the locale C, for skl2onnx with the option "locale": "C" of the vectorizer'
     ),
+    r"Failed to allocate memory": (
+        "export a smaller model, or give the server more memory, if the model is to request that much"
+    ),
     r"External data path does not exist": (
         "put the file that holds its weights beside it, or save all in one file with onnx.save(onnx.load(path), path)"
     ),
@@ -46,6 +49,11 @@ def remedy(content: bytes, reason: str) -> str:
     for beginning, change in _BY_BEGINNING.items():
         if re.match(beginning, content, re.DOTALL):
             return change
+    return remedy_of_error(reason)
+
+
+def remedy_of_error(reason: str) -> str:
+    """Return what to do about a model that fails for this reason; empty if that is unknown."""
     for error, change in _BY_ERROR.items():
         if match := re.search(error, reason):
             return change.format(*match.groups())

@@ -22,7 +22,7 @@ class Signature:
         output: which output answers, and how.
         outputs: all outputs as the file declares them, each with `name`, `type` and `shape`.
         properties: the metadata properties of the file.
-        producer: what wrote the file, by its own account.
+        producer: what wrote the file, as recorded in it.
     """
 
     inputs: Inputs
@@ -44,8 +44,8 @@ def read_signature(
         choice: which output answers, and what it holds; None takes it from the file.
 
     Raises:
-        StartError: the file cannot be served so, or has not as many classes as there are labels. The reason goes on
-            from the file's name: "has 2 inputs ...".
+        StartError: the file cannot be served like that, or has another number of classes than there are labels. The
+            reason continues the sentence after the file's name: "has 2 inputs ...".
     """
     meta = session.get_modelmeta()
     properties = meta.custom_metadata_map

@@ -36,7 +36,7 @@ class ModelOutput(NamedTuple):
         """Return the choice that `kind` or `kind:name` stands for.
 
         Raises:
-            ValueError: the kind is unknown; the message goes on from what the text is.
+            ValueError: the kind is unknown; the message continues the sentence after the setting's name.
         """
         kind, _, name = text.partition(":")
         try:

@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 import catboost
 import lightgbm
 import numpy as np
+import pandas as pd
 import xgboost
 from onnx import ModelProto
 from onnxmltools import convert_lightgbm, convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
 from skl2onnx import to_onnx
+from skl2onnx.common.data_types import StringTensorType
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import make_classification, make_regression
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -30,6 +33,7 @@ from sklearn.ensemble import (
     StackingClassifier,
     VotingRegressor,
 )
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import (
     BayesianRidge,
     Lasso,
@@ -47,7 +51,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, LocalOutlierFactor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, SVR, LinearSVC, OneClassSVM
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
@@ -71,11 +75,15 @@ class Exported(NamedTuple):
         content: the ONNX file.
         predict: what the library itself answers to rows.
         names: of its classes, in the order of their columns; those that are integers are in no ONNX file.
+        rows: what it is compared on, as `predict` takes it.
+        data: the same as in a request.
     """
 
     content: bytes
     predict: Predict
     names: list[str]
+    rows: Any = ROWS[:200]
+    data: list[Any] = ROWS[:200].tolist()
 
 
 def of_scikit_learn(estimator: Any, target: Array = TEXTS, method: str = "predict_proba", **options: Any) -> Exported:
@@ -122,6 +130,33 @@ def label_file(names: list[str]) -> str:
     return json.dumps({str(index): name for index, name in enumerate(names)})
 
 
+def of_columns(estimator: Any, target: Array, columns: Any) -> Exported:
+    """Return a pipeline over a data frame of two numbers and two texts, or of some of these columns."""
+    frame = pd.DataFrame(ROWS[:, :2], columns=["first", "second"])
+    frame["letter"] = np.array(["a", "b", "c"])[(ROWS[:, 2] > 0).astype(int) + (ROWS[:, 2] > 1)]
+    frame["word"] = np.array(["left", "right"])[(ROWS[:, 3] > 0).astype(int)]
+    numbers = (StandardScaler(), ["first", "second"])
+    texts = (OneHotEncoder(handle_unknown="ignore"), ["letter", "word"])
+    chosen = {"all": (numbers, texts), "numbers": (numbers,), "texts": (texts,)}[columns]
+    frame = frame[[name for _, names in chosen for name in names]]
+    model = make_pipeline(make_column_transformer(*chosen), estimator).fit(frame, target)
+    made = to_onnx(model, frame[:1])
+    method = model.predict_proba if hasattr(model, "predict_proba") else model.predict
+    rows = frame[:200]
+    return Exported(made.SerializeToString(), method, _names(model), rows, rows.to_dict("records"))
+
+
+def of_texts(vectorizer: Any, shape: list[Any], options: Any) -> Exported:
+    """Return a classifier of texts."""
+    words = np.array(["red", "green", "blue", "the", "and", "dark"])
+    texts = np.array([" ".join(words[row > 0]) for row in ROWS])
+    model = make_pipeline(vectorizer, LogisticRegression()).fit(texts, TEXTS)
+    made = to_onnx(model, initial_types=[("text", StringTensorType(shape))], options=options)
+    rows = texts[:200]
+    data = rows.tolist() if len(shape) == 1 else [[text] for text in rows.tolist()]
+    return Exported(made.SerializeToString(), model.predict_proba, _names(model), rows, data)
+
+
 _TREES: dict[str, Any] = {"n_estimators": 5, "random_state": 0}
 _CATBOOST: dict[str, Any] = {"iterations": 5, "verbose": False, "allow_writing_files": False}
 _LIGHTGBM: dict[str, Any] = {"n_estimators": 5, "verbose": -1}
@@ -149,6 +184,11 @@ CLASSIFIERS: Mapping[str, Callable[[Any], Exported]] = {
     "StackingClassifier": lambda _: of_scikit_learn(
         StackingClassifier([("a", LogisticRegression()), ("b", GaussianNB())]), zipmap=False
     ),
+    "a data frame": lambda _: of_columns(LogisticRegression(), TEXTS, "all"),
+    "two numeric columns": lambda _: of_columns(LogisticRegression(), TEXTS, "numbers"),
+    "two columns of texts": lambda _: of_columns(LogisticRegression(), TEXTS, "texts"),
+    "texts": lambda _: of_texts(TfidfVectorizer(), [None], {TfidfVectorizer: {"locale": "C"}}),
+    "texts in lists of one": lambda _: of_texts(CountVectorizer(), [None, 1], {CountVectorizer: {"locale": "C"}}),
     "XGBClassifier": lambda _: of_boosting(xgboost.XGBClassifier(n_estimators=5), INTEGERS),
     "XGBClassifier of two classes": lambda _: of_boosting(xgboost.XGBClassifier(n_estimators=5), INTEGERS > 0),
     "LGBMClassifier": lambda _: of_boosting(lightgbm.LGBMClassifier(**_LIGHTGBM), TEXTS),
@@ -182,6 +222,7 @@ REGRESSORS: Mapping[str, Callable[[Any], Exported]] = {
     "ExtraTreesRegressor": regressor(ExtraTreesRegressor(**_TREES)),
     "GradientBoostingRegressor": regressor(GradientBoostingRegressor(**_TREES)),
     "OneClassSVM": regressor(OneClassSVM(), TARGET, "decision_function"),
+    "a data frame": lambda _: of_columns(Ridge(), TARGET, "all"),
     "XGBRegressor": lambda _: of_boosting(xgboost.XGBRegressor(n_estimators=5), TARGET),
     "LGBMRegressor": lambda _: of_boosting(lightgbm.LGBMRegressor(**_LIGHTGBM), TARGET),
     "CatBoostRegressor": lambda path: of_catboost(catboost.CatBoostRegressor(**_CATBOOST), TARGET, path),

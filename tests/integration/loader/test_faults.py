@@ -1,9 +1,12 @@
 """What a server can do to a load, one fault at a time, over a real socket."""
 
 import itertools
+import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 
@@ -221,11 +224,11 @@ def test_wrong_bytes_once_are_fetched_again(target: Target, server: FaultServer,
     server.on("media", times(1, wrong_bytes))
     run = target.load()
     [retry] = run.named("retry")
-    assert "CRC32C" in retry["reason"]
+    assert "crc32c" in retry["reason"]
     target.assert_holds(*pair)
 
 
-@pytest.mark.parametrize(("fault", "word"), [(wrong_bytes, "CRC32C"), (wrong_length, "expected 2")])
+@pytest.mark.parametrize(("fault", "word"), [(wrong_bytes, "crc32c"), (wrong_length, "expected 2")])
 def test_wrong_answers_that_stay_are_refused(target: Target, server: FaultServer, fault: Fault, word: str) -> None:
     server.on("media", always(fault))
     assert_failed(target.load(), 5, MODEL, word, "3 times in a row")
@@ -251,6 +254,46 @@ def test_a_server_that_knows_no_ranges_will_do(target: Target, server: FaultServ
     server.on("media", always(whole_object))
     assert target.load().exit_code == 0
     target.assert_holds(*pair)
+
+
+@pytest.mark.parametrize("length", ["with a length", "without"])
+def test_metadata_that_is_cut_short_is_asked_for_again(
+    target: Target, server: FaultServer, pair: Pair, length: str
+) -> None:
+    def cut_short(exchange: Exchange) -> None:
+        answer = json.dumps(exchange.stored.resource()).encode()
+        exchange.handler.send_response(200)
+        if length != "without":
+            exchange.handler.send_header("Content-Length", str(len(answer)))
+        exchange.handler.end_headers()
+        exchange.handler.wfile.write(answer[:-10])
+        exchange.handler.close_connection = True
+
+    server.on("metadata", times(1, cut_short))
+    run = target.load()
+    [retry] = run.named("retry")
+    assert "cut" in retry["reason"]
+    target.assert_holds(*pair)
+
+
+@pytest.mark.parametrize("kind", ["metadata", "token"])
+def test_an_answer_without_end_is_not_read_on(target: Target, server: FaultServer, tmp_path: Path, kind: str) -> None:
+    def flood(exchange: Exchange) -> None:
+        exchange.handler.send_response(200)
+        exchange.handler.end_headers()
+        with suppress(OSError):
+            while not exchange.wait_for_the_end(0):
+                exchange.handler.wfile.write(b" " * (1 << 20))
+
+    server.on(kind, always(flood))
+    settings: dict[str, object] = {"load_timeout_seconds": 15}
+    if kind == "token":
+        host = server.url.removeprefix("http://")
+        settings |= {"storage_emulator_host": "", "gcs_endpoint": server.url, "home": tmp_path}
+        settings |= {"gce_metadata_host": host, "gce_metadata_ip": host}
+    run = target.load(**settings)
+    assert run.exit_code not in (0, 6), run
+    target.assert_empty()
 
 
 def test_metadata_that_is_a_web_page_is_refused(target: Target, server: FaultServer) -> None:
@@ -295,7 +338,7 @@ def test_an_object_replaced_midway_starts_the_load_again(
 
     assert run.exit_code == 0
     receipt = target.assert_holds(replacement, pair[1])
-    assert (receipt.model.generation, receipt.attempts) == (2, 2)
+    assert (receipt.model.version, receipt.attempts) == ("2", 2)
     assert "overwritten" in run.named("retry")[0]["reason"]
     assert target.temporaries() == []
 
@@ -332,7 +375,7 @@ def test_weights_of_a_later_upload_are_not_mixed_with_the_model(target: Target, 
     assert run.exit_code == 0
     receipt = target.receipt()
     assert receipt is not None
-    assert [file.generation for file in (receipt.model, *receipt.external_data)] == [2, 2]
+    assert [file.version for file in (receipt.model, *receipt.external_data)] == ["2", "2"]
     assert target.model.read_bytes() == replacement
     assert f"{MODEL} was overwritten" in run.named("retry")[0]["reason"]
 

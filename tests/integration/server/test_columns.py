@@ -211,6 +211,10 @@ def test_tokens_of_any_length(tmp_path: Path) -> None:
         for length in (1, 7, 100):
             row = {"input_ids": [3] * length, "attention_mask": [1] * length}
             assert np.allclose(server.predict([row, row]), server.predict([row]))
+        beyond = {"input_ids": [3, 50, 4], "attention_mask": [1, 1, 1]}
+        assert refusal(server, [beyond]) == (
+            "data[0].input_ids[1] is 50, which the model does not know; expected a whole number from 0 to 49."
+        )
         short = {"input_ids": [3], "attention_mask": [1]}
         assert refusal(server, [row, short]) == (
             "data[1].input_ids has length 1; expected 100 numbers, as in data[0].input_ids."

@@ -39,8 +39,9 @@ def test_document_describes_the_five_routes(iris: Server) -> None:
         request = operation["requestBody"]["content"]["application/json"]["schema"]
         assert request["example"] == {"data": [[5.1, 3.5, 1.4, 0.2]]}
         assert request["additionalProperties"] is False
-        row = request["properties"]["data"]["items"]
+        row, by_name = request["properties"]["data"]["items"]["anyOf"]
         assert (row["minItems"], row["maxItems"], row["items"]["type"]) == (4, 4, "number")
+        assert by_name["required"][0] == "sepal length (cm)"
         assert iris.client.post(path, json=request["example"]).status_code == 200
     names = document["paths"]["/predict/label"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert names["properties"]["prediction"]["anyOf"][0]["enum"] == ["setosa", "versicolor", "virginica"]
@@ -50,12 +51,14 @@ def test_the_openapi_document_describes_the_model(tmp_path_factory: pytest.TempP
     home = tmp_path_factory.mktemp("uint8")
     made = classifier(TensorProto.UINT8, ("height", 2), classes=2)
     model_path, label_path = save(made, home, ["no", "yes"])
-    with serving(home, {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)}) as server:
+    files = {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)}
+    with serving(home, {**files, "MAX_ROW_LENGTH": "100"}) as server:
         document = server.client.get("/docs.json").json()
     request = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert request["properties"]["data"]["items"] == {
         "type": "array",
         "minItems": 1,
+        "maxItems": 100,
         "items": {
             "type": "array",
             "minItems": 2,

@@ -50,7 +50,7 @@ def test_identity_comes_from_the_receipt(tmp_path: Path, external_data: bool) ->
         assert dict(re.findall(r'(\w+)="([^"]*)"', info)) == {
             "sha256": receipt.identity,
             "source": (tmp_path / "source" / "model.onnx").as_uri(),
-            "generation": str(receipt.model.generation),
+            "generation": receipt.model.version,
         }
 
 

@@ -201,7 +201,7 @@ def test_prints_why_not_and_what_to_change(tmp_path: Path, capsys: pytest.Captur
     assert check(*paths, as_json=False, seconds=60) == 1
     first, second = capsys.readouterr().out.splitlines()
     assert first == (
-        f"Cannot be served. MODEL_FILEPATH: {paths[0]} has 4 classes but LABEL_FILEPATH names 3; expected one name a "
+        f"Cannot be served. MODEL_FILEPATH: {paths[0]} has 4 classes but LABEL_FILEPATH names 3; expected one name per "
         "class."
     )
     assert second.startswith("What to change: take the label file of this model")

@@ -55,14 +55,17 @@ def test_weights_of_a_declared_size_that_are_not_there(tmp_path: Path) -> None:
         load(made, tmp_path)
 
 
-def test_a_tensor_that_no_memory_holds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("elements", [50_000_000_000, 1 << 48])
+def test_a_tensor_that_no_memory_holds(tmp_path: Path, elements: int) -> None:
+    if Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "1":
+        pytest.skip("this machine promises any memory")
     made = classifier()
-    made.graph.initializer.append(helper.make_tensor("length", TensorProto.INT64, [1], [1 << 48]))
+    made.graph.initializer.append(helper.make_tensor("length", TensorProto.INT64, [1], [elements]))
     made.graph.node.insert(0, helper.make_node("ConstantOfShape", ["length"], ["vast"]))
     made.graph.node.append(helper.make_node("ReduceSum", ["vast"], ["sum"], keepdims=0))
     made.graph.node.append(helper.make_node("Add", [made.graph.output[0].name, "sum"], ["total"]))
     made.graph.output[0].name = "total"
-    with pytest.raises(StartError, match="fails on a row of the shape"):
+    with pytest.raises(StartError, match=r"fails on a row of the shape .*: export a smaller model"):
         load(made, tmp_path)
 
 

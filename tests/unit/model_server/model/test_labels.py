@@ -49,7 +49,7 @@ def test_a_file_need_not_be_there(tmp_path: Path) -> None:
 
 def test_refuses_a_file_that_is_gone(tmp_path: Path) -> None:
     path = tmp_path / "label.json"
-    record = FileRecord(name="label.json", uri="file:///label.json", generation=1, size=2, sha256="0", crc32c="")
+    record = FileRecord(name="label.json", uri="file:///label.json", version="1", size=2, sha256="0")
     with pytest.raises(StartError, match=r"cannot read .*: No such file"):
         load_labels(path, record)
     path.symlink_to("nothing")

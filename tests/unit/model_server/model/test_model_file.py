@@ -18,7 +18,7 @@ from volume.receipt import FileRecord, Receipt
     ],
 )
 def test_a_model_is_called_as_its_source_calls_it(tmp_path: Path, uri: str, name: str) -> None:
-    record = FileRecord(name="model.onnx", uri=uri, generation=7, size=0, sha256="", crc32c="")
+    record = FileRecord(name="model.onnx", uri=uri, version="7", size=0, sha256="")
     receipt = Receipt(model=record, labels=record, started=datetime.now(UTC), seconds=0, attempts=1, loader_version="1")
     file = ModelFile(tmp_path / "model.onnx", tmp_path, b"", "", receipt)
     assert (file.name, file.source, file.generation) == (name, uri, "7")

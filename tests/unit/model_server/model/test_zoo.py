@@ -11,7 +11,7 @@ from model_server.errors import StartError
 from model_server.model.model import Model
 from model_server.model.tasks import Task
 from model_server.settings import Settings
-from tests.support.zoo import ANOTHER_EXPORT, CLASSIFIERS, REGRESSORS, ROWS, WITH_SETTING, Exported, label_file
+from tests.support.zoo import ANOTHER_EXPORT, CLASSIFIERS, REGRESSORS, WITH_SETTING, Exported, label_file
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +32,8 @@ def load(exported: Exported, directory: Path, setting: str = "", *, with_labels:
 
 
 def check(model: Model, exported: Exported) -> None:
-    rows = ROWS[:200]
-    expected = np.asarray(exported.predict(rows))
+    rows = model.spec.rows(exported.data)
+    expected = np.asarray(exported.predict(exported.rows))
     np.testing.assert_allclose(model.predict(rows), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
     if model.task is Task.CLASSES:
         assert list(model.labels.values()) == exported.names

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from onnx import AttributeProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper
 
-from loader.onnx_file import external_data_locations
+from loader.verification.onnx_file import external_data_locations
 
-SHIPPED = Path(__file__).parents[3] / "models" / "iris_svc.onnx"
+SHIPPED = Path(__file__).parents[4] / "models" / "iris_svc.onnx"
 
 
 def external(location: str) -> TensorProto:

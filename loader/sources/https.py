@@ -1,0 +1,154 @@
+"""A model on a web server, such as Hugging Face's, or behind a presigned URL.
+
+A web server keeps no checksum, so a load from it takes one from a setting. The query of a URL may be its secret: it is
+sent, and shown nowhere.
+"""
+
+import posixpath
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import requests
+
+from loader.checksums import Digest
+from loader.errors import IntegrityError, LoadError, NotFoundError, PermissionDeniedError, ReplacedError
+from loader.progress import Progress
+from loader.settings import Settings
+from loader.sources.base import ObjectVersion, Source
+from loader.transfer.journal import Journal
+from loader.transfer.ranges import RangeDownload, workers_for
+from loader.transfer.redirects import Browser
+from loader.transfer.retry import Backoff, Setback
+from loader.transfer.web import Failures, check_range, passes, prepare, reading, server_failure, status_of
+from loader.watchdog import Deadline
+
+
+class HttpsSource(Source):
+    """Files, by `https://` URLs; a version is an entity tag, or else the time of the last change."""
+
+    def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
+        self._deadline = deadline
+        self._progress = progress
+        self._token = settings.https_token
+        self._workers = settings.download_workers
+        session = requests.Session()
+        prepare(session, self._workers or workers_for(1 << 62))
+        self._browser = Browser(session, settings.stall_timeout_seconds)
+        # By the URI that is shown: the URL that is asked, and whether its server has ranges.
+        self._urls: dict[str, str] = {}
+        self._has_ranges: dict[str, bool] = {}
+
+    @property
+    def credentials(self) -> str:
+        """Whether `HTTPS_TOKEN` is sent."""
+        return "HTTPS_TOKEN" if self._token else "none"
+
+    def look_up(self, uri: str, version: str) -> ObjectVersion:
+        """Return the file as the first byte of it is answered: not every server, nor every presigned URL, has HEAD."""
+        shown = _without_query(uri)
+        self._urls[shown] = uri
+        backoff = Backoff(f"cannot look up {shown}", self._deadline, self._progress)
+        while True:
+            try:
+                with self._get(shown, f"cannot look up {shown}", {"Range": "bytes=0-0"}) as response:
+                    found = self._version(shown, response)
+            except Setback as setback:
+                backoff.pause(setback)
+            else:
+                if version not in ("", found.version):
+                    raise NotFoundError(
+                        "version-missing", f"{shown} has the version {found.version} now, not {version}"
+                    )
+                return found
+
+    def beside(self, uri: str, location: str) -> str:
+        """Return the URL of a file beside another; the query stays with that one."""
+        parts = urlsplit(uri)
+        path = posixpath.join(posixpath.dirname(parts.path), quote(location))
+        return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+
+    def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
+        """Fetch the file in ranges, or where the server has none, all of it at once."""
+        has_ranges = self._has_ranges[found.uri]
+        workers = self._workers or workers_for(found.size)
+        notes = Journal(journal, found, target)
+        download = RangeDownload(
+            partial(self._read, found), notes, workers if has_ranges else 1, self._deadline, self._progress
+        )
+        return download.run() if has_ranges else download.run(pieces_per_request=notes.count)
+
+    def _version(self, uri: str, response: requests.Response) -> ObjectVersion:
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise IntegrityError(
+                "object-compressed",
+                f"{uri} comes with Content-Encoding {response.headers['Content-Encoding']}, so its bytes are not "
+                "those of the model: serve it without",
+            )
+        has_ranges = response.status_code == HTTPStatus.PARTIAL_CONTENT
+        text = response.headers.get("Content-Range", "").rpartition("/")[2] if has_ranges else ""
+        size = text or response.headers.get("Content-Length", "")
+        if not size.isdecimal():
+            raise LoadError(
+                "answer-unexpected", f"{uri} has no length: expected a file, from a server that says its size"
+            )
+        self._has_ranges[uri] = has_ranges
+        etag = response.headers.get("ETag", "").removeprefix("W/").strip('"')
+        return ObjectVersion(uri, int(size), etag or response.headers.get("Last-Modified", "unknown"))
+
+    @contextmanager
+    def _read(self, found: ObjectVersion, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
+        whole = not self._has_ranges[found.uri]
+        headers = {} if whole else {"Range": f"bytes={start}-{end - 1}"}
+        with self._get(found.uri, f"cannot read {found.uri}", headers, gone=found.uri) as response:
+            if self._version(found.uri, response).version != found.version:
+                raise ReplacedError(
+                    "object-replaced", f"{found.uri} was overwritten while it was loaded: load it again"
+                )
+            check_range(response, 0 if whole else start, end, found.size)
+            with reading(response) as read:
+                if whole:
+                    _skip(read, start)
+                yield read
+
+    @contextmanager
+    def _get(self, uri: str, action: str, headers: dict[str, str], gone: str = "") -> Iterator[requests.Response]:
+        secrets = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        refuse = partial(_refuse, action=action, gone=gone)
+        with self._browser.get(self._urls[uri], headers, secrets, refuse) as response:
+            yield response
+
+
+def _without_query(uri: str) -> str:
+    return uri.partition("#")[0].partition("?")[0]
+
+
+def _skip(read: Callable[[int], bytes], count: int) -> None:
+    while count and (data := read(min(count, 1 << 20))):
+        count -= len(data)
+
+
+def _refuse(response: requests.Response, failures: Failures, *, action: str, gone: str) -> NoReturn:
+    told = status_of(response)
+    match response.status_code:
+        case 404 | 410 | 412 if gone:
+            raise ReplacedError(
+                "object-replaced", f"{gone} was overwritten or deleted while it was loaded: load it again"
+            )
+        case 404 | 410:
+            raise NotFoundError("object-missing", f"{action}: {told}: check the URL")
+        case 401 | 403:
+            raise PermissionDeniedError(
+                "access-denied", f"{action}: {told}: check HTTPS_TOKEN, or whether the presigned URL has expired"
+            )
+        case 407:
+            raise PermissionDeniedError("proxy-refused", f"{action}: {failures.proxy_refusal()}")
+        case 416:
+            raise IntegrityError("range-wrong", f"{action}: {told}: the file has fewer bytes than it had at first")
+        case code if passes(code):
+            raise server_failure(response, told)
+    raise LoadError("answer-unexpected", f"{action}: the answer was {told}, expected a file: check the URL")
