@@ -101,6 +101,10 @@ def _describe(file: ModelFile, labels: Path | None, classifier: Classifier, mode
             "bytes": len(file.content),
             "sha256": file.identity,
             "producer": signature.producer,
+            "producer_version": file.onnx.producer_version if file.onnx else "",
+            "ir_version": file.onnx.ir_version if file.onnx else None,
+            "opsets": file.onnx.opsets if file.onnx else {},
+            "external_data": list(file.onnx.external_data) if file.onnx else [],
             "receipt": receipt,
         },
         "input": {
@@ -143,8 +147,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
     return [
         f"{model['path']} can be served{'' if report['label_file'] else ', once it has a label file'}.",
         "",
-        f"file       {model['bytes']} bytes, sha256 {model['sha256']}"
-        + (f", made by {_quote(model['producer'])}" if model["producer"] else ""),
+        f"file       {model['bytes']} bytes, {_identity(model)}",
+        f"format     {_format(model)}",
         f"receipt    {_of_receipt(model['receipt'])}",
         f"input      {_quote(report['input']['name'])} {report['input']['type']} {_shape(report['input']['shape'])}",
         *(f"output     {_of_output(output)}" for output in report["outputs"]),
@@ -157,6 +161,18 @@ def _lines(report: dict[str, Any]) -> list[str]:
         *_of_route("/predict", report["request"], report["predict"]),
         *_of_route("/predict/label", report["request"], report["predict_label"]),
     ]
+
+
+def _identity(model: dict[str, Any]) -> str:
+    others = len(model["external_data"])
+    beside = f" with {others} external data file{'s' * (others > 1)}" if others else ""
+    return f"sha256 {model['sha256']}{beside}"
+
+
+def _format(model: dict[str, Any]) -> str:
+    opsets = ", ".join(f"{_quote(domain)[1:-1]} {version}" for domain, version in model["opsets"].items())
+    producer = " ".join(_quote(text) for text in (model["producer"], model["producer_version"]) if text)
+    return f"IR version {model['ir_version']}, opsets {opsets}" + (f", made by {producer}" if producer else "")
 
 
 def _of_receipt(receipt: dict[str, Any] | None) -> str:

@@ -16,6 +16,7 @@ from model_server.model.signature import one_line, read_signature
 logger = logging.getLogger("model_server")
 
 _FEW_NUMBERS = 256
+_EXPORT_AGAIN = "export it again, with its weights in files beside it under plain names"
 _FATAL = 4  # of ONNX Runtime's log levels: its errors reach us as exceptions
 
 
@@ -107,12 +108,12 @@ def _open_session(file: ModelFile, threads: int) -> ort.InferenceSession:
     options.log_severity_level = _FATAL
     if file.receipt is None or file.receipt.external_data:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file.directory))
+    refused = f"MODEL_FILEPATH: {file.path} cannot be loaded as an ONNX model"
     try:
-        return ort.InferenceSession(file.content, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(file.content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         reason = one_line(error)
-        raise StartError(
-            "model-not-loadable",
-            f"MODEL_FILEPATH: {file.path} cannot be loaded as an ONNX model: {reason}",
-            remedy(file.content, reason),
-        ) from error
+        raise StartError("model-not-loadable", f"{refused}: {reason}", remedy(file.content, reason)) from error
+    if file.problem:  # ONNX Runtime has read files that the identity does not cover
+        raise StartError("model-not-loadable", f"{refused}: {file.problem}", _EXPORT_AGAIN)
+    return session

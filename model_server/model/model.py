@@ -34,7 +34,7 @@ class Model:
         feature_names: what to call the values of a row; empty when the model does not say.
         metadata: what the model takes and gives.
         etag: the model's identity as an HTTP entity tag.
-        info: the model's digest, source and generation.
+        info: the model's digest, source, generation and format, as texts.
         receipt: what the loader says of it; None when no loader brought it.
         sample_seconds: how long an inference on the sample of the metadata takes at best, as measured at the start.
     """
@@ -48,7 +48,7 @@ class Model:
         self.feature_names = classifier.feature_names
         self.metadata = describe(classifier)
         self.etag = f'"{file.identity}"'
-        self.info = {"sha256": file.identity, "source": file.source, "generation": file.generation}
+        self.info = {"sha256": file.identity, "source": file.source, "generation": file.generation, **file.format}
         self.receipt = file.receipt
         self.sample_seconds, self._row_seconds = _measure(classifier)
         # A longer row than the sample may take any time.

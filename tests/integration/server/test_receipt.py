@@ -1,5 +1,6 @@
 """What the loader has brought, served: by its receipt, and refused when it is not what the receipt says."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 
 from tests.support.classifiers import classifier, expected, save
 from tests.support.processes import events, run_loader, serving, starting
+from volume.identity import model_identity
 from volume.receipt import Receipt
 
 LABELS = ["a", "b", "c"]
+FILES = ["model.onnx", "weights.bin"]
 ROWS = [[1, 2, 3, 4], [0, 1, 0, 1]]
 
 
@@ -51,6 +54,9 @@ def test_identity_comes_from_the_receipt(tmp_path: Path, external_data: bool) ->
             "sha256": receipt.identity,
             "source": (tmp_path / "source" / "model.onnx").as_uri(),
             "generation": str(receipt.model.generation),
+            "ir_version": "9",
+            "opsets": "17,ai.onnx.ml:3",
+            "producer": "",
         }
 
 
@@ -62,7 +68,10 @@ def test_external_data_needs_no_receipt(tmp_path: Path) -> None:
     }
     with serving(tmp_path, environment) as server:
         np.testing.assert_allclose(server.predict(ROWS), expected(np.array(ROWS)), atol=1e-6)
-        assert re.fullmatch(r'"[0-9a-f]{64}"', server.client.get("/metadata").headers["etag"])
+        digests = [hashlib.sha256((tmp_path / "source" / name).read_bytes()).hexdigest() for name in FILES]
+        assert (
+            server.client.get("/metadata").headers["etag"] == f'"{model_identity(digests[0], {FILES[1]: digests[1]})}"'
+        )
 
 
 @pytest.mark.parametrize(
