@@ -48,10 +48,11 @@ serve: $(UV) ## Load the iris model into ./workdir and serve it on PORT (default
 	USE_LOCAL_MODEL=true $(SERVE) python -m loader
 	$(SERVE) bentoml serve --host 127.0.0.1 --port $(PORT)
 
-environments: $(UV) ## Build the environments of the programs under test: VENV-loader, VENV-service and VENV-serve
+environments: $(UV) ## Build the environments of the programs under test, and of the signer: VENV-loader, VENV-service, VENV-serve and VENV-signing
 	UV_PROJECT_ENVIRONMENT=$(VENV)-loader $(SYNC) --only-group loader --only-group coverage
 	UV_PROJECT_ENVIRONMENT=$(VENV)-service $(SYNC) --group coverage
 	UV_PROJECT_ENVIRONMENT=$(VENV)-serve $(SYNC) --group loader
+	UV_PROJECT_ENVIRONMENT=$(VENV)-signing $(SYNC) --only-group signing
 
 test: environments ## Run all tests, with coverage
 	$(RUN) --group dev coverage erase

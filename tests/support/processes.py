@@ -77,12 +77,12 @@ class Server:
         )
 
 
-def interpreter(environment: Literal["loader", "service", "serve"]) -> str:
+def interpreter(environment: Literal["loader", "service", "serve", "signing"]) -> str:
     """Return the Python of one of the environments that `make environments` builds next to this process's own.
 
     Args:
         environment: `loader` and `service` hold the packages of their images, and coverage; `serve` is the environment
-            of `make serve`, without coverage. SERVICE_PYTHON replaces that of the service.
+            of `make serve`, without coverage; `signing` signs models. SERVICE_PYTHON replaces that of the service.
 
     Raises:
         FileNotFoundError: the environment is missing.

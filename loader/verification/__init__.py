@@ -1,0 +1,1 @@
+"""What is checked of files before they are published."""
