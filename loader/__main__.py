@@ -18,8 +18,7 @@ from typing import NoReturn, get_args
 import msgspec
 
 from loader.errors import LoadError, UsageError
-from loader.load import load
-from loader.plan import plan
+from loader.job import Job
 from loader.progress import Progress
 from loader.settings import TERMINATION_LOG, Settings
 from loader.watchdog import watchdog
@@ -47,19 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         flags = vars(_parser().parse_args(_spelled(sys.argv[1:] if arguments is None else arguments)))
         environment |= {name.upper(): value for name, value in flags.items() if value is not None}
         settings = Settings.read(environment)
-        run = plan if settings.dry_run else load
         progress.level = settings.log_level
         give_up = partial(_report, environment, progress)
         with watchdog(settings.load_timeout_seconds, progress.activity, give_up) as deadline:
-            run(settings, deadline, progress)
+            Job(settings, deadline, progress).run()
     except SettingsError as error:
-        _report(environment, progress, UsageError(f"{error} (--help lists all settings)"))
+        _report(environment, progress, UsageError("settings-invalid", f"{error} (--help lists all settings)"))
         return UsageError.exit_code
     except LoadError as error:
         _report(environment, progress, error)
         return error.exit_code
     except Exception as error:  # noqa: BLE001 (whatever it is, the operator gets one line and a documented exit code)
-        _report(environment, progress, LoadError(f"{type(error).__name__}: {error}"))
+        _report(environment, progress, LoadError("unexpected", f"{type(error).__name__}: {error}"))
         return LoadError.exit_code
     return 0
 
@@ -84,7 +82,7 @@ def _report(environment: Mapping[str, str], progress: Progress, error: LoadError
     """Log the error as one line, and tell it to where the kubelet looks for the reason of a failure."""
     termination_log = Path(environment.get("TERMINATION_LOG") or TERMINATION_LOG)
     sentence = " ".join(str(error).split())
-    say_end("loader", sentence, progress.model, exit_code=error.exit_code)
+    say_end("loader", sentence, progress.model, code=error.code, exit_code=error.exit_code)
     with suppress(OSError):
         if termination_log.exists():
             termination_log.write_text(f"loader: {sentence}\n", encoding="utf-8", errors="backslashreplace")

@@ -8,6 +8,10 @@ from contextlib import contextmanager
 class LoadError(Exception):
     """Any other failure; the message says which.
 
+    Args:
+        code: short and stable, for alerts and searches in logs; docs/operations.md has a row for each.
+        message: one sentence for the operator.
+
     Attributes:
         exit_code: what the process ends with.
         resumable: whether the next run can use what this one has fetched.
@@ -15,6 +19,10 @@ class LoadError(Exception):
 
     exit_code = 1
     resumable = False
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class UsageError(LoadError):
@@ -30,7 +38,7 @@ class NotFoundError(LoadError):
 
 
 class PermissionDeniedError(LoadError):
-    """The source may not be read, or the target may not be written."""
+    """Permission denied: cannot read the source or write the target."""
 
     exit_code = 4
 
@@ -74,13 +82,16 @@ class ReplacedError(IntegrityError):
     resumable = True
 
 
-_BY_ERRNO = {
-    errno.EACCES: PermissionDeniedError,
-    errno.EPERM: PermissionDeniedError,
-    errno.EROFS: PermissionDeniedError,
-    errno.ENOSPC: NoSpaceError,
-    errno.EDQUOT: NoSpaceError,
+_DENIED = (PermissionDeniedError, "file-denied")
+_FULL = (NoSpaceError, "disk-full")
+_BY_ERRNO: dict[int, tuple[type[LoadError], str]] = {
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.EROFS: _DENIED,
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
 }
+_OTHERWISE = (LoadError, "file-failed")
 
 
 @contextmanager
@@ -94,7 +105,7 @@ def during(action: str, *, missing: type[LoadError] = LoadError) -> Iterator[Non
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise missing(f"{action}: {error.strerror}") from error
+        raise missing("file-missing", f"{action}: {error.strerror}") from error
     except OSError as error:
-        kind = _BY_ERRNO.get(error.errno or 0, LoadError)
-        raise kind(f"{action}: {error.strerror or error}") from error
+        kind, code = _BY_ERRNO.get(error.errno or 0, _OTHERWISE)
+        raise kind(code, f"{action}: {error.strerror or error}") from error

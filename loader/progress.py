@@ -3,21 +3,60 @@
 import math
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import msgspec
+from msgspec import Struct
 
 from volume.log import LogLevel, json_line
 from volume.receipt import Receipt
-
-if TYPE_CHECKING:
-    from loader.plan import Plan
 
 _LINE_SECONDS = 5.0
 _BAR_SECONDS = 0.1
 _BAR_WIDTH = 30
 _UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+class PlannedFile(Struct, frozen=True, kw_only=True):
+    """One file that a load would bring.
+
+    Attributes:
+        uri: where from.
+        version: which version of it.
+        size: in bytes.
+        checksums: those that the source keeps, by name.
+        sha256: None while its bytes are not here.
+        target: its final path.
+        in_place: whether it is there already, and whole.
+    """
+
+    uri: str
+    version: str
+    size: int
+    checksums: Mapping[str, str]
+    sha256: str | None
+    target: str
+    in_place: bool
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """The effects of a load, as a dry run reports them.
+
+    Attributes:
+        artifacts: the model, its label file and its external data.
+        all_known: whether those are all; the model names its external data, and perhaps cannot be read yet.
+        in_place: whether nothing would change.
+        bytes_free: on the target's file system.
+        credentials: the kind of those that the source was asked with.
+    """
+
+    artifacts: tuple[PlannedFile, ...]
+    all_known: bool
+    in_place: bool
+    bytes_free: int
+    credentials: str
 
 
 class Progress:
@@ -52,13 +91,13 @@ class Progress:
         tried = f", again after: {self._setback}" if self._setback else ""
         return f"{self.doing}{here}{tried}"
 
-    def start(self, uri: str, size: int, generation: int) -> None:
+    def start(self, uri: str, size: int, version: str) -> None:
         """Say that a file of `size` bytes is being fetched."""
         with self._lock:
             self._uri, self._size, self._here, self._found, self._setback = uri, size, 0, 0, ""
             self._start = self._shown = time.monotonic()
             self.doing = f"fetching {uri}"
-            self._say(f"loading {uri} ({_bytes(size)})", "start", uri=uri, size=size, generation=generation)
+            self._say(f"loading {uri} ({_bytes(size)})", "start", uri=uri, size=size, version=version)
 
     def resume(self, count: int) -> None:
         """Count bytes that an earlier run had fetched."""
@@ -104,16 +143,16 @@ class Progress:
         with self._lock:
             self._say(
                 f"{verb}: {receipt.model.uri} ({_bytes(size)} in {len(files)} files, sha256 {receipt.model.sha256})",
-                "done", uri=receipt.model.uri, generation=receipt.model.generation, sha256=receipt.model.sha256,
+                "done", uri=receipt.model.uri, version=receipt.model.version, sha256=receipt.model.sha256,
                 files=len(files), bytes=size, seconds=receipt.seconds, attempts=receipt.attempts, in_place=in_place,
             )  # fmt: skip
 
-    def would_load(self, plan: "Plan") -> None:
+    def would_load(self, plan: Plan) -> None:
         """Say what a load would bring."""
         model, *_ = plan.artifacts
         files = [
             f"{file.uri} {'is in place at' if file.in_place else 'to'} {file.target} ({_bytes(file.size)}, "
-            f"generation {file.generation}, {f'sha256 {file.sha256}' if file.sha256 else f'crc32c {file.crc32c}'})"
+            f"version {file.version}{_checksum(file)})"
             for file in plan.artifacts
         ]
         rest = [] if plan.all_known else ["and the files with weights of it, which the model names once it is here"]
@@ -122,7 +161,7 @@ class Progress:
         with self._lock:
             self._say(
                 "\n  ".join([summary, *files, *rest]),
-                "would_load", uri=model.uri, generation=model.generation, sha256=model.sha256,
+                "would_load", uri=model.uri, version=model.version, sha256=model.sha256,
                 files=len(plan.artifacts), bytes=sum(file.size for file in plan.artifacts),
                 **msgspec.structs.asdict(plan),
             )  # fmt: skip
@@ -157,6 +196,11 @@ def _printable(sentence: str, stream: TextIO | None) -> str:
     harmless = "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in sentence)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return harmless.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _checksum(file: PlannedFile) -> str:
+    known = {"sha256": file.sha256} if file.sha256 else file.checksums
+    return "".join(f", {name} {value}" for name, value in known.items())
 
 
 def _bytes(count: float) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from msgspec import Meta
 
@@ -12,14 +12,35 @@ from volume.settings import VolumeSettings
 SHIPPED_MODEL = Path(__file__).parent.parent / "models" / "iris_svc.onnx"
 TERMINATION_LOG = Path("/dev/termination-log")
 
+SCHEMES = ("file", "gs")
 _DAY = 86_400
 _ENDPOINT = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?/*")
 _MAX_PORT = 65_535
 
 
+# Each spells a place, or a version, that MODEL_URI and its companions spell, too.
+_OTHER_PLACES = (
+    "gcs_bucket", "gcs_model_blob", "gcs_label_blob", "gcs_model_generation", "gcs_label_generation", "use_local_model",
+)  # fmt: skip
+_COMPANIONS = ("label_uri", "model_version", "label_version")
+
+
+class Wanted(NamedTuple):
+    """A file to load: its URI, and the version that is asked for; empty for the newest."""
+
+    uri: str
+    version: str
+
+
 class Settings(VolumeSettings, frozen=True, kw_only=True):
     """The loader's settings: each is an environment variable in capitals and a flag in small letters."""
 
+    model_uri: Annotated[str, Meta(description="the model to load: gs://bucket/name, file:///path or a path")] = ""
+    label_uri: Annotated[str, Meta(description="its label file (default: label.json beside the model)")] = ""
+    model_version: Annotated[
+        str, Meta(description="load this version of MODEL_URI and no other, as a dry run names it")
+    ] = ""
+    label_version: Annotated[str, Meta(description="load this version of the label file and no other")] = ""
     gcs_bucket: Annotated[str, Meta(description="the Google Cloud Storage bucket to load from")] = ""
     gcs_model_blob: Annotated[str, Meta(description="the name of the model's object in the bucket")] = ""
     gcs_label_blob: Annotated[
@@ -66,13 +87,7 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Check that the settings name a source and go together."""
-        missing = [name.upper() for name in ("gcs_bucket", "gcs_model_blob") if not getattr(self, name)]
-        if missing and not self.use_local_model:
-            raise ValueError(
-                f"{' and '.join(missing)} not set: name the bucket and the model's object in it with GCS_BUCKET "
-                "and GCS_MODEL_BLOB (or --gcs_bucket and --gcs_model_blob), or copy a local model with "
-                "USE_LOCAL_MODEL=true"
-            )
+        self._check_places()
         if "/" in self.gcs_bucket:
             raise ValueError(f"GCS_BUCKET is {self.gcs_bucket!r}: expected the bucket's bare name, without gs:// or /")
         _check_endpoint("GCS_ENDPOINT", self.gcs_endpoint)
@@ -86,6 +101,64 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
         for path in (self.model_filepath, self.label_filepath):
             if path.name == RECEIPT or path.name.startswith(".") or not path.name:
                 raise ValueError(f"{path} cannot be a target: {RECEIPT} and names that begin with a dot are reserved")
+
+    @property
+    def model(self) -> Wanted:
+        """The model, whichever settings name it."""
+        if self.model_uri:
+            return Wanted(_as_uri(self.model_uri), self.model_version)
+        if self.use_local_model:
+            return Wanted(self.local_model_filepath.absolute().as_uri(), "")
+        return Wanted(f"gs://{self.gcs_bucket}/{self.gcs_model_blob}", str(self.gcs_model_generation or ""))
+
+    @property
+    def labels(self) -> Wanted:
+        """Its label file; the URI is empty if that is label.json beside the model."""
+        if self.model_uri:
+            return Wanted(_as_uri(self.label_uri), self.label_version)
+        if self.use_local_model:
+            return Wanted(self.local_label_filepath.absolute().as_uri() if self.local_label_filepath else "", "")
+        uri = f"gs://{self.gcs_bucket}/{self.gcs_label_blob}" if self.gcs_label_blob else ""
+        return Wanted(uri, str(self.gcs_label_generation or ""))
+
+    def _check_places(self) -> None:
+        others = [name.upper() for name in _OTHER_PLACES if getattr(self, name)]
+        if self.model_uri:
+            if others:
+                raise ValueError(f"MODEL_URI is set, and so is {' and '.join(others)}: expected one place to load from")
+            _check_uri("MODEL_URI", self.model_uri)
+            _check_uri("LABEL_URI", self.label_uri)
+            return
+        if alone := [name.upper() for name in _COMPANIONS if getattr(self, name)]:
+            raise ValueError(f"{' and '.join(alone)} is set, but MODEL_URI is not: expected the model's URI there")
+        missing = [name.upper() for name in ("gcs_bucket", "gcs_model_blob") if not getattr(self, name)]
+        if missing and not self.use_local_model:
+            raise ValueError(
+                f"{' and '.join(missing)} not set: name the model with MODEL_URI, or the bucket and the model's object "
+                "in it with GCS_BUCKET and GCS_MODEL_BLOB, or copy a local model with USE_LOCAL_MODEL=true"
+            )
+
+
+def _as_uri(place: str) -> str:
+    return place if "://" in place or not place else Path(place).absolute().as_uri()
+
+
+def _check_uri(variable: str, place: str) -> None:
+    """Raise `ValueError` unless the URI can name a file; the message quotes no more than the scheme, for secrets."""
+    scheme, separator, rest = place.partition("://")
+    if not separator:
+        return
+    if scheme not in SCHEMES:
+        raise ValueError(f"{variable} begins with {scheme}://: expected a path, or one of {', '.join(SCHEMES)}")
+    if scheme == "file":
+        if not rest.startswith("/"):
+            raise ValueError(f"{variable} is {place!r}: expected file:// and an absolute path")
+        return
+    host, _, path = rest.partition("/")
+    if "@" in host:
+        raise ValueError(f"{variable} has an @ before the path: expected a URI without user name and password")
+    if not host or not path:
+        raise ValueError(f"{variable} begins with {scheme}://: expected a name after it, a slash, and the file's path")
 
 
 def _check_endpoint(variable: str, url: str) -> None:

@@ -92,10 +92,13 @@ class _Endings:
     def error(self, number: int) -> LoadError:
         if number == signal.SIGALRM:
             return DeadlineError(
+                "deadline-passed",
                 f"LOAD_TIMEOUT_SECONDS={self._seconds:g} passed while {self._activity()}: raise it, or find out what "
-                "is slow or fails"
+                "is slow or fails",
             )
-        return TerminatedError(f"{signal.Signals(number).name} stopped the load while {self._activity()}: run it again")
+        return TerminatedError(
+            "terminated", f"{signal.Signals(number).name} stopped the load while {self._activity()}: run it again"
+        )
 
 
 def _watch(watched: socket.socket, endings: _Endings, give_up: Callable[[LoadError], None]) -> None:

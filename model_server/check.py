@@ -91,7 +91,7 @@ def _describe(file: ModelFile, labels: Path | None, classifier: Classifier, mode
     more = None if math.isinf(model.seconds(1)) else model.seconds(2) - one  # a longer row may take any time
     receipt = file.receipt and {
         "uri": file.receipt.model.uri,
-        "generation": file.receipt.model.generation,
+        "version": file.receipt.model.version,
         "started": file.receipt.started.isoformat(),
     }
     return {
@@ -178,7 +178,7 @@ def _format(model: dict[str, Any]) -> str:
 def _of_receipt(receipt: dict[str, Any] | None) -> str:
     if receipt is None:
         return "none: no loader has brought the file"
-    return f"agrees: {receipt['uri']} generation {receipt['generation']}, loaded {receipt['started']}"
+    return f"agrees: {receipt['uri']} version {receipt['version']}, loaded {receipt['started']}"
 
 
 def _of_output(output: dict[str, Any]) -> str:

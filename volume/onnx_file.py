@@ -6,7 +6,7 @@ must not disagree about where its weights are, so what protobuf's parsers treat 
 """
 
 import re
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
@@ -204,7 +204,8 @@ class _Walk:
                 version = _positive(value, "operator set's version")
         domain = domain or ONNX_DOMAIN
         self._opsets[domain] = max(version, self._opsets.get(domain, 0))
-        _limit(self._opsets, "has operator sets of more than {} domains")
+        if len(self._opsets) > _MAX_LOCATIONS:
+            raise OnnxError(f"it has operator sets of more than {_MAX_LOCATIONS} domains")
 
     def _tensor(self, end: int) -> None:
         found: list[str] = []
@@ -222,7 +223,8 @@ class _Walk:
             raise OnnxError("one of its tensors has more than one location of external data")
         if external:
             self._locations["".join(found)] = None
-            _limit(self._locations, "keeps its weights in more than {} files")
+            if len(self._locations) > _MAX_LOCATIONS:
+                raise OnnxError(f"it keeps its weights in more than {_MAX_LOCATIONS} files")
 
     def _entry(self, end: int) -> tuple[str, str]:
         entry = {field: self._text(value, "name of one of its files") for field, value, _ in self._fields(_ENTRY, end)}
@@ -321,8 +323,3 @@ def _positive(value: int, what: str) -> int:
     if not 0 < value < 1 << 31:
         raise OnnxError(f"its {what} is not a positive number of 31 bits")
     return value
-
-
-def _limit(found: Sized, sentence: str) -> None:
-    if len(found) > _MAX_LOCATIONS:
-        raise OnnxError(f"it {sentence.format(_MAX_LOCATIONS)}")

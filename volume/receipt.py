@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 RECEIPT = "receipt.json"
+SCHEMA = 2
 _BLOCK = 1 << 20
 _MAX_SIZE = 16 << 20
 
@@ -22,19 +23,19 @@ class FileRecord(Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: its path relative to the model's directory; for the label file, its file name.
-        uri: where it came from, `gs://` or `file://`.
-        generation: the object's generation; of a local file, its modification time in nanoseconds.
+        uri: where it came from, without any secret.
+        version: which version of that, as its source names it: a generation, a version id, an entity tag, a digest.
         size: in bytes.
         sha256: in hexadecimal.
-        crc32c: in base64, big-endian, as Google Cloud Storage writes it.
+        checksums: those that the source keeps, by name, all of them verified: a CRC in base64, a digest in hexadecimal.
     """
 
     name: str
     uri: str
-    generation: int
+    version: str
     size: int
     sha256: str
-    crc32c: str
+    checksums: dict[str, str] = {}
 
     def __post_init__(self) -> None:
         """Refuse a name that leads out of the model's directory: a receipt may be tampered with."""
@@ -77,8 +78,10 @@ class Receipt(Struct, frozen=True, kw_only=True):
         seconds: how long it took.
         attempts: 1, and 1 for every retry.
         loader_version: the version of the loader that wrote this.
+        schema: the version of this form; receipts of loader 0.1.0 have none.
     """
 
+    schema: int = SCHEMA
     model: FileRecord
     labels: FileRecord
     external_data: tuple[FileRecord, ...] = ()
@@ -101,7 +104,7 @@ class Receipt(Struct, frozen=True, kw_only=True):
                 raise ReceiptError(f"cannot read the receipt {path}: it is not a regular file")
             if status.st_size > _MAX_SIZE:
                 raise ReceiptError(f"{path} is not a receipt of the loader: it has {status.st_size} bytes")
-            return msgspec.json.decode(path.read_bytes(), type=cls)
+            return _decode(path.read_bytes())
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -120,6 +123,66 @@ class Receipt(Struct, frozen=True, kw_only=True):
     def encode(self) -> bytes:
         """Return the receipt as indented JSON."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+class _Heading(Struct):
+    schema: int = 1
+
+
+class _FirstFileRecord(Struct):
+    name: str
+    uri: str
+    generation: int
+    size: int
+    sha256: str
+    crc32c: str
+
+    def now(self) -> FileRecord:
+        return FileRecord(
+            name=self.name,
+            uri=self.uri,
+            version=str(self.generation),
+            size=self.size,
+            sha256=self.sha256,
+            checksums={"crc32c": self.crc32c},
+        )
+
+
+class _FirstReceipt(Struct):
+    """The receipt of loader 0.1.0."""
+
+    model: _FirstFileRecord
+    labels: _FirstFileRecord
+    started: datetime
+    seconds: float
+    attempts: int
+    loader_version: str
+    external_data: tuple[_FirstFileRecord, ...] = ()
+
+    def now(self) -> Receipt:
+        return Receipt(
+            schema=1,
+            model=self.model.now(),
+            labels=self.labels.now(),
+            external_data=tuple(record.now() for record in self.external_data),
+            started=self.started,
+            seconds=self.seconds,
+            attempts=self.attempts,
+            loader_version=self.loader_version,
+        )
+
+
+def _decode(content: bytes) -> Receipt:
+    """Return the receipt, of this form or of that of loader 0.1.0; a `msgspec.DecodeError` says what is wrong."""
+    schema = msgspec.json.decode(content, type=_Heading).schema
+    if schema == 1:
+        try:
+            return msgspec.json.decode(content, type=_FirstReceipt).now()
+        except ValueError as error:  # a name that leads elsewhere, too
+            raise msgspec.DecodeError(str(error)) from error
+    if schema != SCHEMA:
+        raise msgspec.DecodeError(f"its schema is {schema}, this program reads 1 and {SCHEMA}")
+    return msgspec.json.decode(content, type=Receipt)
 
 
 def sha256_of(path: Path) -> str:

@@ -5,29 +5,24 @@ import os
 from functools import partial
 from pathlib import Path
 
-from loader.digest import Digest
+from loader.checksums import Digest
 from loader.progress import Progress
-from loader.retry import Backoff, Setback
 from loader.settings import Settings
-from loader.sources import Artifact
+from loader.sources.base import ObjectVersion, Source
 from loader.sources.gcs_client import GcsClient
-from loader.sources.journal import Journal
-from loader.sources.ranges import RangeDownload
+from loader.transfer.journal import Journal
+from loader.transfer.ranges import RangeDownload
+from loader.transfer.retry import Backoff, Setback
 from loader.watchdog import Deadline
 
 _BYTES_PER_WORKER = 64 << 20
 _MOST_WORKERS = min(4, os.cpu_count() or 1)
 
 
-class GcsSource:
-    """The objects that `GCS_BUCKET`, `GCS_MODEL_BLOB` and `GCS_LABEL_BLOB` name."""
+class GcsSource(Source):
+    """Objects, by `gs://bucket/name` URIs; a version is a generation."""
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
-        self._bucket = settings.gcs_bucket
-        self._model = settings.gcs_model_blob
-        self._labels = settings.gcs_label_blob or self._beside("label.json")
-        self._model_generation = settings.gcs_model_generation
-        self._label_generation = settings.gcs_label_generation
         self._workers = settings.download_workers
         self._deadline = deadline
         self._progress = progress
@@ -48,36 +43,32 @@ class GcsSource:
         """What google-auth has found, or none."""
         return self._client.credentials
 
-    def model(self) -> Artifact:
-        """Return the model's object, in the generation that is asked for or else the newest."""
-        return self._artifact(self._model, self._model_generation)
-
-    def labels(self) -> Artifact:
-        """Return the label file's object, likewise."""
-        return self._artifact(self._labels, self._label_generation)
-
-    def beside_model(self, location: str) -> Artifact:
-        """Return the newest generation of the object beside the model's."""
-        return self._artifact(self._beside(location), None)
-
-    def fetch(self, artifact: Artifact, target: Path, journal: Path) -> Digest:
-        """Fetch the object in ranges, several at once if it is large."""
-        workers = self._workers or max(1, min(_MOST_WORKERS, math.ceil(artifact.size / _BYTES_PER_WORKER)))
-        open_range = partial(self._client.read, self._bucket, artifact)
-        notes = Journal(journal, artifact, target)
-        return RangeDownload(open_range, notes, workers, self._deadline, self._progress).run()
-
-    def _beside(self, location: str) -> str:
-        directory, slash, _ = self._model.rpartition("/")
-        return f"{directory}{slash}{location}"
-
-    def _artifact(self, name: str, generation: int | None) -> Artifact:
-        uri = f"gs://{self._bucket}/{name}"
+    def look_up(self, uri: str, version: str) -> ObjectVersion:
+        """Return the object, in the generation that is asked for or else the newest."""
+        bucket, name = _split(uri)
         backoff = Backoff(f"cannot look up {uri}", self._deadline, self._progress)
         while True:
             try:
-                metadata = self._client.metadata(self._bucket, name, generation)
+                metadata = self._client.metadata(bucket, name, version)
             except Setback as setback:
                 backoff.pause(setback)
             else:
-                return Artifact(name, uri, metadata.size, metadata.generation, metadata.crc32c)
+                return ObjectVersion(uri, metadata.size, str(metadata.generation), {"crc32c": metadata.crc32c})
+
+    def beside(self, uri: str, location: str) -> str:
+        """Return the URI of the object whose name differs after the last slash."""
+        bucket, name = _split(uri)
+        directory, slash, _ = name.rpartition("/")
+        return f"gs://{bucket}/{directory}{slash}{location}"
+
+    def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
+        """Fetch the object in ranges, several at once if it is large."""
+        workers = self._workers or max(1, min(_MOST_WORKERS, math.ceil(found.size / _BYTES_PER_WORKER)))
+        open_range = partial(self._client.read, *_split(found.uri), found)
+        notes = Journal(journal, found, target)
+        return RangeDownload(open_range, notes, workers, self._deadline, self._progress).run()
+
+
+def _split(uri: str) -> tuple[str, str]:
+    bucket, _, name = uri.removeprefix("gs://").partition("/")
+    return bucket, name

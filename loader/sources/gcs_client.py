@@ -39,8 +39,8 @@ from loader.errors import (
     UnreachableError,
     UsageError,
 )
-from loader.retry import Setback
-from loader.sources import Artifact
+from loader.sources.base import ObjectVersion
+from loader.transfer.retry import Setback
 
 if TYPE_CHECKING:
     from loader.sources.gcs_credentials import Credentials
@@ -98,7 +98,7 @@ class GcsClient:
         """What kind of credentials requests are sent with, without any secret."""
         return self._credentials.kind if self._credentials else "none"
 
-    def metadata(self, bucket: str, name: str, generation: int | None) -> ObjectMetadata:
+    def metadata(self, bucket: str, name: str, generation: str) -> ObjectMetadata:
         """Return the metadata of the object's generation, by default of the newest.
 
         Raises:
@@ -119,18 +119,22 @@ class GcsClient:
             metadata = msgspec.json.decode(answer, type=ObjectMetadata, strict=False)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UnreachableError(
+                "answer-invalid",
                 f"cannot look up {uri}: the answer of {self._endpoint} is no object metadata ({error}): "
-                "check GCS_ENDPOINT, STORAGE_EMULATOR_HOST and proxies"
+                "check GCS_ENDPOINT, STORAGE_EMULATOR_HOST and proxies",
             ) from error
         if metadata.content_encoding not in ("", "identity"):
             raise IntegrityError(
+                "object-compressed",
                 f"{uri} is stored with Content-Encoding {metadata.content_encoding}, so its checksum is not that of "
-                "the model: upload it without"
+                "the model: upload it without",
             )
         return metadata
 
     @contextmanager
-    def read(self, bucket: str, artifact: Artifact, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
+    def read(
+        self, bucket: str, name: str, found: ObjectVersion, start: int, end: int
+    ) -> Iterator[Callable[[int], bytes]]:
         """Request the object's bytes from `start` up to, not including, `end`.
 
         Yields:
@@ -138,23 +142,28 @@ class GcsClient:
             none at all when the stream has ended.
 
         Raises:
-            ReplacedError: the artifact's generation is not there any more.
+            ReplacedError: the object's generation is not there any more.
             LoadError: the object may not be read.
             Setback: the request failed, or the stream broke, in a way that may pass.
         """
         url = (
-            f"{self._endpoint}/download/storage/v1/b/{quote(bucket, safe='')}/o/{quote(artifact.name, safe='')}"
-            f"?alt=media&generation={artifact.generation}"
+            f"{self._endpoint}/download/storage/v1/b/{quote(bucket, safe='')}/o/{quote(name, safe='')}"
+            f"?alt=media&generation={found.version}"
         )
         with self._get(url, {"Range": f"bytes={start}-{end - 1}"}) as response:
             if response.status in (HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED):
-                raise ReplacedError(f"{artifact.uri} was overwritten or deleted while it was loaded: load it again")
+                raise ReplacedError(
+                    "object-replaced", f"{found.uri} was overwritten or deleted while it was loaded: load it again"
+                )
             if response.status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-                self._refuse(response, f"cannot read {artifact.uri}")
-            found = response.headers.get("X-Goog-Generation", str(artifact.generation))
-            if found != str(artifact.generation):
-                raise ReplacedError(f"{artifact.uri} was overwritten with generation {found} while it was loaded")
-            _check_range(response, start, end, artifact.size)
+                self._refuse(response, f"cannot read {found.uri}")
+            generation = response.headers.get("X-Goog-Generation", found.version)
+            if generation != found.version:
+                raise ReplacedError(
+                    "object-replaced",
+                    f"{found.uri} was overwritten with generation {generation} while it was loaded",
+                )
+            _check_range(response, start, end, found.size)
             yield partial(response.read1, decode_content=False)
 
     @contextmanager
@@ -176,11 +185,14 @@ class GcsClient:
         except HTTPError as error:
             if _is_untrusted(error):
                 raise UnreachableError(
-                    f"{self._endpoint} has a certificate that is not trusted here ({error}): check the CA certificates"
+                    "certificate-untrusted",
+                    f"{self._endpoint} has a certificate that is not trusted here ({error}): check the CA certificates",
                 ) from error
             if isinstance(error, ProxyError) and "failed: 407" in str(error.original_error):
-                raise PermissionDeniedError(f"cannot reach {self._endpoint}: {self._proxy_refusal()}") from error
-            raise Setback(self._reason(error)) from error
+                raise PermissionDeniedError(
+                    "proxy-refused", f"cannot reach {self._endpoint}: {self._proxy_refusal()}"
+                ) from error
+            raise Setback("connection-failed", self._reason(error)) from error
 
     def _reason(self, error: HTTPError) -> str:
         match error:
@@ -212,22 +224,30 @@ class GcsClient:
         match response.status:
             case 401:
                 raise PermissionDeniedError(
-                    f"{action}: {told}: the credentials are missing, expired or of another project; check them"
+                    "credentials-refused",
+                    f"{action}: {told}: the credentials are missing, expired or of another project; check them",
                 )
             case 403:
                 raise PermissionDeniedError(
+                    "access-denied",
                     f"{action}: {told}: grant storage.objects.get (roles/storage.objectViewer) to the loader's "
-                    "identity, and check that the object exists"
+                    "identity, and check that the object exists",
                 )
             case 404:
-                raise NotFoundError(f"{action}: {told}: check the bucket, the object's name and its generation")
+                raise NotFoundError(
+                    "object-missing", f"{action}: {told}: check the bucket, the object's name and its generation"
+                )
             case 407:
-                raise PermissionDeniedError(f"{action}: {self._proxy_refusal()}")
+                raise PermissionDeniedError("proxy-refused", f"{action}: {self._proxy_refusal()}")
             case 416:
-                raise IntegrityError(f"{action}: {told}: the object has fewer bytes than its metadata says")
+                raise IntegrityError(
+                    "range-wrong", f"{action}: {told}: the object has fewer bytes than its metadata says"
+                )
             case code if code in (408, 429) or code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise Setback(f"the answer was {told}", wait=_retry_after(response))
-        raise LoadError(f"{action}: the answer was {told}, expected the object: check the settings")
+                raise Setback("server-failed", f"the answer was {told}", wait=_retry_after(response))
+        raise LoadError(
+            "answer-unexpected", f"{action}: the answer was {told}, expected the object: check the settings"
+        )
 
 
 def _default_credentials(pool: urllib3.PoolManager) -> "Credentials":
@@ -252,8 +272,9 @@ def _proxy(endpoint: str) -> tuple[str, dict[str, str]]:
     torn = "@" in proxy and not url.auth  # by a # or / in the password, whose first half would pass for host and port
     if url.scheme not in ("http", "https") or not url.host or torn:
         raise UsageError(
+            "proxy-invalid",
             f"{parts.scheme.upper()}_PROXY is no URL of an HTTP proxy: expected http://host:port or "
-            "http://user:password@host:port, with %23 for a # in the password and so on"
+            "http://user:password@host:port, with %23 for a # in the password and so on",
         )
     # urllib3 encodes as latin-1, so decoding as latin-1 leaves the bytes of a UTF-8 password as they are.
     headers = dict(urllib3.make_headers(proxy_basic_auth=unquote(url.auth, "latin-1"))) if url.auth else {}
@@ -267,9 +288,13 @@ def _check_range(response: urllib3.BaseHTTPResponse, start: int, end: int, size:
         found = f"bytes 0-{size - 1}/{response.headers.get('Content-Length', size)}"
     expected = f"bytes {start}-{end - 1}/{size}"
     if found != expected:
-        raise Setback(f"the answer has {found}, expected {expected}", kind=IntegrityError)
+        raise Setback("range-wrong", f"the answer has {found}, expected {expected}", kind=IntegrityError)
     if response.length_remaining not in (None, end - start):
-        raise Setback(f"the answer has {response.length_remaining} bytes, expected {end - start}", kind=IntegrityError)
+        raise Setback(
+            "range-wrong",
+            f"the answer has {response.length_remaining} bytes, expected {end - start}",
+            kind=IntegrityError,
+        )
 
 
 def _read(response: urllib3.BaseHTTPResponse) -> bytes:

@@ -12,7 +12,7 @@ import urllib3
 from google.auth import exceptions
 
 from loader.errors import LoadError, PermissionDeniedError
-from loader.retry import Setback
+from loader.transfer.retry import Setback
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 
@@ -48,20 +48,23 @@ class Credentials:
         except exceptions.DefaultCredentialsError as error:
             _check_metadata_client()
             raise PermissionDeniedError(
+                "credentials-missing",
                 f"found no Google credentials ({_first_line(error)}): set GOOGLE_APPLICATION_CREDENTIALS to a key "
-                "file, run under Workload Identity, or set GCS_ANONYMOUS=true if the bucket is public"
+                "file, run under Workload Identity, or set GCS_ANONYMOUS=true if the bucket is public",
             ) from error
         except exceptions.GoogleAuthError as error:
             if error.retryable or isinstance(error, exceptions.TransportError):
-                raise Setback(f"no token to be had: {_first_line(error)}") from error
+                raise Setback("token-unavailable", f"no token to be had: {_first_line(error)}") from error
             raise PermissionDeniedError(
-                f"Google refused the credentials ({_first_line(error)}): check the key or the service account"
+                "credentials-refused",
+                f"Google refused the credentials ({_first_line(error)}): check the key or the service account",
             ) from error
         except (OSError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             # google-auth lets through what a file that is none, or holds other JSON, makes it stumble over.
             raise PermissionDeniedError(
+                "credentials-unusable",
                 f"cannot use the credentials in {_key_file(error)} ({_first_line(error)}): set "
-                "GOOGLE_APPLICATION_CREDENTIALS to a key file that the loader may read"
+                "GOOGLE_APPLICATION_CREDENTIALS to a key file that the loader may read",
             ) from error
 
 
@@ -76,7 +79,8 @@ def _check_metadata_client() -> None:
             import_module(module)
     except ImportError as error:
         raise LoadError(
-            f"google-auth cannot query the metadata server ({error}): install every package in loader/requirements.txt"
+            "package-missing",
+            f"google-auth cannot query the metadata server ({error}): install every package in loader/requirements.txt",
         ) from error
 
 

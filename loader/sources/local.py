@@ -1,66 +1,71 @@
 """A model on a file system that the loader can read."""
 
+import os
 import stat
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
-from crc32c import crc32c
-
-from loader.digest import BLOCK, Digest, Hasher, in_base64
+from loader.checksums import BLOCK, Digest, Hasher
 from loader.errors import NotFoundError, ReplacedError, during
 from loader.progress import Progress
 from loader.settings import Settings
-from loader.sources import Artifact
+from loader.sources.base import ObjectVersion, Source
+from loader.watchdog import Deadline
 
 
-class LocalSource:
-    """The files that `LOCAL_MODEL_FILEPATH` and `LOCAL_LABEL_FILEPATH` name."""
+class LocalSource(Source):
+    """Files, by `file://` URIs.
 
-    def __init__(self, settings: Settings, progress: Progress) -> None:
-        self._model = settings.local_model_filepath
-        self._labels = settings.local_label_filepath or self._model.with_name("label.json")
+    A version is the times in nanoseconds when content and inode changed: the second one cannot be set by anyone, so a
+    file that was written meanwhile is another version even if its size and modification time are the same.
+    """
+
+    def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:  # noqa: ARG002
         self._progress = progress
 
-    @property
-    def credentials(self) -> str:
-        """A file system asks for none."""
-        return "none"
+    def look_up(self, uri: str, version: str) -> ObjectVersion:
+        """Return the file; its bytes are read only when it is fetched."""
+        path = _path(uri)
+        with during(f"cannot read the local file {path}", missing=NotFoundError):
+            status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise NotFoundError("file-missing", f"cannot read the local file {path}: it is not a regular file")
+        found = _version(status)
+        if version not in ("", found):
+            raise NotFoundError(
+                "version-missing", f"cannot read the local file {path}: its version is {found}, not {version}"
+            )
+        return ObjectVersion(uri, status.st_size, found)
 
-    def model(self) -> Artifact:
-        """Return the model; its generation is its modification time in nanoseconds."""
-        return _artifact(self._model)
+    def beside(self, uri: str, location: str) -> str:
+        """Return the URI of a file beside another."""
+        return (_path(uri).parent / location).as_uri()
 
-    def labels(self) -> Artifact:
-        """Return the label file."""
-        return _artifact(self._labels)
+    def path(self, found: ObjectVersion) -> Path:
+        """Return the file itself."""
+        return _path(found.uri)
 
-    def beside_model(self, location: str) -> Artifact:
-        """Return a file beside the model."""
-        return _artifact(self._model.parent / location)
-
-    def fetch(self, artifact: Artifact, target: Path, journal: Path) -> Digest:  # noqa: ARG002 (a copy starts anew)
-        """Copy the artifact's file to `target`."""
+    def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:  # noqa: ARG002 (a copy starts anew)
+        """Copy the file to `target`, in its only pass over the bytes."""
         hasher = Hasher()
-        source = Path(artifact.name)
-        with during(f"cannot copy {artifact.name} to {target}", missing=NotFoundError):
+        source = _path(found.uri)
+        with during(f"cannot copy {source} to {target}", missing=NotFoundError):
             target.unlink(missing_ok=True)
             with source.open("rb", buffering=0) as reader, target.open("xb") as writer:
                 while block := reader.read(BLOCK):
                     writer.write(block)
                     hasher.update(block)
                     self._progress.advance(len(block))
+                version = _version(os.fstat(reader.fileno()))
         digest = hasher.digest()
-        if (digest.size, digest.crc32c) != (artifact.size, artifact.crc32c):
-            raise ReplacedError(f"{artifact.uri} was overwritten while it was copied: load it again")
+        if (digest.size, version) != (found.size, found.version):
+            raise ReplacedError("object-replaced", f"{found.uri} was overwritten while it was copied: load it again")
         return digest
 
 
-def _artifact(path: Path) -> Artifact:
-    with during(f"cannot read the local file {path}", missing=NotFoundError):
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise NotFoundError(f"cannot read the local file {path}: it is not a regular file")
-        crc = 0
-        with path.open("rb", buffering=0) as file:
-            while block := file.read(BLOCK):
-                crc = crc32c(block, crc)
-    return Artifact(str(path), path.absolute().as_uri(), status.st_size, status.st_mtime_ns, in_base64(crc))
+def _path(uri: str) -> Path:
+    return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))))
+
+
+def _version(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns}-{status.st_ctime_ns}"

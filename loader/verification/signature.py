@@ -205,11 +205,11 @@ def _key(material: _Material, trust: Trust) -> TrustedKey:
 
 def _parse_bundle(content: bytes) -> _Bundle:
     if len(content) > MAX_SIGNATURE_SIZE:
-        raise ValueError(f"it has {len(content)} bytes, expected at most {MAX_SIGNATURE_SIZE}")
+        raise _malformed(f"it has {len(content)} bytes, expected at most {MAX_SIGNATURE_SIZE}")
     document = _load(content)
     material = document.get("verificationMaterial") if isinstance(document, dict) else None
     if isinstance(material, dict) and (material.get("tlogEntries") or "certificate" in material):
-        raise ValueError("it is keyless, from Sigstore: expected one made with a key or a certificate of your own")
+        raise _malformed("it is keyless, from Sigstore: expected one made with a key or a certificate of your own")
     bundle = _convert(document, _Bundle)
     _expect("mediaType", bundle.media_type, _MEDIA_TYPE)
     _expect("payloadType", bundle.dsse_envelope.payload_type, _PAYLOAD_TYPE)
@@ -217,11 +217,11 @@ def _parse_bundle(content: bytes) -> _Bundle:
     _expect("keyid", bundle.dsse_envelope.signatures[0].keyid, "")
     key, chain = bundle.verification_material.public_key, bundle.verification_material.x509_certificate_chain
     if isinstance(key, _KeyHint) is isinstance(chain, _Chain):
-        raise ValueError("its verificationMaterial has not exactly one of publicKey and x509CertificateChain")
+        raise _malformed("its verificationMaterial has not exactly one of publicKey and x509CertificateChain")
     if isinstance(key, _KeyHint) and not _SHA256.fullmatch(key.hint):
-        raise ValueError(f"its hint is {_shown(key.hint)}, expected a sha256")
+        raise _malformed(f"its hint is {_shown(key.hint)}, expected a sha256")
     if isinstance(chain, _Chain) and not 1 <= len(chain.certificates) <= _MAX_CHAIN:
-        raise ValueError(f"it has {len(chain.certificates)} certificates, expected 1 to {_MAX_CHAIN}")
+        raise _malformed(f"it has {len(chain.certificates)} certificates, expected 1 to {_MAX_CHAIN}")
     return bundle
 
 
@@ -238,15 +238,15 @@ def _parse_statement(payload: bytes) -> dict[str, str]:
     for resource in statement.predicate.resources:
         _expect("algorithm", resource.algorithm, "sha256")
         if not _SHA256.fullmatch(resource.digest):
-            raise ValueError(f"it lists the digest {_shown(resource.digest)}, expected a sha256")
+            raise _malformed(f"it lists the digest {_shown(resource.digest)}, expected a sha256")
         if not _is_normal(resource.name):
-            raise ValueError(f"it lists {_shown(resource.name)}, expected a relative path inside the signed directory")
+            raise _malformed(f"it lists {_shown(resource.name)}, expected a relative path inside the signed directory")
         if resource.name in files:
-            raise ValueError(f"it lists {_shown(resource.name)} twice")
+            raise _malformed(f"it lists {_shown(resource.name)} twice")
         files[resource.name] = resource.digest
         of_all.update(bytes.fromhex(resource.digest))
     if not files or (_WHOLE in files and len(files) > 1):
-        raise ValueError("it lists no file, or one without a name beside others")
+        raise _malformed("it lists no file, or one without a name beside others")
     _expect("the subject's sha256", statement.subject[0].digest.sha256, of_all.hexdigest())
     return files
 
@@ -263,20 +263,20 @@ def _load(content: bytes) -> object:
     try:
         return json.loads(content.decode(), object_pairs_hook=_once, parse_constant=_refuse_constant)
     except UnicodeDecodeError:
-        raise ValueError("it is not UTF-8") from None
+        raise _malformed("it is not UTF-8") from None
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise _malformed("it is nested too deep") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) < len(pairs):
-        raise ValueError("it has a field twice")
+        raise _malformed("it has a field twice")
     return document
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"it has {name}, which is not JSON")
+    raise _malformed(f"it has {name}, which is not JSON")
 
 
 def _convert(document: object, kind: type[_Kind]) -> _Kind:
@@ -284,7 +284,7 @@ def _convert(document: object, kind: type[_Kind]) -> _Kind:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
         problem = _shown(str(error))[1:-1]
-        raise ValueError(f"{problem[:1].lower()}{problem[1:]}") from error
+        raise _malformed(f"{problem[:1].lower()}{problem[1:]}") from error
 
 
 def _decode(text: str, field: str) -> bytes:
@@ -294,13 +294,18 @@ def _decode(text: str, field: str) -> bytes:
     except (binascii.Error, ValueError):
         decoded = b""
     if not decoded or base64.b64encode(decoded).decode() != text:
-        raise ValueError(f"its {field} is not base64")
+        raise _malformed(f"its {field} is not base64")
     return decoded
+
+
+def _malformed(problem: str) -> ValueError:
+    """Return the error of a malformed signature, whatever is wrong with it; the problem ends a sentence."""
+    return ValueError(problem)
 
 
 def _expect(field: str, found: object, expected: object) -> None:
     if found != expected:
-        raise ValueError(f"{field} is {_shown(found)}, expected {expected!r}")
+        raise _malformed(f"{field} is {_shown(found)}, expected {expected!r}")
 
 
 def _shown(found: object) -> str:

@@ -87,7 +87,7 @@ class ModelFile:
     @property
     def generation(self) -> str:
         """Which version of that source it is; empty when nobody has said."""
-        return str(self.receipt.model.generation) if self.receipt else ""
+        return self.receipt.model.version if self.receipt else ""
 
     @property
     def format(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper, load_model_from_string
 
-from loader.sources.journal import PIECE
+from loader.transfer.journal import PIECE
 from tests.integration.loader.fault_server import FaultServer, StoredObject, fault_server
 from tests.integration.loader.running import Target
 

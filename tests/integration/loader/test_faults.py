@@ -221,11 +221,11 @@ def test_wrong_bytes_once_are_fetched_again(target: Target, server: FaultServer,
     server.on("media", times(1, wrong_bytes))
     run = target.load()
     [retry] = run.named("retry")
-    assert "CRC32C" in retry["reason"]
+    assert "crc32c" in retry["reason"]
     target.assert_holds(*pair)
 
 
-@pytest.mark.parametrize(("fault", "word"), [(wrong_bytes, "CRC32C"), (wrong_length, "expected 2")])
+@pytest.mark.parametrize(("fault", "word"), [(wrong_bytes, "crc32c"), (wrong_length, "expected 2")])
 def test_wrong_answers_that_stay_are_refused(target: Target, server: FaultServer, fault: Fault, word: str) -> None:
     server.on("media", always(fault))
     assert_failed(target.load(), 5, MODEL, word, "3 times in a row")
@@ -295,7 +295,7 @@ def test_an_object_replaced_midway_starts_the_load_again(
 
     assert run.exit_code == 0
     receipt = target.assert_holds(replacement, pair[1])
-    assert (receipt.model.generation, receipt.attempts) == (2, 2)
+    assert (receipt.model.version, receipt.attempts) == ("2", 2)
     assert "overwritten" in run.named("retry")[0]["reason"]
     assert target.temporaries() == []
 
@@ -332,7 +332,7 @@ def test_weights_of_a_later_upload_are_not_mixed_with_the_model(target: Target, 
     assert run.exit_code == 0
     receipt = target.receipt()
     assert receipt is not None
-    assert [file.generation for file in (receipt.model, *receipt.external_data)] == [2, 2]
+    assert [file.version for file in (receipt.model, *receipt.external_data)] == ["2", "2"]
     assert target.model.read_bytes() == replacement
     assert f"{MODEL} was overwritten" in run.named("retry")[0]["reason"]
 

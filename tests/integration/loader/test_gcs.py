@@ -53,7 +53,7 @@ def test_loads_the_pair_and_leaves_a_receipt(target: Target, bucket: storage.Buc
     blob = bucket.get_blob(MODEL)
     assert receipt.model.uri == f"gs://{bucket.name}/{MODEL}"
     assert receipt.labels.uri == f"gs://{bucket.name}/{LABELS}"
-    assert (receipt.model.generation, receipt.model.crc32c) == (blob.generation, blob.crc32c)
+    assert (receipt.model.version, receipt.model.checksums) == (str(blob.generation), {"crc32c": blob.crc32c})
     assert (receipt.attempts, receipt.external_data) == (1, ())
     assert [event["event"] for event in run.events] == ["start", "start", "done"]
     assert {path.stat().st_mode & 0o777 for path in (target.model, target.labels)} == {0o444}
@@ -133,7 +133,7 @@ def test_a_pinned_generation_is_the_one_that_is_loaded(target: Target, bucket: s
     generation = int(bucket.get_blob(MODEL).generation)
     run = target.load(gcs_model_generation=generation)
     assert run.exit_code == 0
-    assert target.assert_holds(*pair).model.generation == generation
+    assert target.assert_holds(*pair).model.version == str(generation)
 
     upload(bucket, MODEL, make_model(10))
     run = target.load(gcs_model_generation=generation)
@@ -222,7 +222,7 @@ def test_a_dry_run_says_what_a_load_then_does(target: Target, bucket: storage.Bu
     for planned, record, path in zip(
         said["artifacts"], (receipt.model, receipt.labels), (target.model, target.labels), strict=True
     ):
-        for field in ("uri", "generation", "size", "crc32c"):
+        for field in ("uri", "version", "size", "checksums"):
             assert planned[field] == getattr(record, field)
         assert (planned["sha256"], planned["target"], planned["in_place"]) == (None, str(path), False)
 

@@ -32,7 +32,7 @@ def test_leaves_a_receipt_and_does_not_copy_again(target: Target, source: Path, 
     assert target.load().exit_code == 0
     receipt = target.assert_holds(*pair)
     assert receipt.model.uri == (source / "model.onnx").as_uri()
-    assert receipt.model.generation == (source / "model.onnx").stat().st_mtime_ns
+    assert receipt.model.version.startswith(f"{(source / 'model.onnx').stat().st_mtime_ns}-")
 
     [event] = target.load().events
     assert event["in_place"] is True
@@ -107,6 +107,18 @@ def test_files_without_an_end_are_refused(target: Target, source: Path, name: st
     path.symlink_to(name)
     assert_failed(target.load(), 1, str(path), "symbolic links")
     target.assert_empty()
+
+
+def test_a_model_is_read_once(target: Target, source: Path) -> None:
+    model = make_model(64 << 20)
+    (source / "model.onnx").write_bytes(model)
+    with target.start() as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if '"done"' in line:
+                break
+        read = int(Path(f"/proc/{process.pid}/io").read_text().partition("rchar: ")[2].split()[0])
+    assert len(model) < read < 1.5 * len(model)
 
 
 def test_imports_no_google_package(target: Target) -> None:

@@ -5,7 +5,7 @@ import subprocess
 import threading
 import time
 
-from loader.sources.journal import PIECE
+from loader.transfer.journal import PIECE
 from tests.integration.loader.conftest import LABELS, MODEL, Pair, make_labels, make_model
 from tests.integration.loader.fault_server import Exchange, FaultServer, StoredObject
 from tests.integration.loader.running import Target

@@ -59,7 +59,7 @@ def test_says_whether_the_receipt_agrees(tmp_path: Path, external_data: bool) ->
     model = tmp_path / "volume" / "model.onnx"
     checked = check(model)
     assert checked.returncode == 0
-    assert f"agrees: {(tmp_path / 'source' / 'model.onnx').as_uri()} generation " in checked.stdout
+    assert f"agrees: {(tmp_path / 'source' / 'model.onnx').as_uri()} version " in checked.stdout
     model.chmod(0o644)
     model.write_bytes(model.read_bytes()[:-1] + b"!")
     checked = check(model)

@@ -53,7 +53,7 @@ def test_identity_comes_from_the_receipt(tmp_path: Path, external_data: bool) ->
         assert dict(re.findall(r'(\w+)="([^"]*)"', info)) == {
             "sha256": receipt.identity,
             "source": (tmp_path / "source" / "model.onnx").as_uri(),
-            "generation": str(receipt.model.generation),
+            "generation": receipt.model.version,
             "ir_version": "9",
             "opsets": "17,ai.onnx.ml:3",
             "producer": "",

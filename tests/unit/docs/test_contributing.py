@@ -1,11 +1,17 @@
 """CONTRIBUTING.md against the code that it describes."""
 
 import inspect
+import re
 
-from loader.sources import Source
+from loader.sources.base import Source
 from tests.support.documents import prose
 
 CONTRIBUTING = " ".join(prose("CONTRIBUTING.md").split())
+
+
+def shown(annotation: object) -> str:
+    """Return a type without the modules of its names."""
+    return re.sub(r"\w+\.", "", inspect.formatannotation(annotation))
 
 
 def test_source_is_described_whole() -> None:
@@ -17,8 +23,8 @@ def test_source_is_described_whole() -> None:
         else:
             signature = inspect.signature(member)
             parameters = [
-                f"{parameter.name}: {parameter.annotation.__name__}"
+                f"{parameter.name}: {shown(parameter.annotation)}"
                 for parameter in list(signature.parameters.values())[1:]
             ]
-            returned = signature.return_annotation.__name__
+            returned = shown(signature.return_annotation)
             assert f"`{name}({', '.join(parameters)}) -> {returned}`" in CONTRIBUTING

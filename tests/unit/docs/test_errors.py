@@ -14,6 +14,7 @@ RUNBOOK = DOCUMENTS["docs/operations.md"]
 # The first argument of these is a message, or a part of one.
 CALLS = re.compile(r"\w+Error|Setback|during|Backoff|kind|missing|_exit|exit|fail|_refusal")
 RETURNS = {"gcs_client.py", "settings.py"}  # modules where functions return parts of messages
+_OF_THE_VOLUME = ("onnx_file.py", "settings.py")
 _CARRIES = 2  # words: a template of fewer only carries another message
 _RECOGNISABLE = 4
 
@@ -52,12 +53,19 @@ def messages(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Call) and node.args:
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if CALLS.fullmatch(name):
-                [found, *_] = node.args
+                found = node.args[len(node.args) > 1 and is_code(node.args[0])]
                 found = assigned.get(found.id) if isinstance(found, ast.Name) else found
         elif isinstance(node, ast.Return) and path.name in RETURNS:
             found = node.value
         if found is not None:
             yield from map(template, strings(found))
+
+
+def is_code(node: ast.AST) -> bool:
+    """Return whether an argument is an error's code, which its message follows."""
+    return (isinstance(node, ast.Attribute) and node.attr == "code") or (
+        isinstance(node, ast.Constant) and bool(re.fullmatch(r"[a-z]+(-[a-z]+)*", str(node.value)))
+    )
 
 
 def words(text: str) -> int:
@@ -72,11 +80,10 @@ def shows(fragment: str, message: str) -> bool:
 
 MESSAGES = {
     message: path.relative_to(ROOT)
-    for package in ("loader",)
-    for path in sorted((ROOT / package).rglob("*.py"))
+    for path in [*sorted((ROOT / "loader").rglob("*.py")), *(ROOT / "volume" / name for name in _OF_THE_VOLUME)]
     for message in messages(path)
 }
-LOADER = RUNBOOK.partition("### Service errors at start")[0]
+LOADER = RUNBOOK.partition("### Loader error codes")[0]
 FRAGMENTS = re.findall(r"^\| `([^`]+)` \|", LOADER, re.MULTILINE)
 
 

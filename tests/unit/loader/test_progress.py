@@ -6,8 +6,7 @@ import re
 
 import pytest
 
-from loader.plan import Plan, PlannedFile
-from loader.progress import Progress
+from loader.progress import Plan, PlannedFile, Progress
 from volume.log import LogLevel
 
 
@@ -30,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_a_log_gets_progress_at_most_every_five_seconds(clock: list[float]) -> None:
     stream = io.StringIO()
     progress = Progress(stream)
-    progress.start("gs://b/o", 1000, 7)
+    progress.start("gs://b/o", 1000, "7")
     for clock[0] in range(101, 112):
         progress.advance(50)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
@@ -41,7 +40,7 @@ def test_a_log_gets_progress_at_most_every_five_seconds(clock: list[float]) -> N
 def test_a_terminal_gets_a_bar(clock: list[float]) -> None:
     stream = Terminal()
     progress = Progress(stream)
-    progress.start("gs://b/o", 4_000_000, 7)
+    progress.start("gs://b/o", 4_000_000, "7")
     clock[0] += 1
     progress.advance(1_000_000)
     bar = stream.getvalue().rpartition("\r")[2]
@@ -52,7 +51,7 @@ def test_a_terminal_gets_a_bar(clock: list[float]) -> None:
 def test_bytes_of_an_earlier_run_do_not_count_as_speed(clock: list[float]) -> None:
     stream = io.StringIO()
     progress = Progress(stream)
-    progress.start("gs://b/o", 1000, 7)
+    progress.start("gs://b/o", 1000, "7")
     progress.resume(900)
     clock[0] += 5
     progress.advance(50)
@@ -62,7 +61,7 @@ def test_bytes_of_an_earlier_run_do_not_count_as_speed(clock: list[float]) -> No
 def test_the_activity_says_how_far_it_is() -> None:
     progress = Progress(io.StringIO())
     assert progress.activity() == "starting"
-    progress.start("gs://b/o", 1000, 7)
+    progress.start("gs://b/o", 1000, "7")
     progress.advance(10)
     assert progress.activity() == "fetching gs://b/o (10 of 1000 bytes are here)"
     progress.retry("the answer was 503", 1)
@@ -95,7 +94,7 @@ def test_retries_are_counted() -> None:
 def planned(bucket: str) -> Plan:
     files = [
         PlannedFile(
-            uri=f"gs://{bucket}/{name}", generation=7, size=2_000_000, crc32c="AAAAAA==", sha256=sha256,
+            uri=f"gs://{bucket}/{name}", version="7", size=2_000_000, checksums={"crc32c": "AAAAAA=="}, sha256=sha256,
             target=f"/workdir/{name}", in_place=bool(sha256),
         )
         for name, sha256 in (("model.onnx", None), ("label.json", "f" * 64))
@@ -108,8 +107,8 @@ def test_a_terminal_reads_what_would_be_loaded() -> None:
     Progress(stream).would_load(planned("b"))
     assert stream.getvalue().removeprefix("\r\x1b[K").splitlines() == [
         "loader: would load, with 5 GB free, credentials: none",
-        "  gs://b/model.onnx to /workdir/model.onnx (2 MB, generation 7, crc32c AAAAAA==)",
-        f"  gs://b/label.json is in place at /workdir/label.json (2 MB, generation 7, sha256 {'f' * 64})",
+        "  gs://b/model.onnx to /workdir/model.onnx (2 MB, version 7, crc32c AAAAAA==)",
+        f"  gs://b/label.json is in place at /workdir/label.json (2 MB, version 7, sha256 {'f' * 64})",
         "  and the files with weights of it, which the model names once it is here",
     ]
 
@@ -122,7 +121,7 @@ def test_a_plan_may_name_files_in_any_bytes() -> None:
 
 def test_a_terminal_is_told_nothing_by_a_name() -> None:
     stream = Terminal()
-    Progress(stream).start("gs://b/\x1b[2Ja\udcff\n", 1000, 7)
+    Progress(stream).start("gs://b/\x1b[2Ja\udcff\n", 1000, "7")
     assert stream.getvalue() == "\r\x1b[Kloader: loading gs://b/\\x1b[2Ja\\udcff\n (1 kB)\n"
 
 
@@ -131,7 +130,7 @@ def test_a_level_leaves_out_what_matters_less(kind: type[io.StringIO], clock: li
     stream = kind()
     progress = Progress(stream)
     progress.level = LogLevel.WARNING
-    progress.start("gs://b/o", 1000, 7)
+    progress.start("gs://b/o", 1000, "7")
     clock[0] += 10
     progress.advance(500)
     assert stream.getvalue() == ""
@@ -142,7 +141,7 @@ def test_a_level_leaves_out_what_matters_less(kind: type[io.StringIO], clock: li
 def test_each_line_has_the_same_first_fields() -> None:
     stream = io.StringIO()
     progress = Progress(stream)
-    progress.start("gs://b/a\udcff", 1000, 7)
+    progress.start("gs://b/a\udcff", 1000, "7")
     progress.model = "0" * 64
     progress.retry("the answer was 503", 1.5)
     first, second = map(json.loads, stream.getvalue().splitlines())

@@ -13,6 +13,13 @@ BUCKET = {"GCS_BUCKET": "b", "GCS_MODEL_BLOB": "m"}
     [
         ({}, "GCS_BUCKET and GCS_MODEL_BLOB not set"),
         ({"GCS_BUCKET": "b"}, "GCS_MODEL_BLOB not set"),
+        ({**BUCKET, "MODEL_URI": "gs://b/m"}, "MODEL_URI is set, and so is GCS_BUCKET and GCS_MODEL_BLOB"),
+        ({"USE_LOCAL_MODEL": "true", "MODEL_URI": "gs://b/m"}, "MODEL_URI is set, and so is USE_LOCAL_MODEL"),
+        ({**BUCKET, "LABEL_URI": "gs://b/l"}, "LABEL_URI is set, but MODEL_URI is not"),
+        ({"MODEL_URI": "ftp://b/m"}, "MODEL_URI begins with ftp://: expected a path, or one of file, gs"),
+        ({"MODEL_URI": "gs://b"}, "MODEL_URI begins with gs://: expected a name"),
+        ({"MODEL_URI": "file://b/m"}, "expected file:// and an absolute path"),
+        ({"MODEL_URI": "gs://me:secret@b/m"}, "MODEL_URI has an @ before the path"),
         ({**BUCKET, "GCS_BUCKET": "gs://b"}, "GCS_BUCKET is 'gs://b'"),
         ({**BUCKET, "LABEL_FILEPATH": "/elsewhere/model.onnx"}, "must end in different names"),
         ({**BUCKET, "MODEL_FILEPATH": "/workdir/receipt.json"}, "reserved"),
@@ -40,6 +47,31 @@ def test_what_is_wrong_is_named(environment: dict[str, str], finding: str) -> No
 @pytest.mark.parametrize("host", ["localhost:4443", "http://localhost:4443/", "https://10.0.0.1", "[::1]:65535"])
 def test_an_endpoint_may_be_written_in_many_ways(host: str) -> None:
     assert Settings.read({**BUCKET, "STORAGE_EMULATOR_HOST": host}).storage_emulator_host == host
+
+
+@pytest.mark.parametrize(
+    ("environment", "model", "labels"),
+    [
+        (BUCKET, ("gs://b/m", ""), ("", "")),
+        (
+            {**BUCKET, "GCS_LABEL_BLOB": "l", "GCS_MODEL_GENERATION": "1", "GCS_LABEL_GENERATION": "2"},
+            ("gs://b/m", "1"),
+            ("gs://b/l", "2"),
+        ),
+        ({"USE_LOCAL_MODEL": "true", "LOCAL_MODEL_FILEPATH": "/a b/m"}, ("file:///a%20b/m", ""), ("", "")),
+        ({**BUCKET, "USE_LOCAL_MODEL": "true", "LOCAL_MODEL_FILEPATH": "/m"}, ("file:///m", ""), ("", "")),
+        ({"MODEL_URI": "gs://b/m"}, ("gs://b/m", ""), ("", "")),
+        (
+            {"MODEL_URI": "gs://b/m", "MODEL_VERSION": "1", "LABEL_URI": "/l", "LABEL_VERSION": "2"},
+            ("gs://b/m", "1"),
+            ("file:///l", "2"),
+        ),
+        ({"MODEL_URI": "file:///m"}, ("file:///m", ""), ("", "")),
+    ],
+)
+def test_every_place_is_a_uri(environment: dict[str, str], model: tuple[str, str], labels: tuple[str, str]) -> None:
+    settings = Settings.read(environment)
+    assert (settings.model, settings.labels) == (model, labels)
 
 
 def test_a_local_model_needs_no_bucket() -> None:

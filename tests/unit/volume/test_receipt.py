@@ -14,7 +14,7 @@ from volume.receipt import RECEIPT, FileRecord, Receipt, ReceiptError
 def record(name: str, content: bytes) -> FileRecord:
     digest = hashlib.sha256(content).hexdigest()
     return FileRecord(
-        name=name, uri=f"gs://b/{name}", generation=1, size=len(content), sha256=digest, crc32c="AAAAAA=="
+        name=name, uri=f"gs://b/{name}", version="1", size=len(content), sha256=digest, checksums={"crc32c": "AAAAAA=="}
     )
 
 
@@ -40,6 +40,36 @@ def receipt(tmp_path: Path) -> Receipt:
 def test_reads_what_was_written(tmp_path: Path, receipt: Receipt) -> None:
     (tmp_path / RECEIPT).write_bytes(receipt.encode())
     assert Receipt.read(tmp_path) == receipt
+
+
+def test_reads_the_receipt_of_loader_0_1_0(tmp_path: Path) -> None:
+    file = {"uri": "gs://b/m", "generation": 1700000000000000, "size": 5, "sha256": "ab" * 32, "crc32c": "AAAAAA=="}
+    written = {
+        "model": {"name": "model.onnx", **file},
+        "labels": {"name": "label.json", **file},
+        "external_data": [{"name": "parts/w", **file}],
+        "started": "2026-01-01T00:00:00Z",
+        "seconds": 1.5,
+        "attempts": 2,
+        "loader_version": "0.1.0",
+    }
+    (tmp_path / RECEIPT).write_bytes(msgspec.json.encode(written))
+
+    receipt = Receipt.read(tmp_path)
+
+    assert receipt is not None
+    assert (receipt.schema, receipt.loader_version, receipt.external_data[0].name) == (1, "0.1.0", "parts/w")
+    assert (receipt.model.version, receipt.model.checksums) == ("1700000000000000", {"crc32c": "AAAAAA=="})
+    text = msgspec.json.encode(written).replace(b"parts/w", b"../w")
+    (tmp_path / RECEIPT).write_bytes(text)
+    with pytest.raises(ReceiptError, match="leads out"):
+        Receipt.read(tmp_path)
+
+
+def test_a_receipt_of_a_later_form_is_refused(tmp_path: Path, receipt: Receipt) -> None:
+    (tmp_path / RECEIPT).write_bytes(receipt.encode().replace(b'"schema": 2', b'"schema": 3'))
+    with pytest.raises(ReceiptError, match="its schema is 3, this program reads 1 and 2"):
+        Receipt.read(tmp_path)
 
 
 def test_identity_is_that_of_all_files(receipt: Receipt) -> None:

@@ -6,8 +6,10 @@ from typing import Annotated
 import pytest
 from msgspec import Meta
 
+from loader.settings import Settings as LoaderSettings
+from model_server.settings import Settings as ServiceSettings
 from volume.log import LogLevel
-from volume.settings import SettingsError, VolumeSettings
+from volume.settings import NAMES, OTHERS, SettingsError, VolumeSettings, is_slip
 
 
 class Settings(VolumeSettings, frozen=True, kw_only=True):
@@ -54,6 +56,38 @@ def test_a_wrong_value_is_named_with_what_was_expected(variable: str, value: str
 @pytest.mark.parametrize("name", ["warning", "WARNING", "Warning"])
 def test_a_level_is_named_in_any_case(name: str) -> None:
     assert Settings.read({"LOG_LEVEL": name}).log_level is LogLevel.WARNING
+
+
+def test_all_names_are_listed() -> None:
+    fields = {*LoaderSettings.__struct_fields__, *ServiceSettings.__struct_fields__}
+    assert {field.upper() for field in fields} == NAMES
+
+
+@pytest.mark.parametrize(
+    ("found", "meant"),
+    [
+        ("MODEL_SHA265", "MODEL_SHA256"),
+        ("MODEL_SHA25", "MODEL_SHA256"),
+        ("MODEL_SHA2566", "MODEL_SHA256"),
+        ("MODEL-URI", "MODEL_URI"),
+        ("MODEL_URL", "MODEL_URI"),
+        ("OAD_TIMEOUT_SECONDS", "LOAD_TIMEOUT_SECONDS"),
+        ("MAX_BODY_BYTE", "MAX_BODY_BYTES"),
+    ],
+)
+def test_a_slip_is_refused(found: str, meant: str) -> None:
+    with pytest.raises(SettingsError, match=f"{found} is set, but is not a setting: expected {meant}"):
+        Settings.read({found: "x"})
+    assert Settings.read({found: ""}) == Settings()
+
+
+def test_names_of_others_are_not_refused() -> None:
+    assert Settings.read({"LOGLEVEL": "x", "MODEL_SHA652": "x", "MODEL_NAME": "x", "": "x"}) == Settings()
+    assert all(any(is_slip(other, name) for name in NAMES) for other in OTHERS)
+
+
+def test_no_setting_is_a_slip_of_another() -> None:
+    assert not [(one, other) for one in NAMES for other in NAMES if one != other and is_slip(one, other)]
 
 
 def test_values_that_do_not_go_together_are_refused() -> None:

@@ -24,7 +24,7 @@ from volume.receipt import FileRecord, Receipt
     ],
 )
 def test_a_model_is_called_as_its_source_calls_it(tmp_path: Path, uri: str, name: str) -> None:
-    record = FileRecord(name="model.onnx", uri=uri, generation=7, size=0, sha256="", crc32c="")
+    record = FileRecord(name="model.onnx", uri=uri, version="7", size=0, sha256="")
     receipt = Receipt(model=record, labels=record, started=datetime.now(UTC), seconds=0, attempts=1, loader_version="1")
     file = ModelFile(tmp_path / "model.onnx", tmp_path, b"", "", receipt)
     assert (file.name, file.source, file.generation) == (name, uri, "7")
@@ -66,7 +66,7 @@ def test_a_receipt_that_lacks_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(content)
     (tmp_path / "weights").write_bytes(weights)
     digest = hashlib.sha256(content).hexdigest()
-    record = FileRecord(name="model.onnx", uri="", generation=7, size=len(content), sha256=digest, crc32c="")
+    record = FileRecord(name="model.onnx", uri="", version="7", size=len(content), sha256=digest)
     receipt = Receipt(model=record, labels=record, started=datetime.now(UTC), seconds=0, attempts=1, loader_version="1")
     (tmp_path / "receipt.json").write_bytes(receipt.encode())
     with pytest.raises(StartError, match="keeps weights in 'weights', which its receipt does not list: load it again"):

@@ -9,7 +9,7 @@ from model_server.observability.metrics import UNAVAILABLE, Metrics, reason_of
 from volume.receipt import FileRecord, Receipt
 
 MODEL = {"sha256": "0" * 64, "source": "gs://b/m", "generation": "7"}
-FILE = FileRecord(name="m", uri="gs://b/m", generation=7, size=1, sha256="0" * 64, crc32c="")
+FILE = FileRecord(name="m", uri="gs://b/m", version="7", size=1, sha256="0" * 64)
 RECEIPT = Receipt(model=FILE, labels=FILE, started=datetime.now(UTC), seconds=1.25, attempts=3, loader_version="0.1.0")
 
 

@@ -16,13 +16,15 @@ class Setback(Exception):  # noqa: N818 (most of them are no error in the end)
     """A failure that may pass.
 
     Args:
+        code: of the error that it is in the end, if it does not pass.
         reason: what happened.
         wait: seconds that the server asked to wait.
-        kind: the error that it is in the end, if it does not pass.
+        kind: that error.
     """
 
-    def __init__(self, reason: str, *, wait: float = 0.0, kind: type[LoadError] = UnreachableError) -> None:
+    def __init__(self, code: str, reason: str, *, wait: float = 0.0, kind: type[LoadError] = UnreachableError) -> None:
         super().__init__(reason)
+        self.code = code
         self.wait = wait
         self.kind = kind
 
@@ -52,15 +54,17 @@ class Backoff:
         seconds = max(setback.wait, random.uniform(longest / 2, longest))  # noqa: S311 (jitter is no secret)
         if setback.kind is IntegrityError and self._failures >= _INTEGRITY_TRIES:
             raise setback.kind(
+                setback.code,
                 f"{self._action}: {setback}, {self._failures} times in a row; "
-                "check the object, and what stands between it and here"
+                "check the object, and what stands between it and here",
             ) from setback
         if seconds >= remaining:
             asked = f", which asked to wait {setback.wait:g} s" if setback.wait else ""
             raise setback.kind(
+                setback.code,
                 f"{self._action}: {setback}{asked} ({self._failures} tries, {self._deadline.elapsed():.1f} s of "
                 f"LOAD_TIMEOUT_SECONDS={self._deadline.seconds:g} gone): check that the source works and can be "
-                "reached from here"
+                "reached from here",
             ) from setback
         self._progress.retry(f"{self._action}: {setback}", seconds)
         time.sleep(seconds)

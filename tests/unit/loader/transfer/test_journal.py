@@ -3,20 +3,21 @@
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 from crc32c import crc32c
 
-from loader.sources import Artifact
-from loader.sources.journal import Journal
+from loader.sources.base import ObjectVersion
+from loader.transfer.journal import Journal
 
-ARTIFACT = Artifact("m", "gs://b/m", size=5, generation=1, crc32c="AAAAAA==")
+FOUND = ObjectVersion("gs://b/m", size=5, version="1", checksums={"crc32c": "AAAAAA=="})
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
     """A file that an earlier run has fetched, with its journal beside it."""
     path = tmp_path / "target"
-    journal = Journal(tmp_path / "journal", ARTIFACT, path)
+    journal = Journal(tmp_path / "journal", FOUND, path)
     journal.open()
     path.write_bytes(b"model")
     journal.add(0, crc32c(b"model"))
@@ -26,7 +27,7 @@ def target(tmp_path: Path) -> Path:
 def test_takes_up_a_file_that_was_made_read_only(tmp_path: Path, target: Path) -> None:
     target.chmod(0o444)
 
-    again = Journal(tmp_path / "journal", ARTIFACT, target)
+    again = Journal(tmp_path / "journal", FOUND, target)
     again.open()
 
     assert again.missing() == []
@@ -34,7 +35,7 @@ def test_takes_up_a_file_that_was_made_read_only(tmp_path: Path, target: Path) -
 
 
 def test_begins_anew_for_another_version(tmp_path: Path, target: Path) -> None:
-    other = Journal(tmp_path / "journal", Artifact("m", "gs://b/m", size=5, generation=2, crc32c="AAAAAA=="), target)
+    other = Journal(tmp_path / "journal", msgspec.structs.replace(FOUND, version="2"), target)
     other.open()
 
     assert other.missing() == [0]

@@ -12,11 +12,11 @@ from contextlib import AbstractContextManager
 
 from crc32c import crc32c
 
-from loader.digest import BLOCK, Digest, Hasher
+from loader.checksums import BLOCK, Digest, Hasher
 from loader.errors import IntegrityError, during
 from loader.progress import Progress
-from loader.retry import Backoff, Setback
-from loader.sources.journal import PIECE, Journal
+from loader.transfer.journal import PIECE, Journal
+from loader.transfer.retry import Backoff, Setback
 from loader.watchdog import Deadline
 
 _PIECES_PER_REQUEST = 8
@@ -26,7 +26,7 @@ OpenRange = Callable[[int, int], AbstractContextManager[Read]]
 
 
 class RangeDownload:
-    """The download of a journal's artifact into its file.
+    """The download of a journal's file.
 
     Args:
         open_range: requests the bytes from a start up to, not including, an end; raises `Setback` for what may pass.
@@ -55,18 +55,23 @@ class RangeDownload:
         Raises:
             LoadError: the object could not be fetched, or its bytes are wrong time and again.
         """
-        backoff = Backoff(f"cannot verify {self._journal.artifact.uri}", self._deadline, self._progress)
+        found = self._journal.found
+        backoff = Backoff(f"cannot verify {found.uri}", self._deadline, self._progress)
         with during(f"cannot write to {self._journal.target}"):
             self._journal.open()
-            if found := sum(len(self._journal.span(piece)) for piece in self._journal.pieces):
-                self._progress.resume(found)
+            if here := sum(len(self._journal.span(piece)) for piece in self._journal.pieces):
+                self._progress.resume(here)
             try:
-                while (digest := self._pass()).crc32c != (expected := self._journal.artifact.crc32c):
+                while different := (digest := self._pass()).differences(found.checksums):
                     self._progress.advance(-digest.size)
                     self._journal.pieces.clear()
                     self._journal.rewrite()
-                    reason = f"the bytes have the CRC32C {digest.crc32c}, the object's metadata says {expected}"
-                    backoff.pause(Setback(reason, kind=IntegrityError))
+                    [name, *_] = different
+                    reason = (
+                        f"the bytes have the {name} {digest.checksums[name]}, but the source says "
+                        f"{found.checksums[name]}"
+                    )
+                    backoff.pause(Setback("checksum-mismatch", reason, kind=IntegrityError))
             finally:
                 self._ended = True
             return digest
@@ -75,7 +80,7 @@ class RangeDownload:
         self._spans = deque(_spans(self._journal.missing()))
         for number in range(min(self._workers, len(self._spans))):
             threading.Thread(target=self._work, name=f"download-{number}", daemon=True).start()
-        hasher = Hasher()
+        hasher = Hasher(self._journal.found.checksums)
         with self._journal.target.open("rb", buffering=0) as file:
             for piece in range(self._journal.count):
                 self._wait_for(piece)
@@ -87,7 +92,9 @@ class RangeDownload:
                 # Starts writing the piece to the disk, so that the fsync at the end finds little left to do.
                 os.posix_fadvise(file.fileno(), span.start, len(span), os.POSIX_FADV_DONTNEED)
                 if crc != self._journal.pieces[piece]:
-                    raise IntegrityError(f"{self._journal.target} does not hold what was written to it: check the disk")
+                    raise IntegrityError(
+                        "disk-faulty", f"{self._journal.target} does not hold what was written to it: check the disk"
+                    )
         return hasher.digest()
 
     def _wait_for(self, piece: int) -> None:
@@ -116,7 +123,7 @@ class RangeDownload:
 
     def _fetch(self, span: range, descriptor: int) -> None:
         position, end = self._journal.span(span[0]).start, self._journal.span(span[-1]).stop
-        backoff = Backoff(f"cannot read {self._journal.artifact.uri}", self._deadline, self._progress)
+        backoff = Backoff(f"cannot read {self._journal.found.uri}", self._deadline, self._progress)
         crc = 0
         while position < end and not self._ended:
             try:
@@ -125,7 +132,7 @@ class RangeDownload:
                         piece = position // PIECE
                         data = read(min(BLOCK, self._journal.span(piece).stop - position))
                         if not data:
-                            raise Setback(f"the stream ended at byte {position} of {end}")  # noqa: TRY301
+                            raise Setback("connection-failed", f"the stream ended at byte {position} of {end}")  # noqa: TRY301
                         _write(descriptor, data, position)
                         crc = crc32c(data, crc)
                         position += len(data)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loader.errors import DeadlineError, IntegrityError, LoadError
-from loader.publish import staging
+from loader.release.staging import staging
 from volume.receipt import FileRecord, Receipt
 
 
@@ -17,7 +17,7 @@ def publish(model: Path, labels: Path, **external: str) -> None:
         records = []
         for name, content in contents.items():
             staged.path(name).write_text(content)
-            records.append(FileRecord(name=name, uri="u", generation=1, size=len(content), sha256="", crc32c=""))
+            records.append(FileRecord(name=name, uri="u", version="1", size=len(content), sha256=""))
         staged.publish(
             Receipt(
                 model=records[0],
@@ -37,7 +37,7 @@ def fail(model: Path, labels: Path, kind: type[LoadError]) -> None:
     def load() -> None:
         with staging(model, labels, "key") as staged:
             staged.path(model.name).write_text("half")
-            raise kind
+            raise kind("code", "message")
 
     with pytest.raises(kind):
         load()

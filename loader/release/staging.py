@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from loader.errors import LoadError, NoSpaceError, during
-from loader.sources import Artifact
+from loader.sources.base import ObjectVersion
 from volume.receipt import RECEIPT, FileRecord, Receipt, ReceiptError
 
 _CURRENT = ".current"
@@ -52,14 +52,15 @@ class Staging:
         """Return where to keep the journal of that file's download."""
         return self._under(self._journals, name)
 
-    def require_space(self, artifacts: dict[str, Artifact]) -> None:
-        """Raise `NoSpaceError` unless the file system can take what is not yet here of the named artifacts."""
+    def require_space(self, versions: dict[str, ObjectVersion]) -> None:
+        """Raise `NoSpaceError` unless the file system can take what is not yet here of the named files."""
         free = self.free()
-        needed = sum(artifact.size - self._allocated(name) for name, artifact in artifacts.items())
+        needed = sum(version.size - self._allocated(name) for name, version in versions.items())
         if needed > free:
             raise NoSpaceError(
-                f"{self._parent} has {free} bytes free, {', '.join(a.uri for a in artifacts.values())} needs {needed}: "
-                "give the volume more room"
+                "disk-full",
+                f"{self._parent} has {free} bytes free, but {', '.join(file.uri for file in versions.values())} needs "
+                f"{needed}: enlarge the volume",
             )
 
     def free(self) -> int:
@@ -84,18 +85,18 @@ class Staging:
         """Return where the published file of that name is, if there is one."""
         return self._current / name
 
-    def whole(self, name: str, artifact: Artifact) -> FileRecord | None:
-        """Return the record of the published file of that name, if it is the artifact and its bytes are whole."""
+    def whole(self, name: str, version: ObjectVersion) -> FileRecord | None:
+        """Return the record of the published file of that name, if it is that version and its bytes are whole."""
         for record in _records(self._published) if self._published else ():
-            if record.name == name and artifact.is_in(record):
+            if record.name == name and version.is_in(record):
                 with suppress(OSError, ReceiptError):
                     record.check(self.published(name))
                     return record
         return None
 
-    def reuse(self, name: str, artifact: Artifact) -> FileRecord | None:
-        """Stage the published file of that name, if it is the artifact and its bytes are whole; else return None."""
-        if record := self.whole(name, artifact):
+    def reuse(self, name: str, version: ObjectVersion) -> FileRecord | None:
+        """Stage the published file of that name, if it is that version and its bytes are whole; else return None."""
+        if record := self.whole(name, version):
             with suppress(OSError):
                 target = self.path(name)
                 target.unlink(missing_ok=True)
@@ -188,9 +189,9 @@ class Staging:
         return 0
 
 
-def staging_key(model: Artifact) -> str:
+def staging_key(model: ObjectVersion) -> str:
     """Return the key under which a load of this version of a model is staged."""
-    return hashlib.sha256(f"{model.uri}#{model.generation}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{model.uri}#{model.version}".encode()).hexdigest()[:16]
 
 
 def look_at(final_model: Path, final_labels: Path, key: str) -> Staging:
@@ -249,7 +250,7 @@ def _lock(directory: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise LoadError(f"another loader is at work in {directory}: let it end first") from None
+        raise LoadError("target-locked", f"another loader is at work in {directory}: let it end first") from None
     try:
         yield
     finally:

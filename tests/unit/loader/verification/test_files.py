@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from loader.errors import IntegrityError
-from loader.verify import check_labels, check_labels_size, check_names, check_sha256, external_data
+from loader.verification.files import check_labels, check_labels_size, check_names, check_sha256, read_model
 from model_server.errors import StartError
 from model_server.model.labels import load_labels
 from volume.receipt import FileRecord
 
 
 def test_a_sha256_that_is_expected_must_be_there() -> None:
-    record = FileRecord(name="m", uri="gs://b/m", generation=1, size=1, sha256="ab" * 32, crc32c="AA==")
+    record = FileRecord(name="m", uri="gs://b/m", version="1", size=1, sha256="ab" * 32)
     check_sha256(record, "", "MODEL_SHA256")
     check_sha256(record, "AB" * 32, "MODEL_SHA256")
     with pytest.raises(IntegrityError, match=r"gs://b/m has the sha256 abab.*MODEL_SHA256 expects cd"):
@@ -60,7 +60,7 @@ def test_labels_that_the_service_refuses_are_refused(tmp_path: Path, content: by
 def test_what_is_no_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "m").write_text("<html>")
     with pytest.raises(IntegrityError, match="gs://b/m is not an ONNX model"):
-        external_data(tmp_path / "m", "gs://b/m")
+        read_model(tmp_path / "m", "gs://b/m")
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "l.json", "receipt.json"])

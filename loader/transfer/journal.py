@@ -7,40 +7,40 @@ import msgspec
 from crc32c import crc32c
 from msgspec import Struct
 
-from loader.sources import Artifact
+from loader.sources.base import ObjectVersion
 
 PIECE = 8 << 20
 
 
 class _Heading(Struct, frozen=True):
-    artifact: Artifact
+    found: ObjectVersion
     piece_size: int
 
 
 class Journal:
-    """The pieces of an artifact that are on disk, each of `PIECE` bytes but the last.
+    """The pieces of a file that are on disk, each of `PIECE` bytes but the last.
 
     The file has a heading, then a line `[piece, crc32c]` for each piece; a torn last line is no line.
 
     Args:
         path: where it is kept.
-        artifact: the version of the file that the pieces are of.
+        found: the version of the file that the pieces are of.
         target: the file that they are in.
 
     Attributes:
         pieces: the CRC32C of each piece that is on disk, by number.
     """
 
-    def __init__(self, path: Path, artifact: Artifact, target: Path) -> None:
-        self.artifact = artifact
+    def __init__(self, path: Path, found: ObjectVersion, target: Path) -> None:
+        self.found = found
         self.target = target
         self.pieces: dict[int, int] = {}
         self._path = path
-        self._heading = _line(_Heading(artifact, PIECE))
+        self._heading = _line(_Heading(found, PIECE))
 
     def span(self, piece: int) -> range:
         """Return where the bytes of a piece are in the file."""
-        return range(piece * PIECE, min((piece + 1) * PIECE, self.artifact.size))
+        return range(piece * PIECE, min((piece + 1) * PIECE, self.found.size))
 
     def missing(self) -> list[int]:
         """Return the pieces that are not on disk."""
@@ -49,7 +49,7 @@ class Journal:
     @property
     def count(self) -> int:
         """How many pieces the file has."""
-        return -(-self.artifact.size // PIECE)
+        return -(-self.found.size // PIECE)
 
     def open(self) -> None:
         """Take up the pieces that an earlier run has left, or else begin with an empty file."""
@@ -69,7 +69,7 @@ class Journal:
         temporary.write_bytes(content)
         temporary.replace(self._path)
         with self.target.open("ab") as file:
-            file.truncate(self.artifact.size)
+            file.truncate(self.found.size)
 
     def add(self, piece: int, crc: int) -> None:
         """Note that a piece is on disk."""

@@ -1,0 +1,90 @@
+"""The checksums of a file, computed while its bytes go by."""
+
+import base64
+import hashlib
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, cast
+
+from crc32c import crc32c
+from msgspec import Struct
+
+BLOCK = 1 << 20
+
+
+class Digest(Struct, frozen=True):
+    """The bytes that were read.
+
+    Attributes:
+        size: how many there were.
+        sha256: in hexadecimal.
+        checksums: the others that were asked for, by name: sums in base64, digests in hexadecimal.
+    """
+
+    size: int
+    sha256: str
+    checksums: dict[str, str]
+
+    def differences(self, expected: Mapping[str, str]) -> list[str]:
+        """Return the names of the expected checksums that these bytes do not have."""
+        return [name for name, value in expected.items() if self.checksums.get(name) != value]
+
+
+class _Sum(Protocol):
+    def update(self, data: bytes, /) -> object: ...
+    def digest(self) -> bytes: ...
+
+
+class _Crc:
+    def __init__(self, function: Callable[[bytes, int], int], size: int) -> None:
+        self._function = function
+        self._size = size
+        self._value = 0
+
+    def update(self, data: bytes) -> None:
+        self._value = self._function(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(self._size, "big")
+
+
+def _begin(name: str) -> _Sum:
+    match name:
+        case "crc32c":
+            return _Crc(crc32c, 4)
+        case "crc32":
+            return _Crc(zlib.crc32, 4)
+        case "crc64nvme":
+            return _Crc(_crc64nvme(), 8)
+        case _:
+            return hashlib.new(name, usedforsecurity=False)
+
+
+def _crc64nvme() -> Callable[[bytes, int], int]:
+    from awscrt.checksums import crc64nvme  # noqa: PLC0415 (only objects in S3 have it)
+
+    return cast("Callable[[bytes, int], int]", crc64nvme)
+
+
+def written(name: str, digest: bytes) -> str:
+    """Return a checksum as receipts have it: a CRC in base64, as Cloud Storage and S3 write it, else hexadecimal."""
+    return base64.b64encode(digest).decode() if name.startswith("crc") else digest.hex()
+
+
+class Hasher:
+    """A digest in the making, with sha256 and the named checksums."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._size = 0
+        self._sums = {name: _begin(name) for name in {"sha256", *names}}
+
+    def update(self, data: bytes) -> None:
+        """Take the next bytes of the file."""
+        self._size += len(data)
+        for one in self._sums.values():
+            one.update(data)
+
+    def digest(self) -> Digest:
+        """Return the digest of the bytes so far."""
+        checksums = {name: written(name, one.digest()) for name, one in self._sums.items()}
+        return Digest(size=self._size, sha256=checksums["sha256"], checksums=checksums)

@@ -1,0 +1,242 @@
+"""A load, from settings to published files: resolve, fetch, verify, publish. A dry run stops before it fetches."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from msgspec import Struct
+
+from loader import __version__
+from loader.errors import IntegrityError, NotFoundError, ReplacedError, during
+from loader.progress import Plan, PlannedFile, Progress
+from loader.release.staging import Staging, look_at, staging, staging_key
+from loader.settings import Settings
+from loader.sources.base import ObjectVersion
+from loader.sources.schemes import Sources
+from loader.verification.files import check_labels, check_labels_size, check_names, check_sha256, read_model
+from loader.watchdog import Deadline
+from volume.receipt import FileRecord, Receipt, sha256_of
+
+_MOST_RESTARTS = 3
+
+Versions = dict[str, ObjectVersion]
+
+
+class Here(Struct, frozen=True, kw_only=True):
+    """A file whose bytes can be read on this machine: its record, its path, and whether it is published already."""
+
+    record: FileRecord
+    path: Path
+    in_place: bool = False
+
+
+Files = Mapping[str, Here]
+
+
+class Job:
+    """One load, or with `DRY_RUN` one that only reports what it would do; files are known by their final names.
+
+    Whenever it stops, the final paths hold either all that is new or what was there before.
+    """
+
+    def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
+        self._settings = settings
+        self._deadline = deadline
+        self._progress = progress
+        self._sources = Sources(settings, deadline, progress)
+        self._model = settings.model_filepath.name
+        self._labels = settings.label_filepath.name
+        self._uri = settings.model.uri
+        self._source = self._sources.of(self._uri)
+
+    def run(self) -> None:
+        """Bring the model, its label file and its external data to their final paths, or say what a load would bring.
+
+        Raises:
+            LoadError: nothing new was published; the message says why.
+        """
+        restarts = 0
+        while True:
+            try:
+                return self._attempt()
+            except ReplacedError as error:
+                if restarts == _MOST_RESTARTS:
+                    raise
+                restarts += 1
+                self._progress.retry(str(error), 0)
+
+    def _attempt(self) -> None:
+        pair = self._resolve()
+        self._admit(pair)
+        with self._place(pair) as place:
+            files = self._bring(place, pair)
+            versions = pair | self._resolve_beside(self._verify(files))
+            self._admit(versions)
+            files |= self._bring(place, {name: found for name, found in versions.items() if name not in pair})
+            self._verify_all(files)
+            if self._settings.dry_run:
+                self._report(place, versions, files)
+            else:
+                self._require_unchanged(versions)
+                self._publish(place, files)
+
+    def _resolve(self) -> Versions:
+        """Return the model and its label file as they are at their sources now."""
+        self._progress.doing = "looking up the model and its label file"
+        model, labels = self._settings.model, self._settings.labels
+        label_uri = labels.uri or self._source.beside(model.uri, "label.json")
+        found = {
+            self._model: self._source.look_up(model.uri, model.version),
+            self._labels: self._sources.of(label_uri).look_up(label_uri, labels.version),
+        }
+        check_labels_size(found[self._labels].uri, found[self._labels].size)
+        return found
+
+    def _admit(self, versions: Versions) -> None:
+        """Check what can be known of files before any of them is fetched."""
+        pins = {self._labels: "LABEL_SHA256"}
+        for name, found in versions.items():
+            pin = pins.get(name, "MODEL_SHA256")
+            is_local = self._sources.of(found.uri).path(found) is not None
+            if not (found.checksums or is_local or getattr(self._settings, pin.lower())):
+                raise IntegrityError(
+                    "checksum-missing",
+                    f"{found.uri} has no checksum at its source, so its bytes cannot be verified: set {pin}",
+                )
+
+    @contextmanager
+    def _place(self, pair: Versions) -> Iterator[Staging]:
+        """Hold the target for the block; in a dry run, only look at it."""
+        target = (self._settings.model_filepath, self._settings.label_filepath, staging_key(pair[self._model]))
+        if self._settings.dry_run:
+            place = look_at(*target)
+            place.require_writable()
+            yield place
+        else:
+            with staging(*target) as place:
+                yield place
+
+    def _bring(self, place: Staging, versions: Versions) -> dict[str, Here]:
+        """Stage the files: what is published already from there, the rest from the source; or find what is here."""
+        if self._settings.dry_run:
+            self._progress.doing = "checking what is here already"
+            found_here = {name: self._look(place, name, found) for name, found in versions.items()}
+            return {name: here for name, here in found_here.items() if here}
+        records = {name: place.reuse(name, found) for name, found in versions.items()}
+        place.require_space({name: found for name, found in versions.items() if records[name] is None})
+        return {
+            name: Here(record=records[name] or self._fetch(place, name, found), path=place.path(name))
+            for name, found in versions.items()
+        }
+
+    def _fetch(self, place: Staging, name: str, found: ObjectVersion) -> FileRecord:
+        self._progress.start(found.uri, found.size, found.version)
+        digest = self._sources.of(found.uri).fetch(found, place.path(name), place.journal(name))
+        return _record(name, found, digest.sha256)
+
+    def _look(self, place: Staging, name: str, found: ObjectVersion) -> Here | None:
+        """Return the file if it is published already, or its source is on this machine."""
+        if record := place.whole(name, found):
+            return Here(record=record, path=place.published(name), in_place=True)
+        if path := self._sources.of(found.uri).path(found):
+            with during(f"cannot read the local file {path}", missing=NotFoundError):
+                return Here(record=_record(name, found, sha256_of(path)), path=path)
+        return None
+
+    def _verify(self, files: Files) -> list[str]:
+        """Check the pair, as far as it is here, and return the names of the model's external data."""
+        if model := files.get(self._model):
+            check_sha256(model.record, self._settings.model_sha256, "MODEL_SHA256")
+        if labels := files.get(self._labels):
+            check_sha256(labels.record, self._settings.label_sha256, "LABEL_SHA256")
+            self._progress.doing = f"checking {labels.record.uri}"
+            check_labels(labels.path, labels.record.uri)
+        if not model:
+            return []
+        self._progress.doing = f"checking {model.record.uri}"
+        locations = list(read_model(model.path, model.record.uri).external_data)
+        check_names(self._model, self._labels, locations)
+        return locations
+
+    def _resolve_beside(self, locations: list[str]) -> Versions:
+        uris = {location: self._source.beside(self._uri, location) for location in locations}
+        return {location: self._source.look_up(uri, "") for location, uri in uris.items()}
+
+    def _verify_all(self, files: Files) -> None:
+        """Check all files together, before any of them is published."""
+
+    def _require_unchanged(self, versions: Versions) -> None:
+        """Look everything up again: what was looked up later may be of a later upload than what was found first."""
+        locations = [name for name in versions if name not in (self._model, self._labels)]
+        now = self._resolve() | self._resolve_beside(locations)
+        for name, found in versions.items():
+            if now[name] != found:
+                raise ReplacedError(
+                    "object-replaced", f"{found.uri} was overwritten while the model was loaded: load it again"
+                )
+
+    def _publish(self, place: Staging, files: Files) -> None:
+        """Publish the files with their receipt, unless exactly these are published already."""
+        records = [here.record for here in files.values()]
+        receipt = place.standing(records)
+        if in_place := receipt is not None:
+            self._progress.model = receipt.identity
+        else:
+            receipt = self._receipt(records)
+            self._progress.model = receipt.identity
+            self._progress.doing = "publishing"
+            place.publish(receipt)
+        self._progress.done(receipt, in_place=in_place)
+
+    def _receipt(self, records: list[FileRecord]) -> Receipt:
+        model, labels, *external_data = records
+        return Receipt(
+            model=model,
+            labels=labels,
+            external_data=tuple(external_data),
+            started=self._deadline.started,
+            seconds=round(self._deadline.elapsed(), 3),
+            attempts=1 + self._progress.retries,
+            loader_version=__version__,
+        )
+
+    def _report(self, place: Staging, versions: Versions, files: Files) -> None:
+        """Say what a load would bring."""
+        in_place = [here.record for here in files.values() if here.in_place]
+        place.require_space({name: found for name, found in versions.items() if not _is_in_place(files, name)})
+        self._progress.would_load(
+            Plan(
+                artifacts=tuple(self._planned(name, found, files) for name, found in versions.items()),
+                all_known=self._model in files,
+                in_place=len(in_place) == len(versions) and place.stand(in_place),
+                bytes_free=place.free(),
+                credentials=self._source.credentials,
+            )
+        )
+
+    def _planned(self, name: str, found: ObjectVersion, files: Files) -> PlannedFile:
+        labels, directory = self._settings.label_filepath, self._settings.model_filepath.parent
+        return PlannedFile(
+            uri=found.uri,
+            version=found.version,
+            size=found.size,
+            checksums=found.checksums,
+            sha256=files[name].record.sha256 if name in files else None,
+            target=str(labels if name == labels.name else directory / name),
+            in_place=_is_in_place(files, name),
+        )
+
+
+def _is_in_place(files: Files, name: str) -> bool:
+    return name in files and files[name].in_place
+
+
+def _record(name: str, found: ObjectVersion, sha256: str) -> FileRecord:
+    return FileRecord(
+        name=name,
+        uri=found.uri,
+        version=found.version,
+        size=found.size,
+        sha256=sha256,
+        checksums=dict(found.checksums),
+    )

@@ -1,0 +1,41 @@
+"""The table of sources: which one reads the URIs of a scheme."""
+
+from collections.abc import Callable
+
+from loader.progress import Progress
+from loader.settings import Settings
+from loader.sources.base import Source
+from loader.watchdog import Deadline
+
+Open = Callable[[Settings, Deadline, Progress], Source]
+
+
+def _local(settings: Settings, deadline: Deadline, progress: Progress) -> Source:
+    from loader.sources.local import LocalSource  # noqa: PLC0415
+
+    return LocalSource(settings, deadline, progress)
+
+
+def _gcs(settings: Settings, deadline: Deadline, progress: Progress) -> Source:
+    from loader.sources.gcs import GcsSource  # noqa: PLC0415
+
+    return GcsSource(settings, deadline, progress)
+
+
+# Imports are most of the time that a small load takes, so each source is imported when it is opened.
+SOURCES: dict[str, Open] = {"file": _local, "gs": _gcs}
+
+
+class Sources:
+    """The sources of one load, each opened when a URI of its scheme is first asked for."""
+
+    def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
+        self._arguments = settings, deadline, progress
+        self._open: dict[str, Source] = {}
+
+    def of(self, uri: str) -> Source:
+        """Return the source of the URI, whose scheme the settings have checked."""
+        scheme = uri.partition("://")[0]
+        if scheme not in self._open:
+            self._open[scheme] = SOURCES[scheme](*self._arguments)
+        return self._open[scheme]
