@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from volume.log import LogLevel, json_line
+from volume.onnx_file import OnnxInfo
 from volume.receipt import Receipt
 
 _LINE_SECONDS = 5.0
@@ -50,6 +51,9 @@ class Plan(Struct, frozen=True, kw_only=True):
         in_place: whether nothing would change.
         bytes_free: on the target's file system.
         credentials: the kind of those that the source was asked with.
+        identity: the model's, as `MODEL_SHA256` takes it; None while a file of it is elsewhere.
+        onnx: the model's format; None while it is elsewhere.
+        signed_by: the hint of the key that has signed the files; None where no signature is required.
     """
 
     artifacts: tuple[PlannedFile, ...]
@@ -57,6 +61,9 @@ class Plan(Struct, frozen=True, kw_only=True):
     in_place: bool
     bytes_free: int
     credentials: str
+    identity: str | None = None
+    onnx: OnnxInfo | None = None
+    signed_by: str | None = None
 
 
 class Progress:
@@ -140,11 +147,14 @@ class Progress:
         files = [receipt.model, receipt.labels, *receipt.external_data]
         size = sum(file.size for file in files)
         verb = "already in place" if in_place else "loaded"
+        signed_by = receipt.signature.key if receipt.signature else None
         with self._lock:
             self._say(
-                f"{verb}: {receipt.model.uri} ({_bytes(size)} in {len(files)} files, sha256 {receipt.model.sha256})",
+                f"{verb}: {receipt.model.uri} ({_bytes(size)} in {len(files)} files, identity {receipt.identity}"
+                f"{f', signed by {signed_by}' if signed_by else ''})",
                 "done", uri=receipt.model.uri, version=receipt.model.version, sha256=receipt.model.sha256,
                 files=len(files), bytes=size, seconds=receipt.seconds, attempts=receipt.attempts, in_place=in_place,
+                signed_by=signed_by,
             )  # fmt: skip
 
     def would_load(self, plan: Plan) -> None:
@@ -158,6 +168,13 @@ class Progress:
         rest = [] if plan.all_known else ["and the files with weights of it, which the model names once it is here"]
         verb = "already in place" if plan.in_place else "would load"
         summary = f"{verb}, with {_bytes(plan.bytes_free)} free, credentials: {plan.credentials}"
+        facts = {
+            "identity": plan.identity,
+            "format": plan.onnx and f"IR version {plan.onnx.ir_version}, opsets {plan.onnx.opsets_text}",
+            "made by": plan.onnx and plan.onnx.producer,
+            "signed by": plan.signed_by,
+        }
+        rest += [f"{name} {fact}" for name, fact in facts.items() if fact]
         with self._lock:
             self._say(
                 "\n  ".join([summary, *files, *rest]),

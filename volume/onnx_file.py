@@ -14,6 +14,8 @@ from msgspec import Struct
 
 ONNX_DOMAIN = "ai.onnx"
 
+_OPSET_TEXT = re.compile(r"(?:(?P<domain>[^\s:,]+):)?(?P<version>[0-9]{1,9})")
+
 _MAX_DEPTH = 200
 _MAX_LOCATIONS = 10_000
 _MAX_TEXT = 4096
@@ -88,7 +90,7 @@ class OnnxError(ValueError):
     """A file that is not an ONNX model, or one that readers could take for different models."""
 
 
-class OnnxInfo(Struct, frozen=True, kw_only=True):
+class OnnxInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The format of a model, as far as another program must know it.
 
     Attributes:
@@ -125,6 +127,22 @@ def read_onnx(file: BinaryIO) -> OnnxInfo:
         OSError: it cannot be read.
     """
     return _Walk(file).model()
+
+
+def parse_opsets(text: str) -> dict[str, int]:
+    """Return the versions in a text like `28,ai.onnx.ml:5` by their domains; one without a domain is of `ai.onnx`.
+
+    Raises:
+        ValueError: it is not such a text.
+    """
+    opsets: dict[str, int] = {}
+    for entry in text.split(",") if text else ():
+        match = _OPSET_TEXT.fullmatch(entry.strip())
+        domain = (match["domain"] or ONNX_DOMAIN) if match else ""
+        if not match or domain in opsets:
+            raise ValueError("expected operator sets like 28,ai.onnx.ml:5, each domain once")
+        opsets[domain] = int(match["version"])
+    return opsets
 
 
 def _relative(location: str) -> str:

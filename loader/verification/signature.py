@@ -16,12 +16,16 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from loader.errors import IntegrityError
+from loader.errors import IntegrityError, NotFoundError
+from loader.settings import Settings
+from loader.sources.base import Source
 from loader.verification.trust import Trust, TrustedKey, UntrustedError
+from volume.receipt import SignatureRecord
 
 MAX_SIGNATURE_SIZE = 4 << 20
 
@@ -116,15 +120,11 @@ class SignedModel(Struct, frozen=True, kw_only=True):
     """The files that a trusted signature lists.
 
     Attributes:
-        uri: where the signature was found.
-        sha256: the digest of the signature itself.
-        key: the hint of the key that made it.
+        record: of the signature itself.
         files: the sha256 of each file by its path relative to the signed directory.
     """
 
-    uri: str
-    sha256: str
-    key: str
+    record: SignatureRecord
     files: Mapping[str, str]
 
     def check_listed(self, name: str, uri: str) -> str:
@@ -141,7 +141,7 @@ class SignedModel(Struct, frozen=True, kw_only=True):
             listed = "only one file without a name" if list(self.files) == [_WHOLE] else _some(self.files)
             raise IntegrityError(
                 "file-not-signed",
-                f"{uri} is not signed: {self.uri} lists {listed}, but not {name!r}: sign the model's directory",
+                f"{uri} is not signed: {self.record.uri} lists {listed}, but not {name!r}: sign the model's directory",
             )
         return self.files[name]
 
@@ -160,7 +160,7 @@ class SignedModel(Struct, frozen=True, kw_only=True):
         if sha256 != signed:
             raise IntegrityError(
                 "file-not-the-signed-one",
-                f"{uri} has the sha256 {sha256}, but {self.uri} lists {signed} for {name!r}: "
+                f"{uri} has the sha256 {sha256}, but {self.record.uri} lists {signed} for {name!r}: "
                 "upload the signed file, or sign the new one",
             )
 
@@ -192,7 +192,48 @@ def verify_signature(content: bytes, uri: str, trust: Trust) -> SignedModel:
         raise IntegrityError("signature-untrusted", f"{uri} is not of a trusted signer: {error}") from error
     except ValueError as error:
         raise IntegrityError("signature-malformed", f"{uri} is not a model's signature: {error}") from error
-    return SignedModel(uri=uri, sha256=hashlib.sha256(content).hexdigest(), key=key.hint, files=files)
+    record = SignatureRecord(uri=uri, sha256=hashlib.sha256(content).hexdigest(), key=key.hint)
+    return SignedModel(record=record, files=files)
+
+
+def find_signature(settings: Settings, source: Source, uri: str) -> SignedModel:
+    """Return what the model's signature lists, once it is verified.
+
+    Args:
+        settings: the keys and roots that are accepted.
+        source: where the signature is.
+        uri: its URI there.
+
+    Raises:
+        IntegrityError: there is none, or not one of a trusted key, or the files to trust cannot be used.
+        LoadError: it cannot be read.
+    """
+    trust = Trust.read(settings.model_signature_key, settings.model_signature_certificates)
+    try:
+        found = source.look_up(uri, "")
+    except NotFoundError as error:
+        raise IntegrityError(
+            "signature-missing", f"the model must be signed, but its signature cannot be found: {error}"
+        ) from error
+    if found.size > MAX_SIGNATURE_SIZE:
+        raise IntegrityError(
+            "signature-malformed",
+            f"{found.uri} is not a model's signature: it has {found.size} bytes, expected at most {MAX_SIGNATURE_SIZE}",
+        )
+    return verify_signature(source.read(found), found.uri, trust)
+
+
+def name_beside(source: Source, model: str, uri: str) -> str:
+    """Return the path of a file relative to the model's directory at the source; empty if it is outside of that.
+
+    Args:
+        source: where both are.
+        model: the model's URI.
+        uri: that of the file.
+    """
+    directory = source.beside(model, "x")[:-1]
+    rest = uri.removeprefix(directory) if uri.startswith(directory) else ""
+    return next((name for name in (rest, unquote(rest)) if name and source.beside(model, name) == uri), "")
 
 
 def _key(material: _Material, trust: Trust) -> TrustedKey:

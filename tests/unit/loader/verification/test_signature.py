@@ -18,6 +18,7 @@ from loader.errors import IntegrityError
 from loader.verification.signature import MAX_SIGNATURE_SIZE, SignedModel, verify_signature
 from loader.verification.trust import Trust, TrustedKey
 from tests.support.signing import Key, certified, payload_of, sign
+from volume.receipt import SignatureRecord
 
 URI = "gs://models/iris/model.sig"
 CONTENTS = {"model.onnx": b"model", "label.json": b"{}", "parts/weights ä": b"weights"}
@@ -64,7 +65,8 @@ def test_a_key_of_each_curve_signs(tmp_path: Path, curve: ec.EllipticCurve) -> N
     content = sign(write(tmp_path / "model"), key)
     signed = verify_signature(content, URI, trust(Key(), key))
     hint = hashlib.sha256(key.public_pem).hexdigest()
-    assert signed == SignedModel(uri=URI, sha256=hashlib.sha256(content).hexdigest(), key=hint, files=FILES)
+    record = SignatureRecord(uri=URI, sha256=hashlib.sha256(content).hexdigest(), key=hint)
+    assert signed == SignedModel(record=record, files=FILES)
 
 
 def test_a_certificate_signs(tmp_path: Path) -> None:
@@ -73,7 +75,7 @@ def test_a_certificate_signs(tmp_path: Path) -> None:
     signer = certified("signer", authority)
     content = sign(write(tmp_path / "model"), signer.key, [signer, authority])
     signed = verify_signature(content, URI, Trust({}, [root.certificate]))
-    assert (signed.files, signed.key) == (FILES, hashlib.sha256(signer.key.public_pem).hexdigest())
+    assert (signed.files, signed.record.key) == (FILES, hashlib.sha256(signer.key.public_pem).hexdigest())
     assert refusal(content, Trust({}, [certified("root", authority=True).certificate]))[0] == "signature-untrusted"
     assert refusal(content)[0] == "signature-untrusted"
 
