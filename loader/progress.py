@@ -10,7 +10,7 @@ from typing import TextIO
 import msgspec
 from msgspec import Struct
 
-from volume.log import LogLevel, json_line
+from volume.log import LogLevel, json_line, printable
 from volume.onnx_file import OnnxInfo
 from volume.receipt import Receipt
 
@@ -210,9 +210,8 @@ class Progress:
 
 def _printable(sentence: str, stream: TextIO | None) -> str:
     """Return the sentence without what a terminal would obey or cannot show: the name of an object may be anything."""
-    harmless = "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in sentence)
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    return harmless.encode(encoding, "backslashreplace").decode(encoding)
+    return printable(sentence).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _checksum(file: PlannedFile) -> str:

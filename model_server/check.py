@@ -20,6 +20,7 @@ from model_server.model.model_file import ModelFile
 from model_server.model.signature import SAMPLE_PROPERTY
 from model_server.protocols.json_rows import encode_answers
 from model_server.settings import Settings
+from volume.log import printable
 from volume.settings import SettingsError
 
 _URL = "http://127.0.0.1:3000"
@@ -93,6 +94,7 @@ def _describe(file: ModelFile, labels: Path | None, classifier: Classifier, mode
         "uri": file.receipt.model.uri,
         "version": file.receipt.model.version,
         "started": file.receipt.started.isoformat(),
+        "signed_by": file.signed_by or None,
     }
     return {
         "servable": True,
@@ -135,6 +137,7 @@ def _refusal(reason: str, change: str = "") -> dict[str, Any]:
 
 def _print(report: dict[str, Any], *, as_json: bool) -> None:
     text = orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() if as_json else "\n".join(_lines(report))
+    text = text if as_json else printable(text)
     # Names may have letters that the terminal has not.
     print(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding), flush=True)
 
@@ -178,7 +181,8 @@ def _format(model: dict[str, Any]) -> str:
 def _of_receipt(receipt: dict[str, Any] | None) -> str:
     if receipt is None:
         return "none: no loader has brought the file"
-    return f"agrees: {receipt['uri']} version {receipt['version']}, loaded {receipt['started']}"
+    signed = f", signed by {receipt['signed_by']}" if receipt["signed_by"] else ""
+    return f"agrees: {receipt['uri']} version {receipt['version']}, loaded {receipt['started']}{signed}"
 
 
 def _of_output(output: dict[str, Any]) -> str:

@@ -1,18 +1,13 @@
 """The base of all sources: a version of a file, and the questions that a load asks about files."""
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from msgspec import Struct
 
 from loader.checksums import Digest
-from loader.errors import NotFoundError, during
 from volume.receipt import FileRecord
-
-_MEMORY = Path("/dev/shm")  # noqa: S108 (a container's root is read-only; TemporaryDirectory chooses the name)
 
 
 class ObjectVersion(Struct, frozen=True):
@@ -74,19 +69,6 @@ class Source(ABC):
             ReplacedError: the file was overwritten since it was looked up.
             LoadError: the bytes could not be read or written, or are not what the source says they are.
         """
-
-    def read(self, found: ObjectVersion) -> bytes:
-        """Return the bytes of a small file, without writing to the volume; raises like `fetch`."""
-        if path := self.path(found):
-            with during(f"cannot read the local file {path}", missing=NotFoundError), path.open("rb") as file:
-                return file.read(found.size)
-        with (
-            during("cannot write to the directory of temporary files"),
-            TemporaryDirectory(dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None) as directory,
-        ):
-            target = Path(directory, "file")
-            self.fetch(found, target, Path(directory, "journal"))
-            return target.read_bytes()
 
     def path(self, found: ObjectVersion) -> Path | None:  # noqa: ARG002 (most sources are elsewhere)
         """Return where the file can be read on this machine, or None if it has to be fetched first."""

@@ -12,23 +12,26 @@ import base64
 import binascii
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from loader.errors import IntegrityError, NotFoundError
+from loader.errors import IntegrityError, NotFoundError, during
 from loader.settings import Settings
-from loader.sources.base import Source
+from loader.sources.base import ObjectVersion, Source
 from loader.verification.trust import Trust, TrustedKey, UntrustedError
 from volume.receipt import SignatureRecord
 
 MAX_SIGNATURE_SIZE = 4 << 20
 
+_MEMORY = Path("/dev/shm")  # noqa: S108 (a container's root is read-only; TemporaryDirectory chooses the name)
 _MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -220,7 +223,21 @@ def find_signature(settings: Settings, source: Source, uri: str) -> SignedModel:
             "signature-malformed",
             f"{found.uri} is not a model's signature: it has {found.size} bytes, expected at most {MAX_SIGNATURE_SIZE}",
         )
-    return verify_signature(source.read(found), found.uri, trust)
+    return verify_signature(_read(source, found), found.uri, trust)
+
+
+def _read(source: Source, found: ObjectVersion) -> bytes:
+    """Return the bytes of a signature, which never touch the volume."""
+    if path := source.path(found):
+        with during(f"cannot read the local file {path}", missing=NotFoundError), path.open("rb") as file:
+            return file.read(found.size)
+    with (
+        during("cannot write to the directory of temporary files"),
+        TemporaryDirectory(dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None) as directory,
+    ):
+        target = Path(directory, "file")
+        source.fetch(found, target, Path(directory, "journal"))
+        return target.read_bytes()
 
 
 def name_beside(source: Source, model: str, uri: str) -> str:

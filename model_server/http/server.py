@@ -17,6 +17,7 @@ from model_server.observability.metrics import Metrics
 from model_server.observability.observer import Observer
 from model_server.prediction.runner import INLINE_SECONDS, Runner
 from model_server.settings import Settings, processors
+from volume.log import LogLevel
 
 _WAIT_SECONDS = 0.04  # in which all in flight are answered at best, having one row each
 _OWN_SECONDS = 0.0001  # what a request takes besides the inference
@@ -97,6 +98,7 @@ class PredictionServer:
         """
         self._log.model = model.info["sha256"]
         self._metrics.show_model(model.info, model.receipt)
+        self._log.say(LogLevel.INFO, "serving", **{key: text or None for key, text in model.info.items()})
         self._shared.admission.max_in_flight = self._settings.max_requests_in_flight or most_in_flight(
             model, self._shared.runner.threads
         )

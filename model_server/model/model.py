@@ -34,7 +34,7 @@ class Model:
         feature_names: what to call the values of a row; empty when the model does not say.
         metadata: what the model takes and gives.
         etag: the model's identity as an HTTP entity tag.
-        info: the model's digest, source, generation and format, as texts.
+        info: the model's identity, source, generation and format, and the key that has signed it, as texts.
         receipt: what the loader says of it; None when no loader brought it.
         sample_seconds: how long an inference on the sample of the metadata takes at best, as measured at the start.
     """
@@ -48,7 +48,13 @@ class Model:
         self.feature_names = classifier.feature_names
         self.metadata = describe(classifier)
         self.etag = f'"{file.identity}"'
-        self.info = {"sha256": file.identity, "source": file.source, "generation": file.generation, **file.format}
+        self.info = {
+            "sha256": file.identity,
+            "source": file.source,
+            "generation": file.generation,
+            **file.format,
+            "signed_by": file.signed_by,
+        }
         self.receipt = file.receipt
         self.sample_seconds, self._row_seconds = _measure(classifier)
         # A longer row than the sample may take any time.

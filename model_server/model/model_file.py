@@ -100,6 +100,11 @@ class ModelFile:
             "producer": self.onnx.producer,
         }
 
+    @property
+    def signed_by(self) -> str:
+        """The hint of the key whose signature the loader has verified; empty when it required none."""
+        return self.receipt.signature.key if self.receipt and self.receipt.signature else ""
+
 
 def _require_listed(path: Path, onnx: OnnxInfo, receipt: Receipt) -> None:
     """Raise `StartError` unless the receipt lists all files that hold weights."""
