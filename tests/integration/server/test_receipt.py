@@ -57,6 +57,7 @@ def test_identity_comes_from_the_receipt(tmp_path: Path, external_data: bool) ->
             "ir_version": "9",
             "opsets": "17,ai.onnx.ml:3",
             "producer": "",
+            "signed_by": "",
         }
 
 
