@@ -1,59 +1,117 @@
-"""A model in a Google Cloud Storage bucket."""
+"""A model in a Google Cloud Storage bucket.
 
-import math
+google-cloud-storage looks objects up, with its client, credentials and endpoint. Their bytes come over the same
+authorised session in ranges of our own: its downloads read 8 KiB at a time, and bound no load in time.
+"""
+
+import logging
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
+from typing import Annotated, Any, NoReturn
+from urllib.parse import quote
+
+import google.auth
+import msgspec
+import requests
+from google.auth import exceptions
+from google.auth.credentials import AnonymousCredentials
+from google.auth.transport.requests import AuthorizedSession, Request
+from google.cloud import storage
+from msgspec import Meta, Struct
 
 from loader.checksums import Digest
+from loader.errors import (
+    IntegrityError,
+    LoadError,
+    NotFoundError,
+    PermissionDeniedError,
+    ReplacedError,
+    UnreachableError,
+    UsageError,
+)
 from loader.progress import Progress
 from loader.settings import Settings
 from loader.sources.base import ObjectVersion, Source
-from loader.sources.gcs_client import GcsClient
 from loader.transfer.journal import Journal
-from loader.transfer.ranges import RangeDownload
+from loader.transfer.ranges import RangeDownload, workers_for
 from loader.transfer.retry import Backoff, Setback
+from loader.transfer.web import (
+    MAX_QUOTE,
+    Failures,
+    bound,
+    check_range,
+    passes,
+    prepare,
+    reading,
+    server_failure,
+    status_of,
+)
 from loader.watchdog import Deadline
 
-_BYTES_PER_WORKER = 64 << 20
-_MOST_WORKERS = min(4, os.cpu_count() or 1)
+_GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED)
+_SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
+
+
+class _Metadata(Struct):
+    """The part of an object resource without which the library's answer is of no use."""
+
+    size: Annotated[int, Meta(ge=0)]
+    generation: int
+    crc32c: str
+
+
+class _Refusal(Struct):
+    error: "_RefusalError"
+
+
+class _RefusalError(Struct):
+    message: str
 
 
 class GcsSource(Source):
     """Objects, by `gs://bucket/name` URIs; a version is a generation."""
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
-        self._workers = settings.download_workers
         self._deadline = deadline
         self._progress = progress
-        endpoint = settings.gcs_endpoint
-        anonymous = settings.gcs_anonymous
-        if emulator := settings.storage_emulator_host:
-            endpoint = emulator if "://" in emulator else f"http://{emulator}"
-            anonymous = True
-        self._client = GcsClient(
-            endpoint.rstrip("/"),
-            stall_seconds=settings.stall_timeout_seconds,
-            connections=settings.download_workers or _MOST_WORKERS,
-            anonymous=anonymous,
-        )
+        self._workers = settings.download_workers
+        self._stall_seconds = settings.stall_timeout_seconds
+        emulator = settings.storage_emulator_host
+        if emulator and "://" not in emulator:
+            emulator = f"http://{emulator}"
+        self._endpoint = (emulator or settings.gcs_endpoint).rstrip("/")
+        self._anonymous = settings.gcs_anonymous or bool(emulator)
+        self._failures = Failures(self._endpoint, self._stall_seconds)
+        self._uri = self._doing = ""
+        self._opened: tuple[AuthorizedSession, storage.Client] | None = None
 
     @property
     def credentials(self) -> str:
-        """What google-auth has found, or none."""
-        return self._client.credentials
+        """The module of google-auth that they are of, such as google.oauth2.service_account, and whose they are."""
+        if self._anonymous or not self._opened:
+            return "none"
+        found = self._opened[0].credentials
+        email = getattr(found, "service_account_email", None)
+        return type(found).__module__ + (f" of {email}" if email else "")
 
     def look_up(self, uri: str, version: str) -> ObjectVersion:
         """Return the object, in the generation that is asked for or else the newest."""
-        bucket, name = _split(uri)
         backoff = Backoff(f"cannot look up {uri}", self._deadline, self._progress)
+        self._uri = f"{uri}#{version}" if version else uri
+        self._doing = f"cannot look up {self._uri}"
+        if not version.isdecimal() and version:
+            raise UsageError(
+                "settings-invalid", f"{uri} has generations as versions: expected a number, not {version!r}"
+            )
         while True:
             try:
-                metadata = self._client.metadata(bucket, name, version)
+                return self._look_up(uri, version)
             except Setback as setback:
                 backoff.pause(setback)
-            else:
-                return ObjectVersion(uri, metadata.size, str(metadata.generation), {"crc32c": metadata.crc32c})
 
     def beside(self, uri: str, location: str) -> str:
         """Return the URI of the object whose name differs after the last slash."""
@@ -63,12 +121,189 @@ class GcsSource(Source):
 
     def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
         """Fetch the object in ranges, several at once if it is large."""
-        workers = self._workers or max(1, min(_MOST_WORKERS, math.ceil(found.size / _BYTES_PER_WORKER)))
-        open_range = partial(self._client.read, *_split(found.uri), found)
+        self._uri = found.uri
+        self._doing = f"cannot read {found.uri}"
+        workers = self._workers or workers_for(found.size)
         notes = Journal(journal, found, target)
-        return RangeDownload(open_range, notes, workers, self._deadline, self._progress).run()
+        return RangeDownload(partial(self._read, found), notes, workers, self._deadline, self._progress).run()
+
+    def _look_up(self, uri: str, version: str) -> ObjectVersion:
+        bucket, name = _split(uri)
+        with self._failures.raised(), _credentials_refused():
+            _, client = self._open()
+            # The library puts the bucket into its URLs as it is.
+            blob = client.bucket(quote(bucket, safe="")).blob(name, generation=int(version) if version else None)
+            blob.reload(timeout=self._stall_seconds, retry=None)
+        if blob.content_encoding not in (None, "", "identity"):
+            raise IntegrityError(
+                "object-compressed",
+                f"{uri} is stored with Content-Encoding {blob.content_encoding}, so its checksum is not that of "
+                "the model: upload it without",
+            )
+        return ObjectVersion(uri, int(blob.size), str(blob.generation), {"crc32c": blob.crc32c})
+
+    @contextmanager
+    def _read(self, found: ObjectVersion, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
+        bucket, name = _split(found.uri)
+        # Not the server's own link, which may lead elsewhere.
+        url = f"{self._endpoint}/download/storage/v1/b/{quote(bucket, safe='')}/o/{quote(name, safe='')}"
+        headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+        with self._failures.raised(), _credentials_refused():
+            session, _ = self._open()
+            response = session.get(
+                f"{url}?alt=media&generation={found.version}",
+                headers=headers,
+                stream=True,
+                timeout=self._stall_seconds,
+                allow_redirects=False,
+            )
+            with reading(response) as read:
+                generation = response.headers.get("X-Goog-Generation", found.version)
+                if generation != found.version:
+                    raise ReplacedError(
+                        "object-replaced",
+                        f"{found.uri} was overwritten with generation {generation} while it was loaded",
+                    )
+                check_range(response, start, end, found.size)
+                yield read
+
+    def _open(self) -> tuple[AuthorizedSession, storage.Client]:
+        """Return the session and the client; what fails the first time may do better the next."""
+        if self._opened is None:
+            # "always" would send lookups to another host than GCS_ENDPOINT.
+            os.environ["GOOGLE_API_USE_MTLS_ENDPOINT"] = "never"
+            tokens = requests.Session()
+            prepare(tokens, 1)
+            tokens.hooks["response"].append(_bounded)
+            request = Request(tokens)
+            found: Any = AnonymousCredentials() if self._anonymous else _find_credentials(request, self._endpoint)  # type: ignore[no-untyped-call]
+            session = AuthorizedSession(found, auth_request=request)  # type: ignore[no-untyped-call]
+            prepare(session, self._workers or workers_for(1 << 62))
+            session.hooks["response"].append(self._check_answer)
+            options = {"api_endpoint": self._endpoint, "universe_domain": found.universe_domain}
+            self._opened = session, storage.Client(None, found, session, client_options=options)
+        return self._opened
+
+    def _check_answer(self, response: requests.Response, **options: object) -> None:
+        """Raise what an answer is, before anything else sees it: redirects, a refreshed token, the library's parser."""
+        if response.status_code in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            if not options.get("stream"):
+                self._check_metadata(response)
+        elif options.get("stream") and response.status_code in _GONE:
+            response.close()
+            raise ReplacedError(
+                "object-replaced",
+                f"{self._uri} was overwritten or deleted while it was loaded: load it again",
+            )
+        else:
+            self._refuse(response)
+
+    def _check_metadata(self, response: requests.Response) -> None:
+        try:
+            msgspec.json.decode(bound(response), type=_Metadata, strict=False)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            if "truncated" in str(error):
+                raise Setback("connection-failed", "the answer was cut short") from error
+            raise UnreachableError(
+                "answer-invalid",
+                f"{self._doing}: the answer of {self._endpoint} is no object metadata ({error}): "
+                "check GCS_ENDPOINT, STORAGE_EMULATOR_HOST and proxies",
+            ) from error
+
+    def _refuse(self, response: requests.Response) -> NoReturn:
+        action = self._doing
+        try:
+            said = msgspec.json.decode(bound(response), type=_Refusal).error.message
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            said = ""
+        status = status_of(response)
+        told = f"{status} ({said.partition(chr(10))[0][:MAX_QUOTE]})" if said and said != response.reason else status
+        match response.status_code:
+            case 401:
+                raise PermissionDeniedError(
+                    "credentials-refused",
+                    f"{action}: {told}: the credentials are missing, expired or of another project; check them",
+                )
+            case 403:
+                raise PermissionDeniedError(
+                    "access-denied",
+                    f"{action}: {told}: grant storage.objects.get (roles/storage.objectViewer) to the loader's "
+                    "identity, and check that the object exists",
+                )
+            case 404:
+                raise NotFoundError(
+                    "object-missing", f"{action}: {told}: check the bucket, the object's name and its generation"
+                )
+            case 407:
+                raise PermissionDeniedError("proxy-refused", f"{action}: {self._failures.proxy_refusal()}")
+            case 416:
+                raise IntegrityError(
+                    "range-wrong", f"{action}: {told}: the object has fewer bytes than its metadata says"
+                )
+            case code if passes(code):
+                raise server_failure(response, told)
+        raise LoadError(
+            "answer-unexpected", f"{action}: the answer was {told}, expected the object: check the settings"
+        )
 
 
 def _split(uri: str) -> tuple[str, str]:
     bucket, _, name = uri.removeprefix("gs://").partition("/")
     return bucket, name
+
+
+def _bounded(response: requests.Response, **_: object) -> None:
+    bound(response)
+
+
+def _find_credentials(request: Request, endpoint: str) -> Any:  # noqa: ANN401 (google-auth has no types)
+    """Return the application default credentials, with a token, so that threads need not each fetch one."""
+    logging.getLogger("google.auth").setLevel(logging.ERROR)  # it warns of a missing project, which none needs
+    try:
+        found, _ = google.auth.default(scopes=[_SCOPE], request=request)
+        found.before_request(request, "GET", endpoint, {})  # type: ignore[no-untyped-call]
+        found.universe_domain  # noqa: B018 (which may ask the metadata server)
+    except (OSError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        if isinstance(error, exceptions.GoogleAuthError):
+            raise
+        # google-auth lets through what a file that is none, or holds other JSON, makes it stumble over.
+        raise PermissionDeniedError(
+            "credentials-unusable",
+            f"cannot use the credentials in {_key_file(error)} ({_first_line(error)}): set "
+            "GOOGLE_APPLICATION_CREDENTIALS to a key file that the loader may read",
+        ) from error
+    return found
+
+
+def _key_file(error: Exception) -> str:
+    """Return the name of the file that the error is about."""
+    named = error.filename if isinstance(error, OSError) else None
+    return str(named or os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or "gcloud's default file")
+
+
+@contextmanager
+def _credentials_refused() -> Iterator[None]:
+    """Raise what google-auth fails with in the block as one of our errors."""
+    try:
+        yield
+    except exceptions.DefaultCredentialsError as error:
+        raise PermissionDeniedError(
+            "credentials-missing",
+            f"found no Google credentials ({_first_line(error)}): set GOOGLE_APPLICATION_CREDENTIALS to a key "
+            "file, run under Workload Identity, or set GCS_ANONYMOUS=true if the bucket is public",
+        ) from error
+    except exceptions.GoogleAuthError as error:
+        if error.retryable or isinstance(error, exceptions.TransportError):
+            raise Setback("token-unavailable", f"no token to be had: {_first_line(error)}") from error
+        raise PermissionDeniedError(
+            "credentials-refused",
+            f"Google refused the credentials ({_first_line(error)}): check the key or the service account",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """Return what the error says, without the answer of the token server that may follow as another argument."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error.args[0]) if error.args else type(error).__name__
+    return text.partition("\n")[0][:MAX_QUOTE]

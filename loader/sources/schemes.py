@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from loader.errors import LoadError
 from loader.progress import Progress
 from loader.settings import Settings
 from loader.sources.base import Source
@@ -22,8 +23,14 @@ def _gcs(settings: Settings, deadline: Deadline, progress: Progress) -> Source:
     return GcsSource(settings, deadline, progress)
 
 
+def _s3(settings: Settings, deadline: Deadline, progress: Progress) -> Source:
+    from loader.sources.s3 import S3Source  # noqa: PLC0415
+
+    return S3Source(settings, deadline, progress)
+
+
 # Imports are most of the time that a small load takes, so each source is imported when it is opened.
-SOURCES: dict[str, Open] = {"file": _local, "gs": _gcs}
+SOURCES: dict[str, Open] = {"file": _local, "gs": _gcs, "s3": _s3}
 
 
 class Sources:
@@ -37,5 +44,11 @@ class Sources:
         """Return the source of the URI, whose scheme the settings have checked."""
         scheme = uri.partition("://")[0]
         if scheme not in self._open:
-            self._open[scheme] = SOURCES[scheme](*self._arguments)
+            try:
+                self._open[scheme] = SOURCES[scheme](*self._arguments)
+            except ImportError as error:
+                raise LoadError(
+                    "package-missing",
+                    f"cannot load from {scheme}:// ({error}): install every package in loader/requirements.txt",
+                ) from error
         return self._open[scheme]

@@ -20,6 +20,8 @@ from loader.transfer.retry import Backoff, Setback
 from loader.watchdog import Deadline
 
 _PIECES_PER_REQUEST = 8
+_BYTES_PER_WORKER = 64 << 20
+_MOST_WORKERS = min(4, os.cpu_count() or 1)
 
 Read = Callable[[int], bytes]
 OpenRange = Callable[[int, int], AbstractContextManager[Read]]
@@ -148,6 +150,11 @@ class RangeDownload:
         with self._changed:
             self._journal.add(piece, crc)
             self._changed.notify()
+
+
+def workers_for(size: int) -> int:
+    """Return how many ranges of a file to fetch at once, unless a setting says so."""
+    return max(1, min(_MOST_WORKERS, -(-size // _BYTES_PER_WORKER)))
 
 
 def _write(descriptor: int, data: bytes, position: int) -> None:

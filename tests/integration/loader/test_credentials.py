@@ -70,7 +70,7 @@ def test_the_metadata_server_is_asked_last(target: Target, server: FaultServer, 
 
 def test_a_missing_package_of_google_auth_is_named(target: Target, server: FaultServer, tmp_path: Path) -> None:
     (tmp_path / "requests.py").write_text("raise ModuleNotFoundError(\"No module named 'requests'\")")
-    assert_failed(target.load(pythonpath=tmp_path), 1, "No module named 'requests'", "loader/requirements.txt")
+    assert_failed(target.load(pythonpath=tmp_path), 1, "gs://", "No module named 'requests'", "loader/requirements.txt")
     assert server.requests == []
 
 

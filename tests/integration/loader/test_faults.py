@@ -1,9 +1,12 @@
 """What a server can do to a load, one fault at a time, over a real socket."""
 
 import itertools
+import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 
@@ -251,6 +254,46 @@ def test_a_server_that_knows_no_ranges_will_do(target: Target, server: FaultServ
     server.on("media", always(whole_object))
     assert target.load().exit_code == 0
     target.assert_holds(*pair)
+
+
+@pytest.mark.parametrize("length", ["with a length", "without"])
+def test_metadata_that_is_cut_short_is_asked_for_again(
+    target: Target, server: FaultServer, pair: Pair, length: str
+) -> None:
+    def cut_short(exchange: Exchange) -> None:
+        answer = json.dumps(exchange.stored.resource()).encode()
+        exchange.handler.send_response(200)
+        if length != "without":
+            exchange.handler.send_header("Content-Length", str(len(answer)))
+        exchange.handler.end_headers()
+        exchange.handler.wfile.write(answer[:-10])
+        exchange.handler.close_connection = True
+
+    server.on("metadata", times(1, cut_short))
+    run = target.load()
+    [retry] = run.named("retry")
+    assert "cut" in retry["reason"]
+    target.assert_holds(*pair)
+
+
+@pytest.mark.parametrize("kind", ["metadata", "token"])
+def test_an_answer_without_end_is_not_read_on(target: Target, server: FaultServer, tmp_path: Path, kind: str) -> None:
+    def flood(exchange: Exchange) -> None:
+        exchange.handler.send_response(200)
+        exchange.handler.end_headers()
+        with suppress(OSError):
+            while not exchange.wait_for_the_end(0):
+                exchange.handler.wfile.write(b" " * (1 << 20))
+
+    server.on(kind, always(flood))
+    settings: dict[str, object] = {"load_timeout_seconds": 15}
+    if kind == "token":
+        host = server.url.removeprefix("http://")
+        settings |= {"storage_emulator_host": "", "gcs_endpoint": server.url, "home": tmp_path}
+        settings |= {"gce_metadata_host": host, "gce_metadata_ip": host}
+    run = target.load(**settings)
+    assert run.exit_code not in (0, 6), run
+    target.assert_empty()
 
 
 def test_metadata_that_is_a_web_page_is_refused(target: Target, server: FaultServer) -> None:

@@ -1,0 +1,268 @@
+"""A model in Amazon S3, or in a storage that speaks its protocol: MinIO, R2, Ceph and others.
+
+botocore finds credentials, region and endpoint, signs requests and sends them.
+"""
+
+import base64
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, NoReturn
+
+import botocore.session
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+
+from loader import __version__
+from loader.checksums import Digest, written
+from loader.errors import IntegrityError, LoadError, NotFoundError, PermissionDeniedError, ReplacedError
+from loader.progress import Progress
+from loader.settings import Settings
+from loader.sources.base import ObjectVersion, Source
+from loader.transfer.journal import Journal
+from loader.transfer.ranges import RangeDownload, workers_for
+from loader.transfer.retry import Backoff, Setback
+from loader.transfer.web import Failures, passes, retry_after
+from loader.watchdog import Deadline
+
+_ETAG = "etag:"
+_CHECKSUMS = {
+    "ChecksumSHA256": "sha256",
+    "ChecksumSHA1": "sha1",
+    "ChecksumCRC64NVME": "crc64nvme",
+    "ChecksumCRC32C": "crc32c",
+    "ChecksumCRC32": "crc32",
+}
+_MD5 = re.compile("[0-9a-f]{32}")
+_GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)  # the latter for what marks a deletion
+_PASSING_CODES = ("RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable")
+
+
+class S3Source(Source):
+    """Objects, by `s3://bucket/key` URIs; a version is a version id, or without one, `etag:` and the entity tag."""
+
+    def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
+        self._deadline = deadline
+        self._progress = progress
+        self._anonymous = settings.s3_anonymous
+        self._workers = settings.download_workers
+        self._stall_seconds = settings.stall_timeout_seconds
+        self._kind = "none"
+        self._failures = Failures("the S3 endpoint", self._stall_seconds)
+        self._client: Any = None
+
+    @property
+    def credentials(self) -> str:
+        """Where botocore found them, such as AWS env, or assume-role-with-web-identity."""
+        return self._kind
+
+    def look_up(self, uri: str, version: str) -> ObjectVersion:
+        """Return the object, in the version that is asked for or else the newest."""
+        action = f"cannot look up {uri}#{version}" if version else f"cannot look up {uri}"
+        backoff = Backoff(f"cannot look up {uri}", self._deadline, self._progress)
+        while True:
+            try:
+                with self._answered(action):
+                    head = self._open().head_object(**_named(uri, version), ChecksumMode="ENABLED")
+            except Setback as setback:
+                backoff.pause(setback)
+            else:
+                return _version(uri, head)
+
+    def beside(self, uri: str, location: str) -> str:
+        """Return the URI of the object whose key differs after the last slash."""
+        bucket, key = _split(uri)
+        directory, slash, _ = key.rpartition("/")
+        return f"s3://{bucket}/{directory}{slash}{location}"
+
+    def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
+        """Fetch the object in ranges, several at once if it is large."""
+        workers = self._workers or workers_for(found.size)
+        notes = Journal(journal, found, target)
+        return RangeDownload(partial(self._read, found), notes, workers, self._deadline, self._progress).run()
+
+    @contextmanager
+    def _read(self, found: ObjectVersion, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
+        with self._answered(f"cannot read {found.uri}", gone=found.uri):
+            answer = self._open().get_object(**_named(found.uri, found.version), Range=f"bytes={start}-{end - 1}")
+            body = answer["Body"]
+            try:
+                _check_range(answer, start, end, found.size)
+                yield body.read
+            finally:
+                body.close()
+
+    def _open(self) -> Any:  # noqa: ANN401 (botocore makes its clients' classes as it runs)
+        """Return the client; what fails the first time may do better the next."""
+        if self._client is None:
+            session = botocore.session.get_session()
+            if not self._anonymous:
+                self._kind = f"AWS {_find_credentials(session)}"
+            options: dict[str, Any] = {"signature_version": UNSIGNED} if self._anonymous else {}
+            if _has_own_endpoint(session):
+                options["s3"] = {"addressing_style": "path"}
+            config = Config(
+                connect_timeout=self._stall_seconds,
+                read_timeout=self._stall_seconds,
+                max_pool_connections=self._workers or workers_for(1 << 62),
+                retries={"total_max_attempts": 1, "mode": "standard"},
+                response_checksum_validation="when_required",
+                user_agent_extra=f"model-loader/{__version__}",
+                **options,
+            )
+            # Like every other source; AWS_CA_BUNDLE wins.
+            verify = None if session.get_config_variable("ca_bundle") else os.environ.get("SSL_CERT_FILE")
+            self._client = session.create_client(
+                "s3", region_name=session.get_config_variable("region") or "us-east-1", config=config, verify=verify
+            )
+            self._failures = Failures(self._client.meta.endpoint_url, self._stall_seconds)
+        return self._client
+
+    @contextmanager
+    def _answered(self, action: str, gone: str = "") -> Iterator[None]:
+        """Raise what botocore fails with in the block as one of our errors.
+
+        Args:
+            action: what is done in the block.
+            gone: the object that was there when it was looked up.
+        """
+        try:
+            yield
+        except ClientError as error:
+            self._refuse(error, action, gone)
+        except HTTPClientError as error:
+            raise self._failures.of(error.kwargs.get("error") or error) from error
+        except IncompleteReadError as error:
+            raise Setback("connection-failed", "the connection was cut") from error
+        except BotoCoreError as error:
+            raise PermissionDeniedError(
+                "credentials-unusable",
+                f"{action}: botocore gave up ({type(error).__name__}): check the AWS settings and credentials",
+            ) from error
+
+    def _refuse(self, error: ClientError, action: str, gone: str) -> NoReturn:
+        """Raise what an answer is; its body names nothing but a code, for it may quote what was sent."""
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        told = f"{status} {code}" if code != str(status) else str(status)
+        if gone and (status == HTTPStatus.PRECONDITION_FAILED or status in _GONE):
+            raise ReplacedError(
+                "object-replaced", f"{gone} was overwritten or deleted while it was loaded: load it again"
+            )
+        if passes(status) or code in _PASSING_CODES:
+            headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+            raise Setback("server-failed", f"the answer was {told}", wait=retry_after(headers.get("retry-after")))
+        if status in _GONE:
+            raise NotFoundError(
+                "object-missing", f"{action}: {told}: check the bucket, the object's key and its version"
+            )
+        if status == HTTPStatus.PRECONDITION_FAILED:
+            raise NotFoundError("version-missing", f"{action}: {told}: the object has another entity tag now")
+        if status == HTTPStatus.UNAUTHORIZED:
+            raise PermissionDeniedError("credentials-refused", f"{action}: {told}: check the access key and its secret")
+        if status == HTTPStatus.FORBIDDEN:
+            raise PermissionDeniedError(
+                "access-denied",
+                f"{action}: {told}: check the credentials, grant s3:GetObject (and s3:GetObjectVersion for a pinned "
+                "version) to the loader's identity, and check that the object exists",
+            )
+        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise IntegrityError("range-wrong", f"{action}: {told}: the object has fewer bytes than its metadata says")
+        raise LoadError(
+            "answer-unexpected",
+            f"{action}: the answer was {told}, expected the object: check the region, the endpoint and the credentials",
+        )
+
+
+def _split(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def _named(uri: str, version: str) -> dict[str, str]:
+    """Return the parameters that name an object in that version."""
+    bucket, key = _split(uri)
+    named = {"Bucket": bucket, "Key": key}
+    if version.startswith(_ETAG):
+        return {**named, "IfMatch": f'"{version.removeprefix(_ETAG)}"'}
+    return {**named, "VersionId": version} if version else named
+
+
+def _version(uri: str, head: Mapping[str, Any]) -> ObjectVersion:
+    if head.get("ContentEncoding", "") not in ("", "identity", "aws-chunked"):
+        raise IntegrityError(
+            "object-compressed",
+            f"{uri} is stored with Content-Encoding {head['ContentEncoding']}, so its checksum is not that of "
+            "the model: upload it without",
+        )
+    etag = head["ETag"].strip('"')
+    version_id = head.get("VersionId", "null")
+    version = f"{_ETAG}{etag}" if version_id == "null" else version_id
+    return ObjectVersion(uri, int(head["ContentLength"]), version, _checksums(head, etag))
+
+
+def _checksums(head: Mapping[str, Any], etag: str) -> dict[str, str]:
+    """Return the checksums of the whole object; that of an upload in parts can be a checksum of checksums."""
+    checksums = {}
+    for field, name in _CHECKSUMS.items():
+        value = head.get(field, "")
+        if value and "-" not in value and head.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT":
+            checksums[name] = written(name, base64.b64decode(value))
+    # An entity tag is the MD5 of what was uploaded at once, unless S3 encrypts it with a key of KMS or of the client.
+    encrypted = head.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in head
+    if not checksums and not encrypted and _MD5.fullmatch(etag):
+        checksums["md5"] = etag
+    return checksums
+
+
+def _check_range(answer: Mapping[str, Any], start: int, end: int, size: int) -> None:
+    expected = f"bytes {start}-{end - 1}/{size}"
+    found = answer.get("ContentRange") or f"bytes 0-{answer['ContentLength'] - 1}/{answer['ContentLength']}"
+    if found != expected:
+        raise Setback("range-wrong", f"the answer has {found}, expected {expected}", kind=IntegrityError)
+    if answer["ContentLength"] != end - start:
+        raise Setback(
+            "range-wrong",
+            f"the answer has {answer['ContentLength']} bytes, expected {end - start}",
+            kind=IntegrityError,
+        )
+
+
+def _has_own_endpoint(session: Any) -> bool:  # noqa: ANN401
+    """Return whether requests go to another endpoint than Amazon's, and no setting says how that names buckets."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    configured = session.get_scoped_config()
+    style = (configured.get("s3") or {}).get("addressing_style") if isinstance(configured.get("s3"), dict) else None
+    return bool(endpoint or configured.get("endpoint_url")) and style is None
+
+
+def _find_credentials(session: Any) -> str:  # noqa: ANN401
+    """Fetch the credentials of botocore's chain, and return the name of the way that led to them."""
+    try:
+        found = session.get_credentials()
+        if found:
+            found.get_frozen_credentials()
+            return str(found.method)
+    except HTTPClientError as error:
+        raise Setback("token-unavailable", f"no token to be had: {type(error).__name__}") from error
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        raise PermissionDeniedError(
+            "credentials-refused", f"AWS refused the credentials ({code}): check the role and its trust policy"
+        ) from error
+    except (BotoCoreError, OSError, ValueError, KeyError) as error:
+        raise PermissionDeniedError(
+            "credentials-unusable",
+            f"cannot use the AWS credentials ({type(error).__name__}): check the AWS_ variables and the "
+            "files they name",
+        ) from error
+    raise PermissionDeniedError(
+        "credentials-missing",
+        "found no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, run under a service account with a "
+        "role, or set S3_ANONYMOUS=true if the bucket is public",
+    )

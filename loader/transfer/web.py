@@ -1,0 +1,252 @@
+"""HTTP as every source needs it: our proxies, certificates, bounds and words for what fails, in a requests session."""
+
+import io
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    IncompleteRead,
+    MaxRetryError,
+    NameResolutionError,
+    NewConnectionError,
+    ProtocolError,
+    ProxyError,
+    ReadTimeoutError,
+    SSLError,
+)
+
+from loader import __version__
+from loader.errors import IntegrityError, LoadError, PermissionDeniedError, UnreachableError, UsageError
+from loader.transfer.retry import Setback
+
+MAX_ANSWER = 1 << 20
+MAX_QUOTE = 200
+# Machines hand out their identity here; a proxy would hand out its own.
+_NEVER_PROXIED = frozenset({"169.254.169.254", "fd00:ec2::254", "metadata", "metadata.google.internal"})
+_PORTS = {"http": 80, "https": 443}
+
+
+class Adapter(HTTPAdapter):
+    """Connections with the system's certificates, or those of `SSL_CERT_FILE`, through the environment's proxies.
+
+    requests itself reads neither `SSL_CERT_FILE` nor, with `trust_env` off, any proxy; with it on, `~/.netrc` would
+    replace tokens, and its errors would quote a proxy's password.
+    """
+
+    def __init__(self, connections: int) -> None:
+        self._context = ssl.create_default_context()
+        self._proxy_headers: dict[str, dict[str, str]] = {}
+        super().__init__(pool_maxsize=connections, max_retries=0)
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
+        """Make the connections' pools with our certificates."""
+        super().init_poolmanager(*arguments, **options, ssl_context=self._context)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:  # noqa: ANN401
+        """Make a proxy's pools, likewise."""
+        return super().proxy_manager_for(proxy, **options, ssl_context=self._context, proxy_ssl_context=self._context)
+
+    def proxy_headers(self, proxy: str) -> dict[str, str]:
+        """Return the credentials for a proxy, whose URL has none."""
+        return self._proxy_headers.get(proxy, {})
+
+    def cert_verify(self, conn: Any, *_: Any) -> None:  # noqa: ANN401
+        """Leave certificates to the context, instead of adding those of certifi."""
+        conn.cert_reqs = "CERT_REQUIRED"
+
+    def send(self, request: requests.PreparedRequest, *arguments: Any, **options: Any) -> requests.Response:  # noqa: ANN401
+        """Send the request through the proxy that the environment sets for its host, if any."""
+        url, headers = proxy_of(request.url or "")
+        if url:
+            self._proxy_headers[url] = headers
+        return super().send(request, *arguments, **{**options, "proxies": {"all": url} if url else {}})
+
+
+def prepare(session: requests.Session, connections: int) -> None:
+    """Give a session our connections, and none of the environment's settings."""
+    adapter = Adapter(connections)
+    session.trust_env = False
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    session.headers["User-Agent"] = f"model-loader/{__version__}"
+
+
+def proxy_of(url: str) -> tuple[str, dict[str, str]]:
+    """Return the proxy that the environment (`HTTPS_PROXY`, `NO_PROXY`) sets for a URL, and the headers for it.
+
+    The proxy's URL is without its credentials, so that no message can quote them; it is empty when there is no proxy.
+
+    Raises:
+        UsageError: the variable is not a URL of a proxy.
+    """
+    parts = urlsplit(url)
+    bypassed = parts.hostname in _NEVER_PROXIED or proxy_bypass(parts.netloc)
+    proxy = "" if bypassed else getproxies().get(parts.scheme, "")
+    if not proxy:
+        return "", {}
+    try:
+        parsed = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
+    except HTTPError:
+        parsed = urllib3.util.Url()
+    torn = "@" in proxy and not parsed.auth  # by a # or / in the password, whose first half would pass for a host
+    if parsed.scheme not in ("http", "https") or not parsed.host or torn:
+        raise UsageError(
+            "proxy-invalid",
+            f"{parts.scheme.upper()}_PROXY is no URL of an HTTP proxy: expected http://host:port or "
+            "http://user:password@host:port, with %23 for a # in the password and so on",
+        )
+    # urllib3 encodes as latin-1, so decoding as latin-1 leaves the bytes of a UTF-8 password as they are.
+    auth = unquote(parsed.auth, "latin-1") if parsed.auth else None
+    headers = dict(urllib3.make_headers(proxy_basic_auth=auth)) if auth else {}
+    return urllib3.util.Url(parsed.scheme, host=parsed.host, port=parsed.port).url, headers
+
+
+class Failures:
+    """The words for failed requests to one place, which is named by scheme and host."""
+
+    def __init__(self, place: str, stall_seconds: float) -> None:
+        self._place = place
+        self._stall_seconds = stall_seconds
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Raise what a request of the block fails with as a `Setback`, or as the `LoadError` that it is for good."""
+        try:
+            yield
+        except (requests.RequestException, HTTPError) as error:
+            raise self.of(error) from error
+
+    def of(self, error: Exception) -> Setback | LoadError:
+        """Return the error of a connection as one of ours."""
+        error = _cause(error)
+        if _is_untrusted(error):
+            return UnreachableError(
+                "certificate-untrusted",
+                f"{self._place} has a certificate that is not trusted here ({error}): check the CA certificates",
+            )
+        if isinstance(error, ProxyError) and "failed: 407" in str(error.original_error):
+            return PermissionDeniedError("proxy-refused", f"cannot reach {self._place}: {self.proxy_refusal()}")
+        return Setback("connection-failed", self._reason(error))
+
+    def _reason(self, error: Exception) -> str:
+        match error:
+            case ProxyError():
+                return f"the proxy {self._proxy()} failed ({str(error.original_error).rpartition(': ')[2]})"
+            case ReadTimeoutError():
+                return f"nothing came for {self._stall_seconds:g} s"
+            case NameResolutionError():
+                return f"the name of {self._place} cannot be resolved"
+            case ConnectTimeoutError() if not isinstance(error, NewConnectionError):
+                return f"no connection to {self._place} within {self._stall_seconds:g} s"
+            case IncompleteRead():
+                return f"the connection was cut with {error.expected} bytes to come"
+        return f"the connection to {self._place} failed ({str(error).rpartition(': ')[2]})"
+
+    def proxy_refusal(self) -> str:
+        """Return what to do about a proxy that answers 407."""
+        return (
+            f"the proxy {self._proxy() or 'on the way'} asks for other credentials (407): set HTTPS_PROXY or "
+            "HTTP_PROXY to http://user:password@host:port"
+        )
+
+    def _proxy(self) -> str:
+        return proxy_of(self._place)[0]
+
+
+def passes(status: int) -> bool:
+    """Return whether an answer's status is of a failure that may pass."""
+    return status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS) or (
+        status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    )
+
+
+def server_failure(response: requests.Response, told: str) -> Setback:
+    """Return the setback that such an answer is, with the time that it asks to wait."""
+    return Setback("server-failed", f"the answer was {told}", wait=retry_after(response.headers.get("Retry-After")))
+
+
+def status_of(response: requests.Response) -> str:
+    """Return an answer's status as messages quote it."""
+    return f"{response.status_code} {response.reason or ''}".strip()
+
+
+def bound(response: requests.Response) -> bytes:
+    """Read an answer that is not a file, at most 1 MiB of it, and leave it to be read again; never raises for more."""
+    content = b""
+    while len(content) < MAX_ANSWER and (data := response.raw.read1(MAX_ANSWER, decode_content=True)):
+        content += data
+    response.close()
+    response.raw = io.BytesIO(content)
+    return content
+
+
+@contextmanager
+def reading(response: requests.Response) -> Iterator[Callable[[int], bytes]]:
+    """Yield a function that returns the next bytes of an answer, at most so many, and none at its end."""
+    raw = response.raw
+    try:
+        yield partial(raw.read1, decode_content=False)
+    finally:
+        if raw.length_remaining == 0:
+            raw.read()  # of nothing: only then can the connection take the next request
+            raw.release_conn()
+        else:
+            response.close()
+
+
+def check_range(response: requests.Response, start: int, end: int, size: int) -> None:
+    """Raise a `Setback` unless the answer holds exactly the bytes from `start` up to, not including, `end`."""
+    if response.status_code == HTTPStatus.PARTIAL_CONTENT:
+        found = response.headers.get("Content-Range", "no range")
+    else:
+        found = f"bytes 0-{size - 1}/{response.headers.get('Content-Length', size)}"
+    expected = f"bytes {start}-{end - 1}/{size}"
+    if found != expected:
+        raise Setback("range-wrong", f"the answer has {found}, expected {expected}", kind=IntegrityError)
+    if response.raw.length_remaining not in (None, end - start):
+        raise Setback(
+            "range-wrong",
+            f"the answer has {response.raw.length_remaining} bytes, expected {end - start}",
+            kind=IntegrityError,
+        )
+
+
+def retry_after(text: str | None) -> float:
+    """Return the seconds of a `Retry-After` header, which holds a number or a date."""
+    if text is None:
+        return 0.0
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (OverflowError, TypeError, ValueError):
+        return 0.0
+
+
+def _cause(error: Exception) -> Exception:
+    """Return what urllib3 had to say, which requests and its own retries wrap."""
+    while isinstance(error, (requests.RequestException, MaxRetryError)):
+        inner = error.reason if isinstance(error, MaxRetryError) else next(iter(error.args), None)
+        if not isinstance(inner, Exception):
+            break
+        error = inner
+    if isinstance(error, ProtocolError) and isinstance(error.args[-1], IncompleteRead):
+        return error.args[-1]
+    return error
+
+
+def _is_untrusted(error: Exception) -> bool:
+    return isinstance(error, SSLError) and any(isinstance(cause, ssl.SSLCertVerificationError) for cause in error.args)

@@ -1,0 +1,323 @@
+"""What a load does, whichever storage it is from: the same faults, before real servers of every kind."""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from loader.transfer.journal import PIECE
+from tests.integration.loader.conftest import Pair, make_labels, make_model, with_external_data
+from tests.integration.loader.fault_proxy import Answer, Fault, FaultProxy, fault_proxy
+from tests.integration.loader.running import UNREACHABLE, Run, Target, assert_failed
+from tests.integration.loader.storages import (
+    LABELS,
+    MODEL,
+    S3,
+    Gcs,
+    Storage,
+    gcs_bytes,
+    moto_server,
+    s3_bytes,
+)
+from tests.support.fake_gcs import fake_gcs_server
+
+KINDS = ["gs", "s3", "s3 without versions"]
+
+
+class Servers:
+    """The servers of this run, each started when it is first asked for."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self._directory = directory
+        self._stack = stack
+        self._urls: dict[str, str] = {}
+
+    @contextmanager
+    def storage(self, kind: str) -> Iterator[Storage]:
+        """Yield an empty storage of the kind, behind a proxy of its own."""
+        scheme = kind.partition(" ")[0]
+        if scheme not in self._urls:
+            self._urls[scheme] = self._stack.enter_context(self._server(scheme))
+        url = self._urls[scheme]
+        match kind:
+            case "gs":
+                with fault_proxy(url, gcs_bytes) as proxy:
+                    yield Gcs(proxy, url)
+            case _:
+                with fault_proxy(url, s3_bytes) as proxy:
+                    yield S3(proxy, url, versioned=kind == "s3")
+
+    @contextmanager
+    def _server(self, scheme: str) -> Iterator[str]:
+        directory = self._directory / scheme
+        directory.mkdir()
+        match scheme:
+            case "gs":
+                with fake_gcs_server(directory) as url:
+                    yield url
+            case _:
+                with moto_server() as url:
+                    yield url
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with ExitStack() as stack:
+        yield Servers(tmp_path_factory.mktemp("servers"), stack)
+
+
+@pytest.fixture(params=KINDS)
+def storage(servers: Servers, request: pytest.FixtureRequest, pair: Pair) -> Iterator[Storage]:
+    """A storage that has the small pair."""
+    with servers.storage(request.param) as storage:
+        storage.put(MODEL, pair[0])
+        storage.put(LABELS, pair[1])
+        storage.proxy.reset_faults()
+        yield storage
+
+
+class Place(Target):
+    """A directory that loads from a storage."""
+
+    storage: Storage
+
+    def load_pair(self, model: bytes, labels: bytes, **settings: object) -> Run:
+        """Load, with what pins these bytes where the storage needs that."""
+        return self.load(**{**self.storage.pins(model, labels), **settings})
+
+
+@pytest.fixture
+def place(tmp_path: Path, storage: Storage) -> Place:
+    directory = tmp_path / "workdir"
+    directory.mkdir()
+    place = Place(directory, {**storage.settings, "HOME": str(tmp_path)})
+    place.storage = storage
+    return place
+
+
+@pytest.fixture
+def proxy(storage: Storage) -> FaultProxy:
+    return storage.proxy
+
+
+def times(count: int, fault: Fault) -> Iterator[Fault]:
+    return itertools.repeat(fault, count)
+
+
+def refuse(code: int, **headers: str) -> Fault:
+    return lambda answer: answer.refuse(code, **headers)
+
+
+def cut(answer: Answer) -> None:
+    answer.start()
+    answer.write(answer.content[: len(answer.content) // 2])
+    answer.close()
+
+
+def reset(answer: Answer) -> None:
+    answer.start()
+    answer.write(answer.content[:100])
+    answer.reset()
+
+
+def say_nothing(answer: Answer) -> None:
+    answer.proxy.over.wait()
+
+
+def stall(answer: Answer) -> None:
+    answer.start()
+    answer.write(answer.content[:100])
+    answer.proxy.over.wait()
+
+
+def wrong_bytes(answer: Answer) -> None:
+    answer.start()
+    answer.write(bytes(byte ^ 1 for byte in answer.content))
+
+
+def short(answer: Answer) -> None:
+    answer.start(length=len(answer.content) - 7)
+    answer.write(answer.content[:-7])
+
+
+def test_a_pair_comes_with_its_receipt(place: Place, storage: Storage, pair: Pair) -> None:
+    run = place.load_pair(*pair)
+
+    assert (run.exit_code, run.error) == (0, "")
+    receipt = place.assert_holds(*pair)
+    assert (receipt.schema, receipt.attempts, receipt.model.uri) == (2, 1, storage.place)
+    assert place.temporaries() == []
+    [event] = place.load_pair(*pair).events
+    assert event["in_place"] is True
+
+
+def test_a_dry_run_says_what_a_load_then_does(place: Place, storage: Storage, pair: Pair) -> None:
+    run = place.load_pair(*pair, dry_run="true")
+    [said] = run.events
+    assert list(place.directory.iterdir()) == []
+    assert not [request for request in storage.proxy.requests if request.startswith("bytes")]
+    assert place.load_pair(*pair).exit_code == 0
+    receipt = place.assert_holds(*pair)
+    for planned, record in zip(said["artifacts"], (receipt.model, receipt.labels), strict=True):
+        assert [planned[name] for name in ("uri", "version", "size", "checksums")] == [
+            record.uri, record.version, record.size, record.checksums,
+        ]  # fmt: skip
+
+
+def test_a_version_is_pinned(place: Place, storage: Storage, pair: Pair) -> None:
+    place.load_pair(*pair)
+    receipt = place.receipt()
+    assert receipt is not None
+    assert place.load_pair(*pair, model_version=receipt.model.version).exit_code == 0
+    run = place.load_pair(*pair, model_version="no-such-version" if storage.place[:2] != "gs" else "7")
+    assert run.exit_code in (1, 3), run
+    place.assert_holds(*pair)
+
+
+@pytest.mark.parametrize("name", [MODEL, LABELS])
+def test_what_is_missing_is_named(place: Place, storage: Storage, pair: Pair, name: str) -> None:
+    storage.delete(name)
+    run = place.load_pair(*pair)
+    assert_failed(run, 3, name.rpartition("/")[2] if name == LABELS else storage.place)
+    assert run.named("retry") == []
+    place.assert_empty()
+
+
+@pytest.mark.parametrize("kind", ["metadata", "bytes"])
+@pytest.mark.parametrize("code", [401, 403])
+def test_what_is_forbidden_is_named(place: Place, storage: Storage, pair: Pair, kind: str, code: int) -> None:
+    storage.proxy.on(kind, itertools.repeat(refuse(code)))
+    run = place.load_pair(*pair)
+    assert_failed(run, 4, storage.place, str(code))
+    assert run.named("retry") == []
+    place.assert_empty()
+
+
+def test_what_is_replaced_midway_is_loaded_again(place: Place, storage: Storage, pair: Pair) -> None:
+    replacement = pair[0] + b"\x12\x01x"  # the name of a producer
+    storage.proxy.before("bytes", lambda: storage.put(MODEL, replacement))
+
+    run = place.load_pair(replacement, pair[1])
+
+    assert run.exit_code == 0, run
+    receipt = place.assert_holds(replacement, pair[1])
+    assert receipt.attempts == 2
+    assert "overwritten" in run.named("retry")[0]["reason"]
+    assert place.temporaries() == []
+
+
+@pytest.mark.parametrize("fault", [cut, reset, refuse(503), refuse(429, Retry_After="1"), refuse(500)])
+@pytest.mark.parametrize("kind", ["metadata", "bytes"])
+def test_what_passes_is_tried_again(place: Place, proxy: FaultProxy, pair: Pair, kind: str, fault: Fault) -> None:
+    proxy.on(kind, times(1, fault))
+    run = place.load_pair(*pair)
+    assert run.exit_code == 0, run
+    receipt = place.assert_holds(*pair)
+    # An answer without a body cannot be cut.
+    assert receipt.attempts == 2 or (kind == "metadata" and fault in (cut, reset))
+
+
+@pytest.mark.parametrize("kind", ["metadata", "bytes"])
+def test_a_stall_is_dropped(place: Place, proxy: FaultProxy, pair: Pair, kind: str) -> None:
+    proxy.on(kind, times(1, say_nothing))
+    run = place.load_pair(*pair, stall_timeout_seconds=1.5)
+    [retry] = run.named("retry")
+    assert "nothing came for 1.5 s" in retry["reason"]
+    place.assert_holds(*pair)
+
+
+def test_a_stall_midway_is_dropped(place: Place, proxy: FaultProxy, pair: Pair) -> None:
+    proxy.on("bytes", times(1, stall))
+    run = place.load_pair(*pair, stall_timeout_seconds=1.5)
+    assert len(run.named("retry")) == 1
+    place.assert_holds(*pair)
+
+
+def test_a_throttle_beyond_the_deadline_is_given_up(place: Place, proxy: FaultProxy, pair: Pair) -> None:
+    proxy.on("bytes", itertools.repeat(refuse(429)))
+    assert_failed(place.load_pair(*pair, load_timeout_seconds=4), UNREACHABLE, "429", "LOAD_TIMEOUT_SECONDS=4")
+    place.assert_empty()
+
+
+def test_wrong_bytes_once_are_fetched_again(place: Place, proxy: FaultProxy, pair: Pair) -> None:
+    proxy.on("bytes", times(1, wrong_bytes))
+    run = place.load_pair(*pair)
+    assert len(run.named("retry")) == 1, run
+    place.assert_holds(*pair)
+
+
+@pytest.mark.parametrize("fault", [wrong_bytes, short])
+def test_wrong_bytes_that_stay_are_refused(place: Place, proxy: FaultProxy, pair: Pair, fault: Fault) -> None:
+    proxy.on("bytes", itertools.repeat(fault))
+    assert_failed(place.load_pair(*pair), 5, "3 times in a row")
+    place.assert_empty()
+    assert place.temporaries() == []
+
+
+def test_a_wrong_digest_is_refused(place: Place, pair: Pair) -> None:
+    assert_failed(place.load_pair(*pair, model_sha256="0" * 64), 5, "0" * 64)
+    place.assert_empty()
+
+
+def test_external_data_comes_along(place: Place, storage: Storage, pair: Pair) -> None:
+    model = with_external_data("parts/weights.bin")
+    storage.put("iris/1/parts/weights.bin", b"w" * 4000)
+    storage.put(MODEL, model)
+
+    run = place.load_pair(model, pair[1])
+
+    assert run.exit_code == 0, run
+    receipt = place.assert_holds(model, pair[1])
+    assert [(record.name, record.size) for record in receipt.external_data] == [("parts/weights.bin", 4000)]
+
+
+def test_a_large_model_comes_in_ranges(place: Place, storage: Storage, large_model: bytes, pair: Pair) -> None:
+    storage.put(MODEL, large_model)
+    storage.proxy.reset_faults()
+    assert place.load_pair(large_model, pair[1], download_workers=4).exit_code == 0
+    place.assert_holds(large_model, pair[1])
+    asked = [request for request in storage.proxy.requests if request.startswith("bytes") and "bytes=" in request]
+    assert len(asked) >= 3
+
+
+def test_a_killed_load_goes_on_from_what_is_on_disk(
+    place: Place, storage: Storage, large_model: bytes, pair: Pair
+) -> None:
+    storage.put(MODEL, large_model)
+    asked = threading.Event()
+
+    def wait(answer: Answer) -> None:
+        asked.set()
+        answer.proxy.over.wait()
+
+    storage.proxy.reset_faults()
+    storage.proxy.on("bytes", iter([Answer.whole, wait]))
+    with place.start(download_workers=1, **storage.pins(large_model, pair[1])) as process:
+        assert asked.wait(20)
+        process.kill()
+        process.communicate()
+    place.assert_empty()
+    storage.proxy.reset_faults()
+
+    run = place.load_pair(large_model, pair[1], download_workers=1)
+
+    assert [event["bytes"] for event in run.named("resume")] == [8 * PIECE], run
+    assert f"bytes={8 * PIECE}-" in next(request for request in storage.proxy.requests if request[:5] == "bytes")
+    place.assert_holds(large_model, pair[1])
+
+
+def test_labels_may_be_elsewhere(place: Place, pair: Pair, tmp_path: Path) -> None:
+    labels = tmp_path / "names.json"
+    labels.write_bytes(make_labels("a", "b"))
+    run = place.load_pair(pair[0], labels.read_bytes(), label_uri=labels)
+    assert run.exit_code == 0, run
+    place.assert_holds(pair[0], labels.read_bytes())
+
+
+def test_a_model_that_is_none_is_refused(place: Place, storage: Storage, pair: Pair) -> None:
+    storage.put(MODEL, b"<html>")
+    assert_failed(place.load_pair(b"<html>", pair[1]), 5, "not an ONNX model")
+    storage.put(MODEL, make_model(10))
