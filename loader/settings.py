@@ -13,7 +13,7 @@ from volume.settings import VolumeSettings
 SHIPPED_MODEL = Path(__file__).parent.parent / "models" / "iris_svc.onnx"
 TERMINATION_LOG = Path("/dev/termination-log")
 
-SCHEMES = ("file", "gs", "s3")
+SCHEMES = ("file", "gs", "https", "s3")
 _DAY = 86_400
 _ENDPOINT = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?/*")
 _MAX_PORT = 65_535
@@ -37,7 +37,8 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
     """The loader's settings: each is an environment variable in capitals and a flag in small letters."""
 
     model_uri: Annotated[
-        str, Meta(description="the model to load: gs://bucket/name, s3://bucket/key, file:///path or a path")
+        str,
+        Meta(description="the model to load: gs://bucket/name, s3://bucket/key, https://host/path or a path"),
     ] = ""
     label_uri: Annotated[str, Meta(description="its label file (default: label.json beside the model)")] = ""
     model_version: Annotated[
@@ -68,6 +69,7 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
         Path | None, Meta(description="its label file (default: label.json beside the local model)")
     ] = None
     s3_anonymous: Annotated[bool, Meta(description="send no credentials to S3, for a public bucket")] = False
+    https_token: Annotated[str, Meta(description="sent to the host of an https:// URL, e.g. one of Hugging Face")] = ""
     model_sha256: Annotated[
         str, Meta(pattern="^([0-9a-fA-F]{64})?$", description="publish only a model with this sha256")
     ] = ""

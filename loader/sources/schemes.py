@@ -29,8 +29,14 @@ def _s3(settings: Settings, deadline: Deadline, progress: Progress) -> Source:
     return S3Source(settings, deadline, progress)
 
 
+def _https(settings: Settings, deadline: Deadline, progress: Progress) -> Source:
+    from loader.sources.https import HttpsSource  # noqa: PLC0415
+
+    return HttpsSource(settings, deadline, progress)
+
+
 # Imports are most of the time that a small load takes, so each source is imported when it is opened.
-SOURCES: dict[str, Open] = {"file": _local, "gs": _gcs, "s3": _s3}
+SOURCES: dict[str, Open] = {"file": _local, "gs": _gcs, "https": _https, "s3": _s3}
 
 
 class Sources:

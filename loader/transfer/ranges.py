@@ -51,8 +51,11 @@ class RangeDownload:
         self._failure: Exception | None = None
         self._ended = False
 
-    def run(self) -> Digest:
+    def run(self, pieces_per_request: int = _PIECES_PER_REQUEST) -> Digest:
         """Fetch what is missing, and return the digest of the file.
+
+        Args:
+            pieces_per_request: how many pieces of the file to ask for at once.
 
         Raises:
             LoadError: the object could not be fetched, or its bytes are wrong time and again.
@@ -64,7 +67,7 @@ class RangeDownload:
             if here := sum(len(self._journal.span(piece)) for piece in self._journal.pieces):
                 self._progress.resume(here)
             try:
-                while different := (digest := self._pass()).differences(found.checksums):
+                while different := (digest := self._pass(pieces_per_request)).differences(found.checksums):
                     self._progress.advance(-digest.size)
                     self._journal.pieces.clear()
                     self._journal.rewrite()
@@ -78,8 +81,8 @@ class RangeDownload:
                 self._ended = True
             return digest
 
-    def _pass(self) -> Digest:
-        self._spans = deque(_spans(self._journal.missing()))
+    def _pass(self, pieces_per_request: int) -> Digest:
+        self._spans = deque(_spans(self._journal.missing(), pieces_per_request))
         for number in range(min(self._workers, len(self._spans))):
             threading.Thread(target=self._work, name=f"download-{number}", daemon=True).start()
         hasher = Hasher(self._journal.found.checksums)
@@ -164,11 +167,11 @@ def _write(descriptor: int, data: bytes, position: int) -> None:
         view, position = view[written:], position + written
 
 
-def _spans(pieces: list[int]) -> list[range]:
-    """Return the pieces as ranges without gaps, each small enough for one request."""
+def _spans(pieces: list[int], most: int) -> list[range]:
+    """Return the pieces as ranges without gaps, at most so many pieces in each."""
     spans: list[range] = []
     for piece in pieces:
-        if spans and spans[-1].stop == piece and len(spans[-1]) < _PIECES_PER_REQUEST:
+        if spans and spans[-1].stop == piece and len(spans[-1]) < most:
             spans[-1] = range(spans[-1].start, piece + 1)
         else:
             spans.append(range(piece, piece + 1))

@@ -71,6 +71,7 @@ class Answer:
 
 
 Fault = Callable[[Answer], None]
+IsBytes = Callable[[str, str, str], bool]
 
 
 class FaultProxy(ThreadingHTTPServer):
@@ -80,8 +81,14 @@ class FaultProxy(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, upstream: str, is_bytes: Callable[[str, str], bool], tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(
+        self,
+        upstream: str,
+        is_bytes: IsBytes,
+        tls: ssl.SSLContext | None = None,
+        address: tuple[str, int] = ("127.0.0.1", 0),
+    ) -> None:
+        super().__init__(address, _Handler)
         self.upstream = urlsplit(upstream).netloc
         self.is_bytes = is_bytes
         self.tls = tls
@@ -129,6 +136,19 @@ class FaultProxy(ThreadingHTTPServer):
             connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return connection, address
 
+    @contextmanager
+    def running(self) -> Iterator["FaultProxy"]:
+        """Answer requests until the end of the block."""
+        thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.over.set()
+            self.shutdown()
+            self.server_close()
+            thread.join()
+
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: connections that break are what this server is for."""
 
@@ -141,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Forward the request, and spoil its answer."""
         proxy = cast("FaultProxy", self.server)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        kind = "bytes" if proxy.is_bytes(self.command, self.path) else "metadata"
+        kind = "bytes" if proxy.is_bytes(self.command, self.path, self.headers.get("Range", "")) else "metadata"
         proxy.requests.append(f"{kind} {self.command} {self.path} {self.headers.get('Range', '')}".strip())
         proxy.heads.append(str(self.headers))
         fault, before = proxy.take(kind)
@@ -170,17 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def fault_proxy(
-    upstream: str, is_bytes: Callable[[str, str], bool], tls: ssl.SSLContext | None = None
-) -> Iterator[FaultProxy]:
+def fault_proxy(upstream: str, is_bytes: IsBytes, tls: ssl.SSLContext | None = None) -> Iterator[FaultProxy]:
     """Run a proxy for one test."""
-    proxy = FaultProxy(upstream, is_bytes, tls)
-    thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with FaultProxy(upstream, is_bytes, tls).running() as proxy:
         yield proxy
-    finally:
-        proxy.over.set()
-        proxy.shutdown()
-        proxy.server_close()
-        thread.join()

@@ -2,10 +2,16 @@
 
 import hashlib
 import logging
+import re
+import threading
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 import botocore.session
 from botocore.config import Config
@@ -18,13 +24,71 @@ MODEL = "iris/1/model.onnx"
 LABELS = "iris/1/label.json"
 
 
+class WebFiles(ThreadingHTTPServer):
+    """A web server for files in memory, which knows ranges and entity tags."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _WebHandler)
+        self.objects: dict[str, bytes] = {}
+        self.has_ranges = True
+
+
+class _WebHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        server = cast("WebFiles", self.server)
+        content = server.objects.get(urlsplit(self.path).path)
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")) if server.has_ranges else None
+        if content is None:
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        start, end = (int(asked[1]), min(int(asked[2]) + 1, len(content))) if asked else (0, len(content))
+        self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
+        self.send_header("ETag", f'"{sha256(content)[:16]}"')
+        self.send_header("Content-Length", str(end - start))
+        self.end_headers()
+        self.wfile.write(content[start:end])
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output to the test."""
+
+
+@contextmanager
+def web_files() -> Iterator[WebFiles]:
+    """Run such a server."""
+    server = WebFiles()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 class Storage(ABC):
     """Files by name, and the settings that load them.
 
     Attributes:
         proxy: in front of the server.
         settings: for every load.
+        has_checksums: whether it keeps checksums of files that are put as usual.
+        always_has_checksums: whether there is no other way to put a file.
+        has_ranges: whether it can be asked for a part of a file.
     """
+
+    has_checksums = True
+    always_has_checksums = True
+    has_ranges = True
 
     def __init__(self, proxy: FaultProxy) -> None:
         self.proxy = proxy
@@ -45,6 +109,10 @@ class Storage(ABC):
     def pins(self, model: bytes, labels: bytes) -> dict[str, str]:  # noqa: ARG002
         """Return the settings without which these bytes are not taken."""
         return {}
+
+    def put_without_checksum(self, name: str, content: bytes) -> None:
+        """Write a file so that the storage keeps no checksum of it, if it ever does."""
+        self.put(name, content)
 
     @property
     def place(self) -> str:
@@ -73,6 +141,8 @@ class Gcs(Storage):
 class S3(Storage):
     """A bucket of moto."""
 
+    always_has_checksums = False
+
     def __init__(self, proxy: FaultProxy, upstream: str, *, versioned: bool) -> None:
         self._name = f"b-{uuid.uuid4().hex}"
         self.client = s3_client(upstream)
@@ -93,17 +163,48 @@ class S3(Storage):
     def put(self, name: str, content: bytes) -> None:
         self.client.put_object(Bucket=self._name, Key=name, Body=content, ChecksumAlgorithm="CRC64NVME")
 
+    def put_without_checksum(self, name: str, content: bytes) -> None:
+        upload = {"Bucket": self._name, "Key": name}
+        upload["UploadId"] = self.client.create_multipart_upload(**upload)["UploadId"]
+        part = self.client.upload_part(**upload, PartNumber=1, Body=content)
+        parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+        self.client.complete_multipart_upload(**upload, MultipartUpload=parts)
+
     def delete(self, name: str) -> None:
         self.client.delete_object(Bucket=self._name, Key=name)
+
+
+class Https(Storage):
+    """A web server with TLS and a certificate of the tests' own."""
+
+    has_checksums = always_has_checksums = False
+
+    def __init__(self, proxy: FaultProxy, files: WebFiles, authority: Path) -> None:
+        self._files = files
+        self.has_ranges = files.has_ranges
+        self._name = uuid.uuid4().hex
+        super().__init__(proxy)
+        self.settings["SSL_CERT_FILE"] = str(authority)
+
+    def uri(self, name: str) -> str:
+        return f"{self.proxy.url}/{self._name}/{name}"
+
+    def put(self, name: str, content: bytes) -> None:
+        self._files.objects[f"/{self._name}/{name}"] = content
+
+    def delete(self, name: str) -> None:
+        del self._files.objects[f"/{self._name}/{name}"]
+
+    def pins(self, model: bytes, labels: bytes) -> dict[str, str]:
+        return {"model_sha256": sha256(model), "label_sha256": sha256(labels)}
 
 
 def s3_client(url: str) -> Any:
     """Return botocore's client of the server at the URL."""
     session = botocore.session.Session()
     session.set_credentials("key", "secret")
-    return session.create_client(
-        "s3", region_name="us-east-1", endpoint_url=url, config=Config(s3={"addressing_style": "path"})
-    )
+    config = Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required")
+    return session.create_client("s3", region_name="us-east-1", endpoint_url=url, config=config)
 
 
 @contextmanager
@@ -119,12 +220,16 @@ def moto_server() -> Iterator[str]:
         server.stop()
 
 
-def gcs_bytes(_: str, path: str) -> bool:
+def gcs_bytes(_: str, path: str, __: str) -> bool:
     return path.startswith("/download/")
 
 
-def s3_bytes(method: str, _: str) -> bool:
+def s3_bytes(method: str, *_: str) -> bool:
     return method == "GET"
+
+
+def https_bytes(_: str, __: str, asked: str) -> bool:
+    return asked != "bytes=0-0"
 
 
 def sha256(content: bytes) -> str:
