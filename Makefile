@@ -105,7 +105,7 @@ requirements: $(UV) ## Write the requirements of both images from uv.lock, and t
 
 manifests: $(UV) ## Render all manifests into build/manifests and check them against Kubernetes' schemas and good practice (wants kubectl or npx)
 	rm -rf build/manifests && mkdir -p build/manifests
-	for rendered in overlays/local overlays/gcs overlays/gcs-key monitoring; do \
+	for rendered in overlays/local overlays/gcs overlays/gcs-key overlays/signed monitoring; do \
 		$(KUSTOMIZE) k8s/$$rendered > build/manifests/$$(basename $$rendered).yml || exit 1; \
 	done
 	$(CHECKS) kubernetes-validate --strict --kubernetes-version $(KUBERNETES_VERSION) build/manifests/*.yml
@@ -119,7 +119,7 @@ images: $(UV) ## Build both images with podman or docker, as REGISTRY/model-load
 	$(CONTAINER) build --tag $(LOADER_IMAGE) --file loader/Dockerfile $(LABELS:%=--label org.opencontainers.image.%) .
 
 e2e: CONTAINER := podman
-e2e: images ## Build both images and run the pods of both overlays under podman
+e2e: environments images ## Build both images and run the pods of the overlays under podman
 	$(RUN) --group dev pytest tests/e2e --ignore tests/e2e/test_cluster.py --numprocesses 0
 
 e2e-cluster: $(UV) ## Roll out, switch, roll back and scale on the cluster of kubectl's CONTEXT, in a namespace of its own
