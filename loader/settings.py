@@ -13,7 +13,7 @@ from volume.settings import VolumeSettings
 SHIPPED_MODEL = Path(__file__).parent.parent / "models" / "iris_svc.onnx"
 TERMINATION_LOG = Path("/dev/termination-log")
 
-SCHEMES = ("file", "gs", "https", "s3")
+SCHEMES = ("file", "gs", "https", "oci", "s3")
 _DAY = 86_400
 _ENDPOINT = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?/*")
 _MAX_PORT = 65_535
@@ -38,7 +38,7 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
 
     model_uri: Annotated[
         str,
-        Meta(description="the model to load: gs://bucket/name, s3://bucket/key, https://host/path or a path"),
+        Meta(description="the model to load: a path, or a URI of gs://, s3://, https://, oci:// or file://"),
     ] = ""
     label_uri: Annotated[str, Meta(description="its label file (default: label.json beside the model)")] = ""
     model_version: Annotated[

@@ -4,16 +4,14 @@ A web server keeps no checksum, so a load from it takes one from a setting. The 
 sent, and shown nowhere.
 """
 
-import ipaddress
 import posixpath
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import requests
 
@@ -24,12 +22,10 @@ from loader.settings import Settings
 from loader.sources.base import ObjectVersion, Source
 from loader.transfer.journal import Journal
 from loader.transfer.ranges import RangeDownload, workers_for
+from loader.transfer.redirects import Browser
 from loader.transfer.retry import Backoff, Setback
-from loader.transfer.web import Failures, check_range, passes, prepare, proxy_of, reading, server_failure, status_of
+from loader.transfer.web import Failures, check_range, passes, prepare, reading, server_failure, status_of
 from loader.watchdog import Deadline
-
-_REDIRECTS = (301, 302, 303, 307, 308)
-_MOST_REDIRECTS = 5
 
 
 class HttpsSource(Source):
@@ -40,9 +36,9 @@ class HttpsSource(Source):
         self._progress = progress
         self._token = settings.https_token
         self._workers = settings.download_workers
-        self._stall_seconds = settings.stall_timeout_seconds
-        self._session = requests.Session()
-        prepare(self._session, self._workers or workers_for(1 << 62))
+        session = requests.Session()
+        prepare(session, self._workers or workers_for(1 << 62))
+        self._browser = Browser(session, settings.stall_timeout_seconds)
         # By the URI that is shown: the URL that is asked, and whether its server has ranges.
         self._urls: dict[str, str] = {}
         self._has_ranges: dict[str, bool] = {}
@@ -121,61 +117,10 @@ class HttpsSource(Source):
 
     @contextmanager
     def _get(self, uri: str, action: str, headers: dict[str, str], gone: str = "") -> Iterator[requests.Response]:
-        """Ask for a file, wherever that leads, and yield the answer, which has the file or a part of it."""
-        url = self._urls[uri]
-        home = urlsplit(url).netloc
-        headers = {**headers, "Accept-Encoding": "identity"}
-        for _ in range(_MOST_REDIRECTS + 1):
-            parts = urlsplit(url)
-            failures = Failures(f"{parts.scheme}://{parts.netloc}", self._stall_seconds)
-            token = {"Authorization": f"Bearer {self._token}"} if self._token and parts.netloc == home else {}
-            with failures.raised():
-                response = self._session.get(
-                    url, headers={**headers, **token}, stream=True, timeout=self._stall_seconds, allow_redirects=False
-                )
-                try:
-                    if response.status_code in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-                        yield response
-                        return
-                    if response.status_code not in _REDIRECTS:
-                        _refuse(response, action, failures, gone)
-                    url = urljoin(url, response.headers.get("Location", ""))
-                    self._check_redirect(url, home, action)
-                finally:
-                    response.close()
-        raise LoadError("redirect-refused", f"{action}: redirected more than {_MOST_REDIRECTS} times")
-
-    def _check_redirect(self, url: str, home: str, action: str) -> None:
-        """Raise `LoadError` for a redirection to another scheme, or from elsewhere into this machine or its network."""
-        parts = urlsplit(url)
-        try:
-            host, port = parts.hostname or "", parts.port
-        except ValueError:
-            host, port = "", None
-        if parts.scheme != "https" or not host or "@" in parts.netloc:
-            raise LoadError(
-                "redirect-refused", f"{action}: redirected to {parts.scheme}://, expected https:// and a host"
-            )
-        if parts.netloc == home:
-            return
-        for address in _addresses(host, port or 443, by_name=not proxy_of(url)[0]):
-            if address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast:
-                raise LoadError(
-                    "redirect-refused", f"{action}: redirected to {host}, an address of this machine or of its network"
-                )
-
-
-def _addresses(host: str, port: int, *, by_name: bool) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """Yield the addresses of a host; a name is left to the proxy, if one is used."""
-    try:
-        flags = 0 if by_name else socket.AI_NUMERICHOST
-        for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags):
-            found = ipaddress.ip_address(str(address[0]).partition("%")[0])
-            yield getattr(found, "ipv4_mapped", None) or found
-    except (OSError, UnicodeError) as error:
-        if not by_name:
-            return
-        raise Setback("connection-failed", f"the name of {host} cannot be resolved") from error
+        secrets = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        refuse = partial(_refuse, action=action, gone=gone)
+        with self._browser.get(self._urls[uri], headers, secrets, refuse) as response:
+            yield response
 
 
 def _without_query(uri: str) -> str:
@@ -187,7 +132,7 @@ def _skip(read: Callable[[int], bytes], count: int) -> None:
         count -= len(data)
 
 
-def _refuse(response: requests.Response, action: str, failures: Failures, gone: str) -> NoReturn:
+def _refuse(response: requests.Response, failures: Failures, *, action: str, gone: str) -> NoReturn:
     told = status_of(response)
     match response.status_code:
         case 404 | 410 | 412 if gone:

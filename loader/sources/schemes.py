@@ -35,8 +35,14 @@ def _https(settings: Settings, deadline: Deadline, progress: Progress) -> Source
     return HttpsSource(settings, deadline, progress)
 
 
+def _oci(settings: Settings, deadline: Deadline, progress: Progress) -> Source:
+    from loader.sources.oci import OciSource  # noqa: PLC0415
+
+    return OciSource(settings, deadline, progress)
+
+
 # Imports are most of the time that a small load takes, so each source is imported when it is opened.
-SOURCES: dict[str, Open] = {"file": _local, "gs": _gcs, "https": _https, "s3": _s3}
+SOURCES: dict[str, Open] = {"file": _local, "gs": _gcs, "https": _https, "oci": _oci, "s3": _s3}
 
 
 class Sources:

@@ -19,6 +19,7 @@ from moto.server import ThreadedMotoServer
 
 from tests.integration.loader.fault_proxy import FaultProxy
 from tests.support.fake_gcs import storage_client
+from tests.support.registry import push
 
 MODEL = "iris/1/model.onnx"
 LABELS = "iris/1/label.json"
@@ -83,11 +84,13 @@ class Storage(ABC):
         settings: for every load.
         has_checksums: whether it keeps checksums of files that are put as usual.
         always_has_checksums: whether there is no other way to put a file.
+        is_immutable: whether what was looked up once stays there, whatever is put later.
         has_ranges: whether it can be asked for a part of a file.
     """
 
     has_checksums = True
     always_has_checksums = True
+    is_immutable = False
     has_ranges = True
 
     def __init__(self, proxy: FaultProxy) -> None:
@@ -116,8 +119,13 @@ class Storage(ABC):
 
     @property
     def place(self) -> str:
-        """What messages have to name: the model's place."""
+        """The model's URI."""
         return self.settings["MODEL_URI"]
+
+    @property
+    def named(self) -> str:
+        """What messages have to name: the model's URI, or that of all that is beside it."""
+        return self.place.partition("#")[0]
 
 
 class Gcs(Storage):
@@ -199,6 +207,29 @@ class Https(Storage):
         return {"model_sha256": sha256(model), "label_sha256": sha256(labels)}
 
 
+class Oci(Storage):
+    """A repository of docker-registry; whatever is put or deleted, its tag moves to a manifest of what there is."""
+
+    is_immutable = True
+
+    def __init__(self, proxy: FaultProxy, upstream: str) -> None:
+        self._upstream = upstream
+        self._repository = f"models/{uuid.uuid4().hex}"
+        self._files: dict[str, bytes] = {}
+        super().__init__(proxy)
+
+    def uri(self, name: str) -> str:
+        return f"oci://{self.proxy.address}/{self._repository}:1#{name}"
+
+    def put(self, name: str, content: bytes) -> None:
+        self._files[name] = content
+        push(self._upstream, self._repository, "1", self._files)
+
+    def delete(self, name: str) -> None:
+        del self._files[name]
+        push(self._upstream, self._repository, "1", self._files)
+
+
 def s3_client(url: str) -> Any:
     """Return botocore's client of the server at the URL."""
     session = botocore.session.Session()
@@ -226,6 +257,10 @@ def gcs_bytes(_: str, path: str, __: str) -> bool:
 
 def s3_bytes(method: str, *_: str) -> bool:
     return method == "GET"
+
+
+def oci_bytes(_: str, path: str, __: str) -> bool:
+    return "/blobs/" in path
 
 
 def https_bytes(_: str, __: str, asked: str) -> bool:

@@ -16,7 +16,10 @@ BUCKET = {"GCS_BUCKET": "b", "GCS_MODEL_BLOB": "m"}
         ({**BUCKET, "MODEL_URI": "gs://b/m"}, "MODEL_URI is set, and so is GCS_BUCKET and GCS_MODEL_BLOB"),
         ({"USE_LOCAL_MODEL": "true", "MODEL_URI": "gs://b/m"}, "MODEL_URI is set, and so is USE_LOCAL_MODEL"),
         ({**BUCKET, "LABEL_URI": "gs://b/l"}, "LABEL_URI is set, but MODEL_URI is not"),
-        ({"MODEL_URI": "ftp://b/m"}, "MODEL_URI begins with ftp://: expected a path, or one of file, gs, https, s3"),
+        (
+            {"MODEL_URI": "ftp://b/m"},
+            "MODEL_URI begins with ftp://: expected a path, or one of file, gs, https",
+        ),
         ({"MODEL_URI": "gs://b"}, "MODEL_URI begins with gs://: expected a name"),
         ({"MODEL_URI": "file://b/m"}, "expected file:// and an absolute path"),
         ({"MODEL_URI": "gs://me:secret@b/m"}, "MODEL_URI has an @ before the path"),

@@ -1,0 +1,367 @@
+"""A model in an OCI registry, as raw layers that ModelPack's or ORAS's annotations name.
+
+Every digest is a sha256, so the digest of a manifest pins all its files. A tag is resolved once in a load.
+"""
+
+import base64
+import hashlib
+import ipaddress
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path, PurePosixPath
+from typing import Annotated, NamedTuple, NoReturn
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+import requests
+from msgspec import Meta, Struct
+
+from loader.checksums import BLOCK, Digest
+from loader.errors import (
+    IntegrityError,
+    LoadError,
+    NotFoundError,
+    PermissionDeniedError,
+    ReplacedError,
+    UnreachableError,
+    UsageError,
+)
+from loader.progress import Progress
+from loader.settings import Settings
+from loader.sources.base import ObjectVersion, Source
+from loader.transfer.journal import Journal
+from loader.transfer.ranges import RangeDownload, workers_for
+from loader.transfer.redirects import Browser
+from loader.transfer.retry import Backoff, Setback
+from loader.transfer.web import (
+    MAX_ANSWER,
+    Failures,
+    bound,
+    check_range,
+    passes,
+    prepare,
+    reading,
+    server_failure,
+    status_of,
+)
+from loader.watchdog import Deadline
+
+_REFERENCE = re.compile(
+    r"oci://(?P<host>[A-Za-z0-9.-]+(:[0-9]+)?|\[[0-9A-Fa-f:]+\](:[0-9]+)?)"
+    r"/(?P<repository>[a-z0-9]+([._/-]+[a-z0-9]+)*)"
+    r"(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(@(?P<digest>sha256:[0-9a-f]{64}))?(#(?P<file>.+))?"
+)
+_DIGEST = re.compile("sha256:[0-9a-f]{64}")
+_MANIFESTS = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.oci.image.index.v1+json",
+)
+_NAMES = ("org.cncf.model.filepath", "org.opencontainers.image.title")
+_PACKED = re.compile(r"\.tar\b|\+gzip|\+zstd")
+_CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
+_DOCKER_HUB = ("https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io")
+
+
+class _Layer(Struct, rename={"media_type": "mediaType"}):
+    digest: Annotated[str, Meta(pattern=f"^{_DIGEST.pattern}$")]
+    size: Annotated[int, Meta(ge=0)]
+    media_type: str = ""
+    annotations: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """The path that the layer's file has by its annotations; empty if it has none."""
+        return next((self.annotations[name] for name in _NAMES if name in self.annotations), "")
+
+
+class _Content(Struct):
+    layers: list[_Layer]
+
+
+class _Login(Struct):
+    auth: str = ""
+    username: str = ""
+    password: str = ""
+    identitytoken: str = ""
+
+
+class _DockerConfig(Struct):
+    auths: dict[str, _Login] = {}
+
+
+class _Token(Struct):
+    token: str = ""
+    access_token: str = ""
+
+
+class _Place(NamedTuple):
+    """A manifest's place: where it is asked for, and how messages and receipts name it."""
+
+    url: str
+    shown: str
+    reference: str
+
+
+class _Manifest(NamedTuple):
+    digest: str
+    files: dict[str, _Layer]
+
+
+class OciSource(Source):
+    """Files, by `oci://registry/repository:tag#file` URIs; a version is the digest of a manifest.
+
+    Without a file, the URI is that of the only ONNX file in the manifest.
+    """
+
+    def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
+        self._deadline = deadline
+        self._progress = progress
+        self._workers = settings.download_workers
+        self._stall_seconds = settings.stall_timeout_seconds
+        self._session = requests.Session()
+        prepare(self._session, self._workers or workers_for(1 << 62))
+        self._browser = Browser(self._session, self._stall_seconds)
+        self._manifests: dict[str, _Manifest] = {}
+        self._authorizations: dict[str, str] = {}
+        self._kind = "none"
+
+    @property
+    def credentials(self) -> str:
+        """How the registry was satisfied: none, basic, or a token."""
+        return self._kind
+
+    def look_up(self, uri: str, version: str) -> ObjectVersion:
+        """Return a file of the manifest."""
+        place = _place(uri, version)
+        manifest = self._manifest(place)
+        name = self._name(uri, place, manifest)
+        if name not in manifest.files:
+            known = ", ".join(sorted(manifest.files)[:10])
+            raise NotFoundError("object-missing", f"{place.shown} has no file {name!r}, only: {known}")
+        layer = manifest.files[name]
+        if _PACKED.search(layer.media_type):
+            raise IntegrityError(
+                "object-compressed",
+                f"{place.shown}#{name} is packed ({layer.media_type}): push it as a raw layer",
+            )
+        checksums = {"sha256": layer.digest.removeprefix("sha256:")}
+        return ObjectVersion(f"{place.shown}#{name}", layer.size, manifest.digest, checksums)
+
+    def beside(self, uri: str, location: str) -> str:
+        """Return the URI of the file beside another one in the same manifest."""
+        place = _place(uri, "")
+        name = self._name(uri, place, self._manifest(place))
+        return f"{place.shown}#{posixpath.join(posixpath.dirname(name), location)}"
+
+    def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
+        """Fetch the layer in ranges, several at once if it is large."""
+        workers = self._workers or workers_for(found.size)
+        notes = Journal(journal, found, target)
+        return RangeDownload(partial(self._read, found), notes, workers, self._deadline, self._progress).run()
+
+    def _name(self, uri: str, place: _Place, manifest: _Manifest) -> str:
+        if name := uri.partition("#")[2]:
+            return name
+        models = [name for name in manifest.files if name.endswith(".onnx")]
+        if len(models) != 1:
+            raise NotFoundError(
+                "object-missing", f"{place.shown} has {len(models)} ONNX files: name one as {place.shown}#model.onnx"
+            )
+        return models[0]
+
+    def _manifest(self, place: _Place) -> _Manifest:
+        if place.reference not in self._manifests:
+            action = f"cannot look up {place.shown}"
+            backoff = Backoff(action, self._deadline, self._progress)
+            while True:
+                try:
+                    headers = {"Accept": ", ".join(_MANIFESTS)}
+                    with self._get(f"{place.url}/manifests/{place.reference}", action, headers) as response:
+                        self._manifests[place.reference] = _read_manifest(place, response)
+                except Setback as setback:
+                    backoff.pause(setback)
+                else:
+                    break
+        return self._manifests[place.reference]
+
+    @contextmanager
+    def _read(self, found: ObjectVersion, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
+        url = f"{_place(found.uri, '').url}/blobs/sha256:{found.checksums['sha256']}"
+        headers = {"Range": f"bytes={start}-{end - 1}"}
+        with self._get(url, f"cannot read {found.uri}", headers, gone=found.uri) as response:
+            whole = response.status_code == HTTPStatus.OK
+            check_range(response, 0 if whole else start, found.size if whole else end, found.size)
+            with reading(response) as read:
+                position = 0
+                while whole and position < start and (data := read(min(BLOCK, start - position))):
+                    position += len(data)
+                yield read
+
+    @contextmanager
+    def _get(self, url: str, action: str, headers: dict[str, str], gone: str = "") -> Iterator[requests.Response]:
+        """Ask the registry, with a token of its own if it wants one, and follow it to where its blobs are."""
+        for is_last in (False, True):
+            known = self._authorizations.get(_scope(url))
+            secrets = {"Authorization": known} if known else {}
+            refuse = partial(_refuse, action=action, gone=gone, is_last=is_last)
+            try:
+                with self._browser.get(url, headers, secrets, refuse) as response:
+                    yield response
+                    return
+            except _ChallengeError as challenge:
+                self._authorizations[_scope(url)] = self._authorize(url, challenge.header, action)
+
+    def _authorize(self, url: str, challenge: str, action: str) -> str:
+        """Return the header that satisfies a challenge."""
+        registry = urlsplit(url)
+        login = _login(registry.netloc)
+        kind = challenge.partition(" ")[0].lower()
+        if kind == "basic" and login:
+            self._kind = "basic"
+            return f"Basic {base64.b64encode(login.encode()).decode()}"
+        fields = dict(_CHALLENGE.findall(challenge))
+        realm = urlsplit(fields.get("realm", ""))
+        is_safe = realm.scheme == "https" or (realm.scheme == registry.scheme and _is_loopback(realm.hostname or ""))
+        if kind != "bearer" or not is_safe or "@" in realm.netloc:
+            raise PermissionDeniedError(
+                "credentials-missing",
+                f"{action}: {registry.netloc} asks for credentials, and there are none for it in Docker's config.json",
+            )
+        query = {name: fields[name] for name in ("service", "scope") if name in fields}
+        headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
+        failures = Failures(f"{realm.scheme}://{realm.netloc}", self._stall_seconds)
+        separator = "&" if realm.query else "?"
+        with failures.raised():
+            response = self._session.get(
+                f"{realm.geturl()}{separator}{urlencode(query)}",
+                headers=headers,
+                stream=True,
+                timeout=self._stall_seconds,
+                allow_redirects=False,
+            )
+            content = bound(response)
+        if passes(response.status_code):
+            raise Setback("token-unavailable", f"no token to be had: {status_of(response)}")
+        try:
+            given = msgspec.json.decode(content, type=_Token)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            given = _Token()
+        token = given.token or given.access_token
+        if response.status_code != HTTPStatus.OK or not token:
+            raise PermissionDeniedError(
+                "credentials-refused",
+                f"{action}: {realm.netloc} gives no token ({status_of(response)}): check Docker's config.json",
+            )
+        self._kind = "token" + (" by Docker's config.json" if login else "")
+        return f"Bearer {token}"
+
+
+class _ChallengeError(Exception):
+    """A registry asks for authorization.
+
+    Args:
+        header: in which way.
+    """
+
+    def __init__(self, header: str) -> None:
+        super().__init__()
+        self.header = header
+
+
+def _place(uri: str, version: str) -> _Place:
+    match = _REFERENCE.fullmatch(uri)
+    if not match:
+        raise UsageError(
+            "settings-invalid",
+            "an oci:// URI is malformed: expected oci://registry/repository:tag, or @sha256:… for :tag",
+        )
+    if version and not _DIGEST.fullmatch(version):
+        raise UsageError("settings-invalid", f"a version in a registry is sha256: and 64 digits, not {version!r}")
+    host = match["host"]
+    scheme = "http" if _is_loopback(urlsplit(f"//{host}").hostname or "") else "https"
+    reference = version or match["digest"] or match["tag"] or "latest"
+    server = "registry-1.docker.io" if host == "docker.io" else host
+    return _Place(f"{scheme}://{server}/v2/{match['repository']}", uri.partition("#")[0], reference)
+
+
+def _is_loopback(host: str) -> bool:
+    """Return whether a registry is on this machine, where it needs no TLS, as for Docker."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _scope(url: str) -> str:
+    return re.split("/(manifests|blobs)/", url)[0]
+
+
+def _read_manifest(place: _Place, response: requests.Response) -> _Manifest:
+    content = bound(response)
+    if int(response.headers.get("Content-Length", len(content))) > MAX_ANSWER:
+        raise UnreachableError("answer-invalid", f"the manifest of {place.shown} has more than {MAX_ANSWER} bytes")
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    expected = (
+        place.reference if place.reference.startswith("sha256:") else response.headers.get("Docker-Content-Digest")
+    )
+    if expected not in (None, digest):
+        raise Setback(
+            "checksum-mismatch", f"the manifest has the digest {digest}, expected {expected}", kind=IntegrityError
+        )
+    try:
+        layers = msgspec.json.decode(content, type=_Content).layers
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UnreachableError(
+            "answer-invalid",
+            f"{place.shown} is no manifest with layers ({error}): name one manifest, not an index of several",
+        ) from error
+    files = {layer.name: layer for layer in layers if layer.name}
+    for name in files:
+        if not name.isprintable() or "\\" in name or PurePosixPath(name).is_absolute() or ".." in name.split("/"):
+            raise IntegrityError("name-refused", f"{place.shown} has a file {name!r}, which leads out of its directory")
+    return _Manifest(digest, files)
+
+
+def _login(host: str) -> str:
+    """Return user and password for a registry from Docker's configuration, as user:password; empty if it has none."""
+    path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+    known = [host, f"https://{host}", *(_DOCKER_HUB if host == _DOCKER_HUB[-1] else ())]
+    try:
+        logins = msgspec.json.decode(path.read_bytes(), type=_DockerConfig).auths
+        login = next((logins[name] for name in known if name in logins), _Login())
+        auth = base64.b64decode(login.auth, validate=True).decode()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except (OSError, ValueError, RecursionError) as error:
+        raise PermissionDeniedError(
+            "credentials-unusable", f"cannot use the credentials in {path} ({type(error).__name__}): see docker login"
+        ) from error
+    return auth or (f"{login.username}:{login.password}" if login.username else "")
+
+
+def _refuse(response: requests.Response, failures: Failures, *, action: str, gone: str, is_last: bool) -> NoReturn:
+    told = status_of(response)
+    match response.status_code:
+        case 401 if not is_last and response.headers.get("WWW-Authenticate"):
+            raise _ChallengeError(response.headers["WWW-Authenticate"])
+        case 404 | 410 if gone:
+            raise ReplacedError("object-replaced", f"{gone} was deleted while it was loaded: load it again")
+        case 404 | 410:
+            raise NotFoundError("object-missing", f"{action}: {told}: check the repository and its tag or digest")
+        case 401 | 403:
+            raise PermissionDeniedError(
+                "access-denied", f"{action}: {told}: check the registry's credentials in Docker's config.json"
+            )
+        case 407:
+            raise PermissionDeniedError("proxy-refused", f"{action}: {failures.proxy_refusal()}")
+        case 416:
+            raise IntegrityError("range-wrong", f"{action}: {told}: the layer has fewer bytes than its manifest says")
+        case code if passes(code):
+            raise server_failure(response, told)
+    raise LoadError("answer-unexpected", f"{action}: the answer was {told}, expected that of a registry: check the URI")

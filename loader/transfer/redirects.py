@@ -1,0 +1,102 @@
+"""Redirections, followed to where no secret is: not to plain HTTP, nor from elsewhere into this machine."""
+
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http import HTTPStatus
+from urllib.parse import urljoin, urlsplit
+
+import requests
+
+from loader.errors import LoadError
+from loader.transfer.retry import Setback
+from loader.transfer.web import Failures, proxy_of
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_REDIRECTS = 5
+
+Refuse = Callable[[requests.Response, Failures], None]
+
+
+class Browser:
+    """Gets files by URL, wherever that leads.
+
+    Args:
+        session: sends the requests.
+        stall_seconds: how long to wait for a connection, and for each next bytes.
+    """
+
+    def __init__(self, session: requests.Session, stall_seconds: float) -> None:
+        self._session = session
+        self._stall_seconds = stall_seconds
+
+    @contextmanager
+    def get(
+        self, url: str, headers: Mapping[str, str], secrets: Mapping[str, str], refuse: Refuse
+    ) -> Iterator[requests.Response]:
+        """Get a URL and yield the answer, which has the file or a part of it.
+
+        Args:
+            url: where to begin.
+            headers: for every host.
+            secrets: headers for the first host only.
+            refuse: raises what another answer is.
+
+        Raises:
+            LoadError: the answer is not a file, or leads to where a load does not go.
+            Setback: the request failed in a way that may pass.
+        """
+        home = urlsplit(url).netloc
+        action = f"cannot read {url.partition('?')[0]}"
+        for _ in range(_MOST_REDIRECTS + 1):
+            parts = urlsplit(url)
+            failures = Failures(f"{parts.scheme}://{parts.netloc}", self._stall_seconds)
+            sent = {**headers, **(secrets if parts.netloc == home else {}), "Accept-Encoding": "identity"}
+            with failures.raised():
+                response = self._session.get(
+                    url, headers=sent, stream=True, timeout=self._stall_seconds, allow_redirects=False
+                )
+                try:
+                    if response.status_code in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+                        yield response
+                        return
+                    if response.status_code not in _REDIRECTS:
+                        refuse(response, failures)
+                    following = urljoin(url, response.headers.get("Location", ""))
+                    _check(url, following, action)
+                    url = following
+                finally:
+                    response.close()
+        raise LoadError("redirect-refused", f"{action}: redirected more than {_MOST_REDIRECTS} times")
+
+
+def _check(old: str, new: str, action: str) -> None:
+    """Raise `LoadError` for a redirection to another scheme, or from elsewhere into this machine or its network."""
+    home, parts = urlsplit(old), urlsplit(new)
+    try:
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    if (parts.scheme, parts.netloc) == (home.scheme, home.netloc):
+        return
+    if parts.scheme != "https" or not host or "@" in parts.netloc:
+        raise LoadError("redirect-refused", f"{action}: redirected to {parts.scheme}://, expected https:// and a host")
+    for address in _addresses(host, port or 443, by_name=not proxy_of(new)[0]):
+        if address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast:
+            raise LoadError(
+                "redirect-refused", f"{action}: redirected to {host}, an address of this machine or of its network"
+            )
+
+
+def _addresses(host: str, port: int, *, by_name: bool) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Yield the addresses of a host; a name is left to the proxy, if one is used."""
+    try:
+        flags = 0 if by_name else socket.AI_NUMERICHOST
+        for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags):
+            found = ipaddress.ip_address(str(address[0]).partition("%")[0])
+            yield getattr(found, "ipv4_mapped", None) or found
+    except (OSError, UnicodeError) as error:
+        if not by_name:
+            return
+        raise Setback("connection-failed", f"the name of {host} cannot be resolved") from error
