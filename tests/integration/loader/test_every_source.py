@@ -30,7 +30,9 @@ from tests.integration.loader.storages import (
 from tests.support.certificates import make_authority
 from tests.support.fake_gcs import fake_gcs_server
 from tests.support.registry import registry
+from tests.support.signing import Key, sign
 
+KEY = Key()
 KINDS = ["gs", "s3", "s3 without versions", "https", "https without ranges", "oci"]
 
 
@@ -352,6 +354,37 @@ def test_without_a_checksum_or_a_pin_nothing_is_fetched(place: Place, storage: S
     assert not [request for request in storage.proxy.requests if request.startswith("bytes")]
     place.assert_empty()
     assert place.load(**Https.pins(storage, *pair)).exit_code == 0  # type: ignore[arg-type]
+    place.assert_holds(*pair)
+
+
+@pytest.fixture(scope="module", name="signature")
+def make_signature(tmp_path_factory: pytest.TempPathFactory, pair: Pair) -> bytes:
+    """A signature of the small pair, by the key."""
+    directory = tmp_path_factory.mktemp("signed") / "1"
+    directory.mkdir()
+    (directory / "model.onnx").write_bytes(pair[0])
+    (directory / "label.json").write_bytes(pair[1])
+    return sign(directory, KEY)
+
+
+def test_a_signature_replaces_checksum_and_pin(
+    place: Place, storage: Storage, pair: Pair, signature: bytes, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.pem"
+    keys.write_bytes(KEY.public_pem)
+    run = place.load(model_signature_key=keys)
+    assert_failed(run, 5, "the model must be signed, but its signature cannot be found")
+
+    storage.put_without_checksum(MODEL, pair[0])
+    storage.put(MODEL.replace("model.onnx", "model.sig"), signature)
+    run = place.load(model_signature_key=keys)
+    assert (run.exit_code, run.error) == (0, "")
+    receipt = place.assert_holds(*pair)
+    assert receipt.signature
+    assert receipt.signature.uri == storage.place.replace("model.onnx", "model.sig")
+
+    storage.put_without_checksum(LABELS, make_labels("x", "y", "z"))
+    assert_failed(place.load(model_signature_key=keys), 5, "has the sha256", "model.sig lists", "for 'label.json'")
     place.assert_holds(*pair)
 
 
