@@ -17,6 +17,7 @@ from volume.receipt import Receipt
 _LINE_SECONDS = 5.0
 _BAR_SECONDS = 0.1
 _BAR_WIDTH = 30
+_BREAK = "\n  "
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -177,17 +178,19 @@ class Progress:
         rest += [f"{name} {fact}" for name, fact in facts.items() if fact]
         with self._lock:
             self._say(
-                "\n  ".join([summary, *files, *rest]),
+                [summary, *files, *rest],
                 "would_load", uri=model.uri, version=model.version, sha256=model.sha256,
                 files=len(plan.artifacts), bytes=sum(file.size for file in plan.artifacts),
                 **msgspec.structs.asdict(plan),
             )  # fmt: skip
 
-    def _say(self, sentence: str, event: str, level: LogLevel = LogLevel.INFO, **fields: object) -> None:
+    def _say(self, said: str | list[str], event: str, level: LogLevel = LogLevel.INFO, **fields: object) -> None:
+        """Tell an event: to a terminal in one line or several, to a log with its fields."""
         if not self._terminal:
             self._write_line(event, level, **fields)
         elif level.number >= self.level.number:
-            self._write(f"\r\x1b[Kloader: {_printable(sentence, self._stream)}\n")
+            lines = [_printable(line, self._stream) for line in ([said] if isinstance(said, str) else said)]
+            self._write(f"\r\x1b[Kloader: {_BREAK.join(lines)}\n")
 
     def _write_line(self, event: str, level: LogLevel = LogLevel.INFO, **fields: object) -> None:
         if level.number >= self.level.number:

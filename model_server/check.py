@@ -136,8 +136,8 @@ def _refusal(reason: str, change: str = "") -> dict[str, Any]:
 
 
 def _print(report: dict[str, Any], *, as_json: bool) -> None:
-    text = orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() if as_json else "\n".join(_lines(report))
-    text = text if as_json else printable(text)
+    lines = [orjson.dumps(report, option=orjson.OPT_INDENT_2).decode()] if as_json else map(printable, _lines(report))
+    text = "\n".join(lines)
     # Names may have letters that the terminal has not.
     print(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding), flush=True)
 

@@ -69,13 +69,13 @@ def say_end(program: str, sentence: str, model: str = "", **fields: object) -> N
 
 
 def printable(text: str) -> str:
-    """Return the text without what a terminal obeys: a name or an error of a stranger may hold anything.
+    """Return the text on one line, with Python's escapes for all characters that cannot be printed.
 
-    Line feeds stay; other characters that cannot be printed become escapes as in Python.
+    A name or an error from outside may hold anything, such as commands to a terminal.
     """
     if text.isprintable():
         return text
-    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def escaped(document: str) -> str:
