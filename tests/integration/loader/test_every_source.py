@@ -1,6 +1,7 @@
 """What a load does, whichever storage it is from: the same faults, before real servers of every kind."""
 
 import itertools
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -386,6 +387,69 @@ def test_a_signature_replaces_checksum_and_pin(
     storage.put_without_checksum(LABELS, make_labels("x", "y", "z"))
     assert_failed(place.load(model_signature_key=keys), 5, "has the sha256", "model.sig lists", "for 'label.json'")
     place.assert_holds(*pair)
+
+
+SECRET = "a-secret-that-no-one-may-see"  # noqa: S105 (it opens nothing)
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> dict[str, str]:
+    """Return the settings that hold a secret of every kind."""
+    key = tmp_path / "key.json"
+    key.write_text(json.dumps({"type": "service_account", "private_key": SECRET, "client_email": "me@example.org"}))
+    docker = tmp_path / "config.json"
+    docker.write_text(json.dumps({"auths": {"registry.example.org": {"username": "me", "password": SECRET}}}))
+    return {
+        "GOOGLE_APPLICATION_CREDENTIALS": str(key),
+        "AWS_SECRET_ACCESS_KEY": f"{SECRET}-key",
+        "AWS_SESSION_TOKEN": f"{SECRET}-session",
+        "HTTPS_TOKEN": f"{SECRET}-token",
+        "HTTP_PROXY": f"http://me:{SECRET}-proxy@127.0.0.1:1",
+        "HTTPS_PROXY": f"http://me:{SECRET}-proxy@127.0.0.1:1",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "DOCKER_CONFIG": str(tmp_path),
+        "LOG_LEVEL": "debug",
+        "LOAD_TIMEOUT_SECONDS": "5",
+    }
+
+
+@pytest.mark.parametrize(
+    ("faults", "settings"),
+    [
+        ({}, {}),
+        ({}, {"dry_run": "true"}),
+        ({"metadata": refuse(403)}, {}),
+        ({"metadata": refuse(500, Location=f"/?{SECRET}")}, {}),
+        ({"bytes": cut}, {}),
+        ({"bytes": refuse(401)}, {}),
+        ({}, {"no_proxy": "elsewhere"}),
+    ],
+)
+def test_secrets_are_shown_nowhere(
+    place: Place,
+    pair: Pair,
+    secrets: dict[str, str],
+    faults: dict[str, Fault],
+    settings: dict[str, str],
+) -> None:
+    storage = place.storage
+    place.settings |= secrets
+    if storage.place.startswith("https://"):
+        place.settings["MODEL_URI"] += f"?signature={SECRET}"
+    for kind, fault in faults.items():
+        storage.proxy.on(kind, itertools.repeat(fault))
+    place.termination_log.touch()
+
+    with place.start(**{**storage.pins(*pair), **settings}) as process:
+        arguments = Path(f"/proc/{process.pid}/cmdline").read_text()
+        output, error = process.communicate(timeout=30)
+
+    is_well = not faults and "no_proxy" not in settings
+    assert (process.returncode == 0) is is_well, error
+    receipt = place.directory / "receipt.json"
+    written = receipt.read_text() if receipt.exists() else ""
+    for text in (arguments, output, error, place.termination_log.read_text(), written):
+        assert SECRET not in text
 
 
 def test_labels_may_be_elsewhere(place: Place, pair: Pair, tmp_path: Path) -> None:
