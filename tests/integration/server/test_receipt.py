@@ -9,8 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
+from model_server.check import examine
 from tests.support.classifiers import classifier, expected, save
 from tests.support.processes import events, run_loader, serving, starting
+from tests.support.signing import Key, sign
 from volume.identity import model_identity
 from volume.receipt import Receipt
 
@@ -19,10 +21,12 @@ FILES = ["model.onnx", "weights.bin"]
 ROWS = [[1, 2, 3, 4], [0, 1, 0, 1]]
 
 
-def load(source: Path, volume: Path) -> dict[str, str]:
+def load(source: Path, volume: Path, **settings: str) -> dict[str, str]:
     """Have the loader bring the pair in the source directory; return the variables to serve it with."""
     environment = {"MODEL_FILEPATH": str(volume / "model.onnx"), "LABEL_FILEPATH": str(volume / "label.json")}
-    run_loader({**environment, "USE_LOCAL_MODEL": "true", "LOCAL_MODEL_FILEPATH": str(source / "model.onnx")})
+    run_loader(
+        {**environment, "USE_LOCAL_MODEL": "true", "LOCAL_MODEL_FILEPATH": str(source / "model.onnx"), **settings}
+    )
     return environment
 
 
@@ -59,6 +63,22 @@ def test_identity_comes_from_the_receipt(tmp_path: Path, external_data: bool) ->
             "producer": "",
             "signed_by": "",
         }
+
+
+def test_the_signer_is_shown_everywhere(tmp_path: Path) -> None:
+    source, key = tmp_path / "source", Key()
+    offer(source, external_data=True)
+    sign(source, key)
+    (tmp_path / "keys.pem").write_bytes(key.public_pem)
+    environment = load(source, tmp_path / "volume", MODEL_SIGNATURE_KEY=str(tmp_path / "keys.pem"))
+    hint = hashlib.sha256(key.public_pem).hexdigest()
+    with serving(tmp_path, environment) as server:
+        assert f'signed_by="{hint}"' in server.client.get("/metrics").text
+        assert f'"signed_by":"{hint}"' in server.client.get("/").text
+        [serving_line] = [event for event in events(server.log) if event["event"] == "serving"]
+        assert serving_line["signed_by"] == hint
+        assert serving_line["model"] == serving_line["sha256"] == server.client.get("/metadata").headers["etag"][1:-1]
+    assert examine(tmp_path / "volume" / "model.onnx", None)["model"]["receipt"]["signed_by"] == hint
 
 
 def test_external_data_needs_no_receipt(tmp_path: Path) -> None:
