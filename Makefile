@@ -133,7 +133,7 @@ bench: $(UV) ## Compare the server with its peers, into benchmarks/, or print ho
 	$(RUN) --group dev python -m benchmarks.server.run $(BASE:%=--base %) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(CONNECTIONS),--connections $(CONNECTIONS)) $(ROUNDS:%=--rounds %) $(SECONDS:%=--seconds %)
 
-bench-loader: $(UV) ## Compare the loader with its peers, into benchmarks/loader/
+bench-loader: $(UV) ## Compare the loader with its peers, from Google Cloud Storage and from S3, into benchmarks/
 	$(RUN) --group dev python -m benchmarks.loader.run
 
 page: environments ## Draw docs/page.png anew: what the test of the page sees (wants chromium, from Debian)

@@ -270,6 +270,14 @@ def test_a_throttle_beyond_the_deadline_is_given_up(place: Place, proxy: FaultPr
     place.assert_empty()
 
 
+def test_a_server_that_is_gone_is_unreachable(place: Place, proxy: FaultProxy, pair: Pair) -> None:
+    proxy.shutdown()
+    proxy.server_close()
+    run = place.load_pair(*pair, load_timeout_seconds=3)
+    assert_failed(run, UNREACHABLE, "Connection refused", "LOAD_TIMEOUT_SECONDS=3")
+    assert run.named("retry")
+
+
 def test_wrong_bytes_once_are_fetched_again(place: Place, storage: Storage, pair: Pair) -> None:
     storage.proxy.on("bytes", times(1, wrong_bytes))
     run = place.load_pair(*pair)
