@@ -12,6 +12,7 @@ REQUIREMENTS := $(UV) export --frozen --quiet --no-header --no-annotate
 
 CONTAINER ?= $(if $(shell command -v podman),podman,docker)
 REGISTRY ?=
+PLATFORM ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TAG ?= $(VERSION)
 SOURCE ?= $(shell git config --get remote.origin.url | sed 's|//[^/@]*@|//|')
@@ -48,10 +49,11 @@ serve: $(UV) ## Load the iris model into ./workdir, or EXAMPLE (titanic, text or
 	$(EXAMPLE:%=LOCAL_MODEL_FILEPATH=models/examples/%.onnx) USE_LOCAL_MODEL=true $(SERVE) python -m loader
 	$(SERVE) bentoml serve --host 127.0.0.1 --port $(PORT)
 
-environments: $(UV) ## Build the environments of the programs under test: VENV-loader, VENV-service and VENV-serve
+environments: $(UV) ## Build the environments of the programs under test, and of the signer: VENV-loader, VENV-service, VENV-serve and VENV-signing
 	UV_PROJECT_ENVIRONMENT=$(VENV)-loader $(SYNC) --only-group loader --only-group coverage
 	UV_PROJECT_ENVIRONMENT=$(VENV)-service $(SYNC) --group coverage
 	UV_PROJECT_ENVIRONMENT=$(VENV)-serve $(SYNC) --group loader
+	UV_PROJECT_ENVIRONMENT=$(VENV)-signing $(SYNC) --only-group signing
 
 test: environments ## Run all tests, with coverage
 	$(RUN) --group dev coverage erase
@@ -109,21 +111,23 @@ requirements: $(UV) ## Write the requirements of both images from uv.lock, and t
 
 manifests: $(UV) ## Render all manifests into build/manifests and check them against Kubernetes' schemas and good practice (wants kubectl or npx)
 	rm -rf build/manifests && mkdir -p build/manifests
-	for rendered in overlays/local overlays/gcs overlays/gcs-key monitoring; do \
+	for rendered in overlays/local overlays/gcs overlays/gcs-key overlays/image-volume overlays/signed monitoring; do \
 		$(KUSTOMIZE) k8s/$$rendered > build/manifests/$$(basename $$rendered).yml || exit 1; \
 	done
 	$(CHECKS) kubernetes-validate --strict --kubernetes-version $(KUBERNETES_VERSION) build/manifests/*.yml
 	$(CHECKS) checkov --config-file k8s/checkov.yml --directory build/manifests
 
-images: $(UV) ## Build both images with podman or docker, as REGISTRY/model-load-server:TAG and -loader
+images: $(UV) ## Build both images with podman or docker, as REGISTRY/model-load-server:TAG and -loader (PLATFORM=linux/arm64 for another machine)
+	@echo "building $(SERVER_IMAGE) and $(LOADER_IMAGE) for $(or $(PLATFORM),this machine)"
 	$(RUN) --group dev bentoml build
 	mkdir -p build
 	TMPDIR=$(CURDIR)/build $(RUN) --group dev bentoml containerize model_load_server:latest \
-		--backend $(CONTAINER) --image-tag $(SERVER_IMAGE) $(LABELS:%=--opt label=org.opencontainers.image.%)
-	$(CONTAINER) build --tag $(LOADER_IMAGE) --file loader/Dockerfile $(LABELS:%=--label org.opencontainers.image.%) .
+		--backend $(CONTAINER) --image-tag $(SERVER_IMAGE) $(LABELS:%=--opt label=org.opencontainers.image.%) \
+		$(PLATFORM:%=--opt platform=%)
+	$(CONTAINER) build $(PLATFORM:%=--platform %) --tag $(LOADER_IMAGE) --file loader/Dockerfile $(LABELS:%=--label org.opencontainers.image.%) .
 
 e2e: CONTAINER := podman
-e2e: images ## Build both images and run the pods of both overlays under podman
+e2e: environments images ## Build both images and run the pods of the overlays under podman
 	$(RUN) --group dev pytest tests/e2e --ignore tests/e2e/test_cluster.py --numprocesses 0
 
 e2e-cluster: $(UV) ## Roll out, switch, roll back and scale on the cluster of kubectl's CONTEXT, in a namespace of its own
@@ -134,7 +138,7 @@ bench: $(UV) ## Compare the server with its peers, into benchmarks/, or print ho
 	$(RUN) --group dev python -m benchmarks.server.run $(BASE:%=--base %) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(CONNECTIONS),--connections $(CONNECTIONS)) $(ROUNDS:%=--rounds %) $(SECONDS:%=--seconds %)
 
-bench-loader: $(UV) ## Compare the loader with its peers, into benchmarks/loader/
+bench-loader: $(UV) ## Compare the loader with its peers, from Google Cloud Storage and from S3, into benchmarks/
 	$(RUN) --group dev python -m benchmarks.loader.run
 
 page: environments ## Draw docs/page.png anew: what the test of the page sees (wants chromium, from Debian)

@@ -22,7 +22,7 @@ from loader.job import Job
 from loader.progress import Progress
 from loader.settings import TERMINATION_LOG, Settings
 from loader.watchdog import watchdog
-from volume.log import say_end
+from volume.log import printable, say_end
 from volume.settings import SettingsError
 
 _DESCRIPTION = """\
@@ -85,7 +85,7 @@ def _report(environment: Mapping[str, str], progress: Progress, error: LoadError
     say_end("loader", sentence, progress.model, code=error.code, exit_code=error.exit_code)
     with suppress(OSError):
         if termination_log.exists():
-            termination_log.write_text(f"loader: {sentence}\n", encoding="utf-8", errors="backslashreplace")
+            termination_log.write_text(f"loader: {printable(sentence)}\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import Struct
 
 from loader import __version__
@@ -13,9 +15,15 @@ from loader.release.staging import Staging, look_at, staging, staging_key
 from loader.settings import Settings
 from loader.sources.base import ObjectVersion
 from loader.sources.schemes import Sources
-from loader.verification.files import check_labels, check_labels_size, check_names, check_sha256, external_data
+from loader.verification.files import check_labels, check_labels_size, check_names, check_sha256, read_model
+from loader.verification.fit import check_fit
+from loader.verification.identity import check_identity
 from loader.watchdog import Deadline
 from volume.receipt import FileRecord, Receipt, sha256_of
+
+if TYPE_CHECKING:
+    from loader.verification.signature import SignedModel
+    from volume.onnx_file import OnnxInfo
 
 _MOST_RESTARTS = 3
 _ABSENT = ("file-missing", "object-missing")
@@ -49,6 +57,9 @@ class Job:
         self._labels = settings.label_filepath.name
         self._uri = settings.model.uri
         self._source = self._sources.of(self._uri)
+        self._onnx: OnnxInfo | None = None
+        self._signed: SignedModel | None = None
+        self._signed_names: dict[str, str] = {}
 
     def run(self) -> None:
         """Bring the model, its label file and its external data to their final paths, or say what a load would bring.
@@ -70,6 +81,7 @@ class Job:
         pair = self._resolve()
         if self._labels not in pair:
             self._progress.without_labels()
+        self._signed = self._find_signature(pair)
         self._admit(pair)
         with self._place(pair) as place:
             files = self._bring(place, pair)
@@ -105,11 +117,26 @@ class Job:
                 raise
             return None
 
+    def _find_signature(self, pair: Versions) -> "SignedModel | None":
+        """Return what the model's signature lists, or None where none is required."""
+        if not self._settings.requires_signature:
+            return None
+        from loader.verification.signature import find_signature, name_beside  # noqa: PLC0415 (imports of 50 ms)
+
+        self._progress.doing = "verifying the model's signature"
+        model = pair[self._model].uri
+        self._signed_names = {name: name_beside(self._source, model, found.uri) for name, found in pair.items()}
+        uri = self._settings.signature_uri or self._source.beside(self._uri, "model.sig")
+        return find_signature(self._settings, self._sources.of(uri), uri)
+
     def _admit(self, versions: Versions) -> None:
         """Check what can be known of files before any of them is fetched."""
         pins = {self._labels: "LABEL_SHA256"}
         for name, found in versions.items():
             pin = pins.get(name, "MODEL_SHA256")
+            if self._signed:
+                self._signed.check_listed(self._signed_names.get(name, name), found.uri)
+                continue
             is_local = self._sources.of(found.uri).path(found) is not None
             if not (found.checksums or is_local or getattr(self._settings, pin.lower())):
                 raise IntegrityError(
@@ -158,8 +185,8 @@ class Job:
 
     def _verify(self, files: Files) -> list[str]:
         """Check the pair, as far as it is here, and return the names of the model's external data."""
-        if model := files.get(self._model):
-            check_sha256(model.record, self._settings.model_sha256, "MODEL_SHA256")
+        self._check_signed(files)
+        model = files.get(self._model)
         if labels := files.get(self._labels):
             check_sha256(labels.record, self._settings.label_sha256, "LABEL_SHA256")
             self._progress.doing = f"checking {labels.record.uri}"
@@ -167,16 +194,32 @@ class Job:
         if not model:
             return []
         self._progress.doing = f"checking {model.record.uri}"
-        locations = external_data(model.path, model.record.uri)
-        check_names(self._model, self._labels, locations)
-        return locations
+        self._onnx = onnx = read_model(model.path, model.record.uri)
+        check_fit(onnx, model.record.uri, self._settings.max_ir_version, self._settings.max_opset)
+        check_names(self._model, self._labels, onnx.external_data)
+        return list(onnx.external_data)
 
     def _resolve_beside(self, locations: list[str]) -> Versions:
         uris = {location: self._source.beside(self._uri, location) for location in locations}
         return {location: self._source.look_up(uri, "") for location, uri in uris.items()}
 
     def _verify_all(self, files: Files) -> None:
-        """Check all files together, before any of them is published."""
+        """Check all files together, as far as they are here, before any of them is published."""
+        self._check_signed(files)
+        self._progress.model = self._identity(files) or ""
+
+    def _check_signed(self, files: Files) -> None:
+        if self._signed:
+            for name, here in files.items():
+                self._signed.check(self._signed_names.get(name, name), here.record.uri, here.record.sha256)
+
+    def _identity(self, files: Files) -> str | None:
+        """Return the model's identity, which is what `MODEL_SHA256` expects; None while a file of it is elsewhere."""
+        names = [self._model, *(self._onnx.external_data if self._onnx else ())]
+        if not files.keys() >= set(names):
+            return None
+        model, *external_data = (files[name].record for name in names)
+        return check_identity(model, external_data, self._settings.model_sha256)
 
     def _require_unchanged(self, versions: Versions) -> None:
         """Look everything up again: what was looked up later may be of a later upload than what was found first."""
@@ -191,15 +234,13 @@ class Job:
     def _publish(self, place: Staging, files: Files) -> None:
         """Publish the files with their receipt, unless exactly these are published already."""
         records = [here.record for here in files.values()]
-        receipt = place.standing(records)
-        if in_place := receipt is not None:
-            self._progress.model = receipt.identity
-        else:
-            receipt = self._receipt(files)
-            self._progress.model = receipt.identity
+        new = self._receipt(files)
+        standing = place.standing(records)
+        in_place = standing is not None and (standing.onnx, standing.signature) == (new.onnx, new.signature)
+        if not in_place:
             self._progress.doing = "publishing"
-            place.publish(receipt)
-        self._progress.done(receipt, in_place=in_place)
+            place.publish(new)
+        self._progress.done(standing if standing and in_place else new, in_place=in_place)
 
     def _receipt(self, files: Files) -> Receipt:
         labels = files.get(self._labels)
@@ -207,6 +248,8 @@ class Job:
             model=files[self._model].record,
             labels=labels.record if labels else None,
             external_data=tuple(here.record for name, here in files.items() if name not in (self._model, self._labels)),
+            onnx=self._onnx and msgspec.structs.replace(self._onnx, external_data=()),
+            signature=self._signed.record if self._signed else None,
             started=self._deadline.started,
             seconds=round(self._deadline.elapsed(), 3),
             attempts=1 + self._progress.retries,
@@ -224,6 +267,9 @@ class Job:
                 in_place=len(in_place) == len(versions) and place.stand(in_place),
                 bytes_free=place.free(),
                 credentials=self._source.credentials,
+                identity=self._identity(files),
+                onnx=self._onnx,
+                signed_by=self._signed.record.key if self._signed else None,
             )
         )
 

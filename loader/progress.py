@@ -10,12 +10,14 @@ from typing import TextIO
 import msgspec
 from msgspec import Struct
 
-from volume.log import LogLevel, json_line
+from volume.log import LogLevel, json_line, printable
+from volume.onnx_file import OnnxInfo
 from volume.receipt import Receipt
 
 _LINE_SECONDS = 5.0
 _BAR_SECONDS = 0.1
 _BAR_WIDTH = 30
+_BREAK = "\n  "
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -50,6 +52,9 @@ class Plan(Struct, frozen=True, kw_only=True):
         in_place: whether nothing would change.
         bytes_free: on the target's file system.
         credentials: the kind of those that the source was asked with.
+        identity: the model's, as `MODEL_SHA256` takes it; None while a file of it is elsewhere.
+        onnx: the model's format; None while it is elsewhere.
+        signed_by: the hint of the key that has signed the files; None where no signature is required.
     """
 
     artifacts: tuple[PlannedFile, ...]
@@ -57,6 +62,9 @@ class Plan(Struct, frozen=True, kw_only=True):
     in_place: bool
     bytes_free: int
     credentials: str
+    identity: str | None = None
+    onnx: OnnxInfo | None = None
+    signed_by: str | None = None
 
 
 class Progress:
@@ -148,11 +156,14 @@ class Progress:
         files = receipt.files
         size = sum(file.size for file in files)
         verb = "already in place" if in_place else "loaded"
+        signed_by = receipt.signature.key if receipt.signature else None
         with self._lock:
             self._say(
-                f"{verb}: {receipt.model.uri} ({_bytes(size)} in {len(files)} files, sha256 {receipt.model.sha256})",
+                f"{verb}: {receipt.model.uri} ({_bytes(size)} in {len(files)} files, identity {receipt.identity}"
+                f"{f', signed by {signed_by}' if signed_by else ''})",
                 "done", uri=receipt.model.uri, version=receipt.model.version, sha256=receipt.model.sha256,
                 files=len(files), bytes=size, seconds=receipt.seconds, attempts=receipt.attempts, in_place=in_place,
+                signed_by=signed_by,
             )  # fmt: skip
 
     def would_load(self, plan: Plan) -> None:
@@ -166,19 +177,28 @@ class Progress:
         rest = [] if plan.all_known else ["and the files with weights of it, which the model names once it is here"]
         verb = "already in place" if plan.in_place else "would load"
         summary = f"{verb}, with {_bytes(plan.bytes_free)} free, credentials: {plan.credentials}"
+        facts = {
+            "identity": plan.identity,
+            "format": plan.onnx and f"IR version {plan.onnx.ir_version}, opsets {plan.onnx.opsets_text}",
+            "made by": plan.onnx and plan.onnx.producer,
+            "signed by": plan.signed_by,
+        }
+        rest += [f"{name} {fact}" for name, fact in facts.items() if fact]
         with self._lock:
             self._say(
-                "\n  ".join([summary, *files, *rest]),
+                [summary, *files, *rest],
                 "would_load", uri=model.uri, version=model.version, sha256=model.sha256,
                 files=len(plan.artifacts), bytes=sum(file.size for file in plan.artifacts),
                 **msgspec.structs.asdict(plan),
             )  # fmt: skip
 
-    def _say(self, sentence: str, event: str, level: LogLevel = LogLevel.INFO, **fields: object) -> None:
+    def _say(self, said: str | list[str], event: str, level: LogLevel = LogLevel.INFO, **fields: object) -> None:
+        """Tell an event: to a terminal in one line or several, to a log with its fields."""
         if not self._terminal:
             self._write_line(event, level, **fields)
         elif level.number >= self.level.number:
-            self._write(f"\r\x1b[Kloader: {_printable(sentence, self._stream)}\n")
+            lines = [_printable(line, self._stream) for line in ([said] if isinstance(said, str) else said)]
+            self._write(f"\r\x1b[Kloader: {_BREAK.join(lines)}\n")
 
     def _write_line(self, event: str, level: LogLevel = LogLevel.INFO, **fields: object) -> None:
         if level.number >= self.level.number:
@@ -201,9 +221,8 @@ class Progress:
 
 def _printable(sentence: str, stream: TextIO | None) -> str:
     """Return the sentence without what a terminal would obey or cannot show: the name of an object may be anything."""
-    harmless = "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in sentence)
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    return harmless.encode(encoding, "backslashreplace").decode(encoding)
+    return printable(sentence).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _checksum(file: PlannedFile) -> str:

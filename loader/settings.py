@@ -6,6 +6,7 @@ from typing import Annotated, NamedTuple
 
 from msgspec import Meta
 
+from volume.onnx_file import parse_opsets
 from volume.receipt import RECEIPT
 from volume.settings import VolumeSettings
 
@@ -75,6 +76,21 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
     label_sha256: Annotated[
         str, Meta(pattern="^([0-9a-fA-F]{64})?$", description="publish only a label file with this sha256")
     ] = ""
+    model_signature_key: Annotated[
+        Path | None, Meta(description="a PEM file with the public keys, one of which must have signed the model")
+    ] = None
+    model_signature_certificates: Annotated[
+        Path | None, Meta(description="a PEM file with the root certificates to which the signer's must lead")
+    ] = None
+    model_signature: Annotated[
+        str, Meta(description="the model's signature, like MODEL_URI (default: model.sig beside the model)")
+    ] = ""
+    max_ir_version: Annotated[
+        Annotated[int, Meta(ge=1)] | None, Meta(description="refuse a model with a newer ONNX IR version than this")
+    ] = None
+    max_opset: Annotated[
+        str, Meta(description="refuse a model with newer operator sets than these, such as 28,ai.onnx.ml:5")
+    ] = ""
     load_timeout_seconds: Annotated[
         float, Meta(gt=0, le=_DAY, description="the whole run ends within this time, whatever the source does")
     ] = 30
@@ -95,6 +111,13 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
         self._check_places()
         if "/" in self.gcs_bucket:
             raise ValueError(f"GCS_BUCKET is {self.gcs_bucket!r}: expected the bucket's bare name, without gs:// or /")
+        if self.model_signature and not self.requires_signature:
+            raise ValueError(
+                "MODEL_SIGNATURE is set, but neither MODEL_SIGNATURE_KEY nor MODEL_SIGNATURE_CERTIFICATES is: expected "
+                "a key or a root to verify the signature with"
+            )
+        _check_uri("MODEL_SIGNATURE", self.model_signature)
+        _check_opset(self.max_opset)
         _check_endpoint("GCS_ENDPOINT", self.gcs_endpoint)
         if emulator := self.storage_emulator_host:
             _check_endpoint("STORAGE_EMULATOR_HOST", emulator if "://" in emulator else f"http://{emulator}")
@@ -125,6 +148,16 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
             return Wanted(self.local_label_filepath.absolute().as_uri() if self.local_label_filepath else "", "")
         uri = f"gs://{self.gcs_bucket}/{self.gcs_label_blob}" if self.gcs_label_blob else ""
         return Wanted(uri, str(self.gcs_label_generation or ""))
+
+    @property
+    def requires_signature(self) -> bool:
+        """Whether only a signed model is published."""
+        return bool(self.model_signature_key or self.model_signature_certificates)
+
+    @property
+    def signature_uri(self) -> str:
+        """The URI of the model's signature; empty if that is model.sig beside the model."""
+        return _as_uri(self.model_signature)
 
     def _check_places(self) -> None:
         others = [name.upper() for name in _OTHER_PLACES if getattr(self, name)]
@@ -164,6 +197,13 @@ def _check_uri(variable: str, place: str) -> None:
         raise ValueError(f"{variable} has an @ before the path: expected a URI without user name and password")
     if not host or not path:
         raise ValueError(f"{variable} begins with {scheme}://: expected a name after it, a slash, and the file's path")
+
+
+def _check_opset(text: str) -> None:
+    try:
+        parse_opsets(text)
+    except ValueError as error:
+        raise ValueError(f"MAX_OPSET is {text!r}: {error}") from None
 
 
 def _check_endpoint(variable: str, url: str) -> None:

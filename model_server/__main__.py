@@ -1,4 +1,4 @@
-"""`python -m model_server`: serves in this one process, or checks whether a model can be served."""
+"""`python -m model_server`: serves in this one process, checks whether a model can be served, or prints versions."""
 
 import argparse
 import os
@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     _add_serve(commands)
     _add_check(commands)
+    _add_version(commands)
     words = list(sys.argv[1:] if arguments is None else arguments)
     # As in BentoML's own images, options without a command belong to `serve`.
     if words and words[0].startswith("-") and words[0] not in ("-h", "--help"):
@@ -34,6 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         from model_server.check import check  # noqa: PLC0415 (`serve` must set its signal handlers before such imports)
 
         sys.exit(check(options.model, options.labels, as_json=options.json, seconds=options.timeout))
+    if options.command == "version":
+        from model_server.model.supported import describe_version  # noqa: PLC0415 (likewise)
+
+        print(describe_version(as_json=options.json))
+        sys.exit()
     serve(options.bento, options.host, options.port, options.timeout_graceful_shutdown)
 
 
@@ -83,6 +89,16 @@ def _add_check(commands: "_Commands") -> None:
     command.add_argument(
         "--timeout", type=float, default=60, metavar="SECONDS", help="limit for the whole check (default: %(default)s)"
     )
+
+
+def _add_version(commands: "_Commands") -> None:
+    command = commands.add_parser(
+        "version",
+        help="print the versions of the parts, and the newest ONNX format that can be served",
+        description="Print the versions of ONNX Runtime and BentoML, and the newest ONNX format that can be served, as "
+        "the loader's MAX_IR_VERSION and MAX_OPSET take it.",
+    )
+    command.add_argument("--json", action="store_true", help="print it as one JSON document")
 
 
 def serve(bento: str, host: str, port: int, timeout_graceful_shutdown: int) -> NoReturn:

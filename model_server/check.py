@@ -22,6 +22,7 @@ from model_server.model.predictor import Predictor
 from model_server.model.tasks import ModelOutput, OutputKind, Task
 from model_server.protocols.json_rows import encode_answers
 from model_server.settings import Settings
+from volume.log import printable
 from volume.settings import SettingsError
 
 _URL = "http://127.0.0.1:3000"
@@ -109,6 +110,7 @@ def _describe(file: ModelFile, labels: Path | None, predictor: Predictor, model:
         "uri": file.receipt.model.uri,
         "version": file.receipt.model.version,
         "started": file.receipt.started.isoformat(),
+        "signed_by": file.signed_by or None,
     }
     return {
         "servable": True,
@@ -117,6 +119,10 @@ def _describe(file: ModelFile, labels: Path | None, predictor: Predictor, model:
             "bytes": len(file.content),
             "sha256": file.identity,
             "producer": signature.producer,
+            "producer_version": file.onnx.producer_version if file.onnx else "",
+            "ir_version": file.onnx.ir_version if file.onnx else None,
+            "opsets": file.onnx.opsets if file.onnx else {},
+            "external_data": list(file.onnx.external_data) if file.onnx else [],
             "receipt": receipt,
         },
         "inputs": [
@@ -150,7 +156,8 @@ def _refusal(reason: str, change: str = "") -> dict[str, Any]:
 
 
 def _print(report: dict[str, Any], *, as_json: bool) -> None:
-    text = orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() if as_json else "\n".join(_lines(report))
+    lines = [orjson.dumps(report, option=orjson.OPT_INDENT_2).decode()] if as_json else map(printable, _lines(report))
+    text = "\n".join(lines)
     # Names may have letters that the terminal has not.
     print(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding), flush=True)
 
@@ -164,8 +171,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
     return [
         f"{model['path']} can be served{'' if report['has_names'] else ', once it has a label file'}.",
         "",
-        f"file       {model['bytes']} bytes, sha256 {model['sha256']}"
-        + (f", made by {_quote(model['producer'])}" if model["producer"] else ""),
+        f"file       {model['bytes']} bytes, {_identity(model)}",
+        f"format     {_format(model)}",
         f"receipt    {_of_receipt(model['receipt'])}",
         *(f"input      {_quote(found['name'])} {found['type']} {_shape(found['shape'])}" for found in report["inputs"]),
         *(f"output     {_of_output(output, report['output_holds'])}" for output in report["outputs"]),
@@ -186,10 +193,23 @@ def _lines(report: dict[str, Any]) -> list[str]:
     ]
 
 
+def _identity(model: dict[str, Any]) -> str:
+    others = len(model["external_data"])
+    beside = f" with {others} external data file{'s' * (others > 1)}" if others else ""
+    return f"sha256 {model['sha256']}{beside}"
+
+
+def _format(model: dict[str, Any]) -> str:
+    opsets = ", ".join(f"{_quote(domain)[1:-1]} {version}" for domain, version in model["opsets"].items())
+    producer = " ".join(_quote(text) for text in (model["producer"], model["producer_version"]) if text)
+    return f"IR version {model['ir_version']}, opsets {opsets}" + (f", made by {producer}" if producer else "")
+
+
 def _of_receipt(receipt: dict[str, Any] | None) -> str:
     if receipt is None:
         return "none: no loader has brought the file"
-    return f"agrees: {receipt['uri']} version {receipt['version']}, loaded {receipt['started']}"
+    signed = f", signed by {receipt['signed_by']}" if receipt["signed_by"] else ""
+    return f"agrees: {receipt['uri']} version {receipt['version']}, loaded {receipt['started']}{signed}"
 
 
 def _of_output(output: dict[str, Any], holds: str) -> str:

@@ -1,5 +1,6 @@
 """How the loader and the service log: an event is one line, of JSON unless a terminal shows it."""
 
+import json
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -48,7 +49,7 @@ def json_line(level: LogLevel, event: str, model: str = "", **fields: object) ->
         line = _encoder.encode(known)
     except UnicodeEncodeError:  # a file's name may be anything
         line = _encoder.encode(_readable(msgspec.to_builtins(known, enc_hook=str)))
-    return line.decode() + "\n"
+    return escaped(line.decode()) + "\n"
 
 
 def say_end(program: str, sentence: str, model: str = "", **fields: object) -> None:
@@ -63,8 +64,25 @@ def say_end(program: str, sentence: str, model: str = "", **fields: object) -> N
     with suppress(OSError, ValueError):
         if sys.stderr:  # None when the descriptor is closed
             event = json_line(LogLevel.ERROR, "failed", model, error=sentence, **fields)
-            line = f"{program}: {sentence}\n" if sys.stderr.isatty() else event
+            line = f"{program}: {printable(sentence)}\n" if sys.stderr.isatty() else event
             print(line, end="", file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Return the text on one line, with Python's escapes for all characters that cannot be printed.
+
+    A name or an error from outside may hold anything, such as commands to a terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def escaped(document: str) -> str:
+    """Return the same JSON, on one line, with escapes for all characters that cannot be printed."""
+    if document.isprintable():
+        return document
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in document)
 
 
 def _readable(value: object) -> object:

@@ -8,6 +8,9 @@ from pathlib import Path, PurePath
 import msgspec
 from msgspec import Struct
 
+from volume.identity import model_identity
+from volume.onnx_file import OnnxInfo
+
 RECEIPT = "receipt.json"
 SCHEMA = 2
 _BLOCK = 1 << 20
@@ -67,6 +70,20 @@ class FileRecord(Struct, frozen=True, kw_only=True):
             raise ReceiptError(f"{path} has the sha256 {found}, its receipt says {self.sha256}: load it again")
 
 
+class SignatureRecord(Struct, frozen=True, kw_only=True):
+    """The signature that the loader has verified.
+
+    Attributes:
+        uri: where it came from, without any secret.
+        sha256: of the signature itself, in hexadecimal.
+        key: the sha256 of the signer's public key in PEM, in hexadecimal.
+    """
+
+    uri: str
+    sha256: str
+    key: str
+
+
 class Receipt(Struct, frozen=True, kw_only=True):
     """What one load brought.
 
@@ -74,6 +91,8 @@ class Receipt(Struct, frozen=True, kw_only=True):
         model: the ONNX file.
         labels: its label file; None if the source has none.
         external_data: the files beside the model that hold weights of it.
+        onnx: the model's format; receipts of loader 0.1.0 do not say.
+        signature: the signature of all these files; None where none was required.
         started: when the load began, in UTC.
         seconds: how long it took.
         attempts: 1, and 1 for every retry.
@@ -85,6 +104,8 @@ class Receipt(Struct, frozen=True, kw_only=True):
     model: FileRecord
     labels: FileRecord | None
     external_data: tuple[FileRecord, ...] = ()
+    onnx: OnnxInfo | None = None
+    signature: SignatureRecord | None = None
     started: datetime
     seconds: float
     attempts: int
@@ -121,8 +142,9 @@ class Receipt(Struct, frozen=True, kw_only=True):
     @property
     def identity(self) -> str:
         """The sha256 of the model, or of the digests of all its files when some hold weights of it."""
-        if not self.external_data:
-            return self.model.sha256
+        if self.schema > 1 or not self.external_data:
+            return model_identity(self.model.sha256, {file.name: file.sha256 for file in self.external_data})
+        # As loader 0.1.0 has shown it: it depends on the name of the ONNX file.
         files = (self.model, *self.external_data)
         return hashlib.sha256("\n".join(f"{file.sha256}  {file.name}" for file in files).encode()).hexdigest()
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from loader.errors import IntegrityError, during
-from loader.verification.onnx_file import external_data_locations
 from volume.labels import MAX_LABELS_SIZE, LabelsError, parse_labels
+from volume.onnx_file import OnnxError, OnnxInfo, read_onnx
 from volume.receipt import RECEIPT, FileRecord
 
 
@@ -39,16 +39,16 @@ def check_labels(path: Path, uri: str) -> None:
         raise IntegrityError("labels-invalid", f"{uri} is not a label file: it {error}") from error
 
 
-def external_data(path: Path, uri: str) -> list[str]:
-    """Return the names, relative to the model's directory, of the files that hold weights of the ONNX model.
+def read_model(path: Path, uri: str) -> OnnxInfo:
+    """Return the format of the ONNX model, with the names of the files beside it that hold its weights.
 
     Raises:
         IntegrityError: the file is not an ONNX model, or one of its names leaves the model's directory.
     """
-    with during(f"cannot read {path}"):
+    with during(f"cannot read {path}"), path.open("rb") as file:
         try:
-            return external_data_locations(path)
-        except ValueError as error:
+            return read_onnx(file)
+        except OnnxError as error:
             raise IntegrityError("model-invalid", f"{uri} is not an ONNX model that can be served: {error}") from error
 
 

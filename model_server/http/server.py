@@ -20,6 +20,7 @@ from model_server.observability.observer import Observer
 from model_server.prediction.batches import Answers, Call
 from model_server.prediction.runner import INLINE_SECONDS, Runner
 from model_server.settings import Settings, processors
+from volume.log import LogLevel
 
 _WAIT_SECONDS = 0.04  # target wait for the last of the requests in flight, if each has one row
 _OVERHEAD_SECONDS = 0.0001  # time of a request apart from the inference
@@ -111,6 +112,7 @@ class PredictionServer:
         self._log.model = model.info["sha256"]
         self._metrics.show_model(model.info, model.receipt)
         self._metrics.show_batching(model.batching.code, model.batching.max_rows)
+        self._log.write(LogLevel.INFO, "serving", **{key: text or None for key, text in model.info.items()})
         self._shared.admission.max_in_flight = self._settings.max_requests_in_flight or default_max_in_flight(
             model, self._shared.runner.threads
         )

@@ -42,7 +42,7 @@ class Model:
         categories: the values that the model's encoders list, by input.
         metadata: what the model takes and gives.
         etag: the model's identity as an HTTP entity tag.
-        info: the model's digest, source and generation.
+        info: the model's identity, source, generation and format, and the key that has signed it, as texts.
         receipt: what the loader says of it; None when no loader brought it.
         batching: whether they are, and why.
         sample_seconds: how long an inference on the sample of the metadata takes at best, as measured at the start.
@@ -60,7 +60,13 @@ class Model:
         self.categories = predictor.signature.inputs.categories
         self.metadata = describe(predictor)
         self.etag = f'"{file.identity}"'
-        self.info = {"sha256": file.identity, "source": file.source, "generation": file.generation}
+        self.info = {
+            "sha256": file.identity,
+            "source": file.source,
+            "generation": file.generation,
+            **file.format,
+            "signed_by": file.signed_by,
+        }
         self.receipt = file.receipt
         self.sample_seconds, self._row_seconds = _measure(predictor)
         predictor.bound_pieces(self._row_seconds)

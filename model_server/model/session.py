@@ -8,6 +8,7 @@ from model_server.errors import StartError
 from model_server.model.model_file import ModelFile
 from model_server.model.remedies import one_line, remedy
 
+_EXPORT_AGAIN = "export it again, with its weights in files beside it under plain names"
 _FATAL = 4  # of ONNX Runtime's log levels: its errors reach us as exceptions
 
 
@@ -57,6 +58,7 @@ def open_session(file: ModelFile, threads: int) -> ort.InferenceSession:
     Raises:
         StartError: ONNX Runtime does not load it.
     """
+    refused = f"MODEL_FILEPATH: {file.path} cannot be loaded as an ONNX model"
     options = ort.SessionOptions()
     # By default one inference takes all processors of the machine, and spins on them while it waits.
     options.intra_op_num_threads = threads
@@ -72,11 +74,9 @@ def open_session(file: ModelFile, threads: int) -> ort.InferenceSession:
             session = ort.InferenceSession(file.content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         reason = one_line(error)
-        raise StartError(
-            "model-not-loadable",
-            f"MODEL_FILEPATH: {file.path} cannot be loaded as an ONNX model: {reason}",
-            remedy(file.content, reason),
-        ) from error
+        raise StartError("model-not-loadable", f"{refused}: {reason}", remedy(file.content, reason)) from error
+    if file.problem:  # ONNX Runtime has read files that the identity does not cover
+        raise StartError("model-not-loadable", f"{refused}: {file.problem}", _EXPORT_AGAIN)
     return session
 
 

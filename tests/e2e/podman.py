@@ -100,7 +100,7 @@ def playing(manifests: list[Manifest], network: str, command: Sequence[str] = ()
         del server[probe]
     pod |= {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": pod["metadata"]["labels"]}}
     pod["spec"]["restartPolicy"] = "Never"
-    document = yaml.safe_dump_all([one(manifests, "ConfigMap"), pod])
+    document = yaml.safe_dump_all([*(made for made in manifests if made["kind"] == "ConfigMap"), pod])
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
         try:
             played = podman(

@@ -1,9 +1,11 @@
 """Both images in the pods of the manifests, under podman."""
 
+import hashlib
 import http.client
 import json
 import math
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +19,10 @@ from tests.e2e.conftest import Emulator
 from tests.e2e.podman import LOADER, SERVER, Pod, playing, podman
 from tests.support.classifiers import classifier, expected, save
 from tests.support.load import under_load
-from tests.support.manifests import one, render
+from tests.support.manifests import Manifest, one, render
 from tests.support.nightly import ROUNDS
 from tests.support.processes import ROOT, until
+from tests.support.signing import Key, sign
 
 Play = Callable[..., AbstractContextManager[Pod]]
 
@@ -28,6 +31,7 @@ PETS = "pets/1/model.onnx"
 SETOSA = [5.1, 3.5, 1.4, 0.2]
 PET_ROWS = [[1, 2, 3, 4, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1]]
 IN_FLIGHT = 32
+SIGNER = Key()
 BENTOML_SERVE = ("bentoml", "serve", "/app", "--host", "0.0.0.0", "--port", "3000")  # noqa: S104 (in a pod)
 # Tries to write to read-only directories as the server's user.
 WRITE = """
@@ -170,6 +174,61 @@ def test_pod_without_its_model_never_starts(play: Play, change: dict[str, str], 
         assert re.search(reason, json.loads(pod.logs(LOADER).splitlines()[-1])["error"])
         assert pod.state(SERVER)["Status"] == "created"
         assert pod.state(SERVER)["StartedAt"].startswith("0001-01-01")
+
+
+@pytest.fixture(scope="module")
+def signed(settings: dict[str, str], emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What selects the iris model with a signature beside it."""
+    directory = tmp_path_factory.mktemp("signed") / "iris"
+    directory.mkdir()
+    shutil.copy(ROOT / "models" / "iris_svc.onnx", directory / "model.onnx")
+    shutil.copy(ROOT / "models" / "label.json", directory)
+    sign(directory, SIGNER)
+    for path in directory.iterdir():
+        emulator.bucket.blob(f"signed/{path.name}").upload_from_filename(path)
+    return {**settings, "GCS_MODEL_BLOB": "signed/model.onnx"}
+
+
+def render_signed(directory: Path, settings: dict[str, str], key: Key) -> list[Manifest]:
+    """Return the manifests of the signed overlay with this key."""
+    manifests = render("signed", directory, settings)
+    [keys] = [made for made in manifests if "keys.pem" in made.get("data", {})]
+    keys["data"]["keys.pem"] = key.public_pem.decode()
+    return manifests
+
+
+def test_a_signed_model_is_served(signed: dict[str, str], network: str, tmp_path: Path) -> None:
+    with playing(render_signed(tmp_path, signed, SIGNER), network) as pod:
+        pod.until_ready()
+        assert_serves_iris(pod)
+        hint = hashlib.sha256(SIGNER.public_pem).hexdigest()
+        assert f'signed_by="{hint}"' in pod.client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("key", "blob", "code"),
+    [
+        (Key(), "signed/model.onnx", "signature-untrusted"),
+        (None, "signed/model.onnx", "signature-untrusted"),
+        (SIGNER, IRIS, "signature-missing"),
+        (SIGNER, "changed/model.onnx", "file-not-the-signed-one"),
+    ],
+    ids=["another key", "the key of the repository", "no signature", "another model"],
+)
+def test_a_model_with_a_wrong_signature_never_starts(  # noqa: PLR0917 (most are fixtures)
+    signed: dict[str, str], emulator: Emulator, network: str, tmp_path: Path, key: Key | None, blob: str, code: str
+) -> None:
+    for name in ("model.sig", "label.json"):
+        emulator.bucket.blob(f"changed/{name}").upload_from_string(
+            emulator.bucket.blob(f"signed/{name}").download_as_bytes()
+        )
+    emulator.bucket.blob("changed/model.onnx").upload_from_string(classifier().SerializeToString())
+    changed = {**signed, "GCS_MODEL_BLOB": blob}
+    manifests = render_signed(tmp_path, changed, key) if key else render("signed", tmp_path, changed)
+    with playing(manifests, network) as pod:
+        assert pod.state(LOADER)["ExitCode"] == 5
+        assert json.loads(pod.logs(LOADER).splitlines()[-1])["code"] == code
+        assert pod.state(SERVER)["Status"] == "created"
 
 
 def test_sigterm_drains_every_request_in_flight(play: Play) -> None:

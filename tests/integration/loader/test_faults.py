@@ -361,7 +361,7 @@ def test_weights_of_a_later_upload_are_not_mixed_with_the_model(target: Target, 
     weights = "iris/1/weights.bin"
     server.objects[MODEL] = StoredObject(with_external_data("weights.bin"))
     server.objects[weights] = StoredObject(b"1" * 4000)
-    replacement = with_external_data("weights.bin") + b"\x12\x01x"  # the name of a producer
+    replacement = with_external_data("weights.bin") + b"\x72\x05\x0a\x03new"  # a metadata property
 
     def replace_all(exchange: Exchange) -> None:
         exchange.media()

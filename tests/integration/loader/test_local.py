@@ -49,10 +49,10 @@ class Place:
         }
 
     def offer(self, version: str) -> None:
-        """Put another pair at the source: the iris model with the version as its producer, and as a label."""
-        # A field of ModelProto, appended: the last of a scalar field counts (protobuf encoding guide).
-        producer = b"\x12" + bytes([len(version)]) + version.encode()
-        content = (ROOT / "models" / "iris_svc.onnx").read_bytes() + producer
+        """Put another pair at the source: the iris model with the version as a metadata property, and as a label."""
+        entry = b"\x0a\x01v\x12" + bytes([len(version)]) + version.encode()
+        # A repeated field of ModelProto, appended.
+        content = (ROOT / "models" / "iris_svc.onnx").read_bytes() + b"\x72" + bytes([len(entry)]) + entry
         (self.source / "model.onnx").write_bytes(content)
         (self.source / "label.json").write_text(json.dumps({"0": version, "1": "b", "2": "c"}))
 

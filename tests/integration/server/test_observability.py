@@ -25,6 +25,7 @@ from tests.support.processes import (
     until,
 )
 from tests.support.wire import ask, connect, request
+from volume.receipt import sha256_of
 
 SECRET = "not-for-other-eyes"  # noqa: S105 (it opens nothing)
 RATE = 0.25
@@ -197,7 +198,7 @@ def test_a_terminal_gets_text(tmp_path: Path) -> None:
         )
         os.close(terminal)
         try:
-            started = shown.readline().decode()
+            serving_line, started = (shown.readline().decode() for _ in range(2))
             with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
                 until(lambda: is_up(client))
                 client.post("/predict", content=b"{", headers={"x-request-id": "seen-on-a-terminal"})
@@ -206,6 +207,7 @@ def test_a_terminal_gets_text(tmp_path: Path) -> None:
             process.terminate()
             process.wait(timeout=30)
     assert " INFO Service model_load_server initialized" in started
+    assert f" INFO serving sha256={sha256_of(Path(IRIS['MODEL_FILEPATH']))} source=file:///" in serving_line
     assert " WARNING request request_id=seen-on-a-terminal method=POST route=/predict status=400" in refused
 
 

@@ -1,5 +1,6 @@
 """Loaded files are served with their receipt, and refused if they do not match it."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -8,18 +9,24 @@ import numpy as np
 import onnx
 import pytest
 
+from model_server.check import examine
 from tests.support.classifiers import classifier, expected, save
 from tests.support.processes import events, run_loader, serving, starting
+from tests.support.signing import Key, sign
+from volume.identity import model_identity
 from volume.receipt import Receipt
 
 LABELS = ["a", "b", "c"]
+FILES = ["model.onnx", "weights.bin"]
 ROWS = [[1, 2, 3, 4], [0, 1, 0, 1]]
 
 
-def load(source: Path, volume: Path) -> dict[str, str]:
+def load(source: Path, volume: Path, **settings: str) -> dict[str, str]:
     """Run the loader on the model and labels in the source directory; return the variables to serve them with."""
     environment = {"MODEL_FILEPATH": str(volume / "model.onnx"), "LABEL_FILEPATH": str(volume / "label.json")}
-    run_loader({**environment, "USE_LOCAL_MODEL": "true", "LOCAL_MODEL_FILEPATH": str(source / "model.onnx")})
+    run_loader(
+        {**environment, "USE_LOCAL_MODEL": "true", "LOCAL_MODEL_FILEPATH": str(source / "model.onnx"), **settings}
+    )
     return environment
 
 
@@ -51,7 +58,27 @@ def test_identity_comes_from_the_receipt(tmp_path: Path, external_data: bool) ->
             "sha256": receipt.identity,
             "source": (tmp_path / "source" / "model.onnx").as_uri(),
             "generation": receipt.model.version,
+            "ir_version": "9",
+            "opsets": "17,ai.onnx.ml:3",
+            "producer": "",
+            "signed_by": "",
         }
+
+
+def test_the_signer_is_shown_everywhere(tmp_path: Path) -> None:
+    source, key = tmp_path / "source", Key()
+    offer(source, external_data=True)
+    sign(source, key)
+    (tmp_path / "keys.pem").write_bytes(key.public_pem)
+    environment = load(source, tmp_path / "volume", MODEL_SIGNATURE_KEY=str(tmp_path / "keys.pem"))
+    hint = hashlib.sha256(key.public_pem).hexdigest()
+    with serving(tmp_path, environment) as server:
+        assert f'signed_by="{hint}"' in server.client.get("/metrics").text
+        assert f'"signed_by":"{hint}"' in server.client.get("/").text
+        [serving_line] = [event for event in events(server.log) if event["event"] == "serving"]
+        assert serving_line["signed_by"] == hint
+        assert serving_line["model"] == serving_line["sha256"] == server.client.get("/metadata").headers["etag"][1:-1]
+    assert examine(tmp_path / "volume" / "model.onnx", None)["model"]["receipt"]["signed_by"] == hint
 
 
 def test_external_data_needs_no_receipt(tmp_path: Path) -> None:
@@ -62,7 +89,10 @@ def test_external_data_needs_no_receipt(tmp_path: Path) -> None:
     }
     with serving(tmp_path, environment) as server:
         np.testing.assert_allclose(server.predict(ROWS), expected(np.array(ROWS)), atol=1e-6)
-        assert re.fullmatch(r'"[0-9a-f]{64}"', server.client.get("/metadata").headers["etag"])
+        digests = [hashlib.sha256((tmp_path / "source" / name).read_bytes()).hexdigest() for name in FILES]
+        assert (
+            server.client.get("/metadata").headers["etag"] == f'"{model_identity(digests[0], {FILES[1]: digests[1]})}"'
+        )
 
 
 @pytest.mark.parametrize(

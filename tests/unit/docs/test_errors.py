@@ -14,6 +14,7 @@ RUNBOOK = DOCUMENTS["docs/operations.md"]
 # The first argument of these is a message, or a part of one.
 CALLS = re.compile(r"\w+Error|Setback|during|Backoff|kind|missing|_exit|exit|fail|_refusal")
 RETURNS = {"web.py", "settings.py"}  # modules where functions return parts of messages
+_OF_THE_VOLUME = ("onnx_file.py", "settings.py")
 _CARRIES = 2  # words: a template of fewer only carries another message
 _RECOGNISABLE = 4
 
@@ -79,7 +80,7 @@ def shows(fragment: str, message: str) -> bool:
 
 MESSAGES = {
     message: path.relative_to(ROOT)
-    for path in [*sorted((ROOT / "loader").rglob("*.py")), ROOT / "volume" / "settings.py"]
+    for path in [*sorted((ROOT / "loader").rglob("*.py")), *(ROOT / "volume" / name for name in _OF_THE_VOLUME)]
     for message in messages(path)
 }
 LOADER = RUNBOOK.partition("### Loader error codes")[0]

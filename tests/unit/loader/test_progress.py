@@ -122,7 +122,7 @@ def test_a_plan_may_name_files_in_any_bytes() -> None:
 def test_a_terminal_is_told_nothing_by_a_name() -> None:
     stream = Terminal()
     Progress(stream).start("gs://b/\x1b[2Ja\udcff\n", 1000, "7")
-    assert stream.getvalue() == "\r\x1b[Kloader: loading gs://b/\\x1b[2Ja\\udcff\n (1 kB)\n"
+    assert stream.getvalue() == "\r\x1b[Kloader: loading gs://b/\\x1b[2Ja\\udcff\\n (1 kB)\n"
 
 
 @pytest.mark.parametrize("kind", [io.StringIO, Terminal])

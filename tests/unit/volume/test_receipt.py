@@ -1,6 +1,7 @@
 """A receipt is what was loaded, and tells when the files are not."""
 
 import hashlib
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from volume.receipt import RECEIPT, FileRecord, Receipt, ReceiptError
+from volume.onnx_file import OnnxInfo
+from volume.receipt import RECEIPT, FileRecord, Receipt, ReceiptError, SignatureRecord
 
 
 def record(name: str, content: bytes) -> FileRecord:
@@ -64,6 +66,35 @@ def test_reads_the_receipt_of_loader_0_1_0(tmp_path: Path) -> None:
     (tmp_path / RECEIPT).write_bytes(text)
     with pytest.raises(ReceiptError, match="leads out"):
         Receipt.read(tmp_path)
+
+
+def test_the_identity_of_loader_0_1_0_stays(tmp_path: Path) -> None:
+    file = {"uri": "gs://b/m", "generation": 1, "size": 5, "sha256": "ab" * 32, "crc32c": "AAAAAA=="}
+    written = {
+        "model": {"name": "model.onnx", **file},
+        "labels": {"name": "label.json", **file},
+        "external_data": [{"name": "w", **file}],
+        "started": "2026-01-01T00:00:00Z",
+        "seconds": 1.5,
+        "attempts": 2,
+        "loader_version": "0.1.0",
+    }
+    (tmp_path / RECEIPT).write_bytes(msgspec.json.encode(written))
+    receipt = Receipt.read(tmp_path)
+    assert receipt
+    lines = f"{'ab' * 32}  model.onnx\n{'ab' * 32}  w"
+    assert receipt.identity == hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_the_signature_and_the_format_are_kept(tmp_path: Path, receipt: Receipt) -> None:
+    signature = SignatureRecord(uri="gs://b/model.sig", sha256="ab" * 32, key="cd" * 32)
+    onnx = OnnxInfo(ir_version=10, opsets={"ai.onnx": 21}, producer_name="pytorch")
+    whole = msgspec.structs.replace(receipt, signature=signature, onnx=onnx)
+    (tmp_path / RECEIPT).write_bytes(whole.encode())
+    assert Receipt.read(tmp_path) == whole
+    assert json.loads(whole.encode())["onnx"] == {
+        "ir_version": 10, "opsets": {"ai.onnx": 21}, "producer_name": "pytorch",
+    }  # fmt: skip
 
 
 def test_a_receipt_of_a_later_form_is_refused(tmp_path: Path, receipt: Receipt) -> None:

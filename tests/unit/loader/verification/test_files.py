@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from loader.errors import IntegrityError
-from loader.verification.files import check_labels, check_labels_size, check_names, check_sha256, external_data
+from loader.verification.files import check_labels, check_labels_size, check_names, check_sha256, read_model
 from model_server.errors import StartError
 from model_server.model.labels import load_labels
 from volume.receipt import FileRecord
@@ -60,7 +60,7 @@ def test_labels_that_the_service_refuses_are_refused(tmp_path: Path, content: by
 def test_what_is_no_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "m").write_text("<html>")
     with pytest.raises(IntegrityError, match="gs://b/m is not an ONNX model"):
-        external_data(tmp_path / "m", "gs://b/m")
+        read_model(tmp_path / "m", "gs://b/m")
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "l.json", "receipt.json"])

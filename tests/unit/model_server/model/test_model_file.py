@@ -1,11 +1,17 @@
 """What a model's file says of where it came from."""
 
+import hashlib
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from model_server.errors import StartError
 from model_server.model.model_file import ModelFile
+from model_server.model.predictor import Predictor
+from tests.support.classifiers import classifier
+from tests.unit.model_server.model.test_hostile_models import weights_at
 from volume.receipt import FileRecord, Receipt
 
 
@@ -29,3 +35,58 @@ def test_a_model_that_no_loader_brought_is_called_as_its_file(tmp_path: Path) ->
     path.write_bytes(b"")
     file = ModelFile.read(path)
     assert (file.name, file.source, file.generation) == (path.name, path.as_uri(), "")
+
+
+def test_the_identity_is_that_of_all_files_and_of_no_name(tmp_path: Path) -> None:
+    identities = set()
+    for directory, name, weights in (
+        ("a", "model.onnx", b"w" * 48),
+        ("b", "other", b"w" * 48),
+        ("c", "other", b"v" * 48),
+    ):
+        (tmp_path / directory).mkdir()
+        made, _ = weights_at("weights")
+        (tmp_path / directory / name).write_bytes(made.SerializeToString())
+        (tmp_path / directory / "weights").write_bytes(weights)
+        file = ModelFile.read(tmp_path / directory / name)
+        assert (file.problem, file.onnx and file.onnx.external_data) == ("", ("weights",))
+        identities.add(file.identity)
+    assert len(identities) == 2
+
+
+def test_its_format_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(classifier().SerializeToString())
+    assert ModelFile.read(path).format == {"ir_version": "9", "opsets": "17,ai.onnx.ml:3", "producer": ""}
+
+
+def test_a_receipt_that_lacks_a_file_is_refused(tmp_path: Path) -> None:
+    made, weights = weights_at("weights")
+    content = made.SerializeToString()
+    (tmp_path / "model.onnx").write_bytes(content)
+    (tmp_path / "weights").write_bytes(weights)
+    digest = hashlib.sha256(content).hexdigest()
+    record = FileRecord(name="model.onnx", uri="", version="7", size=len(content), sha256=digest)
+    receipt = Receipt(model=record, labels=record, started=datetime.now(UTC), seconds=0, attempts=1, loader_version="1")
+    (tmp_path / "receipt.json").write_bytes(receipt.encode())
+    with pytest.raises(StartError, match="keeps weights in 'weights', which its receipt does not list: load it again"):
+        ModelFile.read(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("problem", ["twice", "a pipe"])
+def test_a_model_whose_files_cannot_be_told_is_not_served(tmp_path: Path, problem: str) -> None:
+    made = classifier()
+    content = made.SerializeToString()
+    path = tmp_path / "model.onnx"
+    if problem == "twice":
+        path.write_bytes(content + b"\x08\x09")  # the IR version once more, which ONNX Runtime takes
+        finding = "field 1 of ModelProto twice"
+    else:
+        made, _ = weights_at("weights")
+        path.write_bytes(made.SerializeToString())
+        os.mkfifo(tmp_path / "weights")
+        finding = "regular file"
+    file = ModelFile.read(path)
+    assert file.problem
+    with pytest.raises(StartError, match=f"cannot be loaded as an ONNX model: .*({finding})"):
+        Predictor(file, ["a", "b", "c"], None)

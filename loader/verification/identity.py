@@ -1,0 +1,30 @@
+"""The pin of a model, which covers all of its files."""
+
+from collections.abc import Sequence
+
+from loader.errors import IntegrityError
+from volume.identity import model_identity
+from volume.receipt import FileRecord
+
+
+def check_identity(model: FileRecord, external_data: Sequence[FileRecord], expected: str) -> str:
+    """Return the model's identity, once it is what `MODEL_SHA256` expects; empty expects nothing.
+
+    Raises:
+        IntegrityError: it is not.
+    """
+    identity = model_identity(model.sha256, {record.name: record.sha256 for record in external_data})
+    expected = expected.lower()
+    if expected in ("", identity):
+        return identity
+    if expected == model.sha256:
+        raise IntegrityError(
+            "digest-incomplete",
+            f"MODEL_SHA256 is the sha256 of {model.uri} alone, but the model has external data in {len(external_data)} "
+            f"more files: set it to {identity}, the identity of all of them",
+        )
+    raise IntegrityError(
+        "digest-mismatch",
+        f"{model.uri} has the {'identity' if external_data else 'sha256'} {identity}, MODEL_SHA256 expects {expected}: "
+        "correct the setting or the file",
+    )

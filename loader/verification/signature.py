@@ -1,0 +1,377 @@
+"""A model's signature in the format of OpenSSF model signing: whether it can be trusted, and which files it lists.
+
+A Sigstore bundle (v0.3) holds a DSSE envelope, the envelope an in-toto statement, and the statement's predicate lists
+each file of the signed directory with its sha256. The format is read strictly, so that no two readers can take one
+signature for different ones: each field once, of its type, in its one encoding, and no unknown field outside of what is
+signed.
+
+A signature says which files belong together, not which version is wanted: one of an older model is as valid.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from loader.errors import IntegrityError, NotFoundError, during
+from loader.settings import Settings
+from loader.sources.base import ObjectVersion, Source
+from loader.verification.trust import Trust, TrustedKey, UntrustedError
+from volume.receipt import SignatureRecord
+
+MAX_SIGNATURE_SIZE = 4 << 20
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 (a container's root is read-only; TemporaryDirectory chooses the name)
+_MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+_PAYLOAD_TYPE = "application/vnd.in-toto+json"
+_STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+_PREDICATE_TYPE = "https://model_signing/signature/v1.0"
+_WHOLE = "."  # the name of the only file in a signature of one file
+_SHA256 = re.compile("[0-9a-f]{64}")
+_MAX_CHAIN = 10
+
+
+_Kind = TypeVar("_Kind")
+
+
+class _Strict(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    pass
+
+
+class _KeyHint(_Strict):
+    hint: str
+
+
+class _Certificate(_Strict):
+    raw_bytes: str
+
+
+class _Chain(_Strict):
+    certificates: list[_Certificate]
+
+
+class _Material(_Strict):
+    public_key: _KeyHint | UnsetType = UNSET
+    x509_certificate_chain: _Chain | UnsetType = UNSET
+    tlog_entries: list[Any] = []
+
+
+class _Signature(_Strict):
+    sig: str
+    keyid: str = ""
+
+
+class _Envelope(_Strict):
+    payload: str
+    payload_type: str
+    signatures: list[_Signature]
+
+
+class _Bundle(_Strict):
+    media_type: str
+    verification_material: _Material
+    dsse_envelope: _Envelope
+
+
+class _Digest(_Strict):
+    sha256: str
+
+
+class _Subject(_Strict):
+    name: str
+    digest: _Digest
+
+
+class _Serialization(_Strict, rename=None):
+    method: str
+    hash_type: str
+    allow_symlinks: bool
+    ignore_paths: list[str] = []
+
+
+class _Resource(_Strict):
+    name: str
+    algorithm: str
+    digest: str
+
+
+class _Predicate(Struct):
+    """The format's own rule: readers ignore other fields of a predicate."""
+
+    serialization: _Serialization
+    resources: list[_Resource]
+
+
+class _Statement(_Strict):
+    type: str = msgspec.field(name="_type")
+    subject: list[_Subject]
+    predicate_type: str
+    predicate: _Predicate
+
+
+class SignedModel(Struct, frozen=True, kw_only=True):
+    """The files that a trusted signature lists.
+
+    Attributes:
+        record: of the signature itself.
+        files: the sha256 of each file by its path relative to the signed directory.
+    """
+
+    record: SignatureRecord
+    files: Mapping[str, str]
+
+    def check_listed(self, name: str, uri: str) -> str:
+        """Return the sha256 that is signed for a file.
+
+        Args:
+            name: its path relative to the model's directory at the source.
+            uri: where it is.
+
+        Raises:
+            IntegrityError: the signature does not list it.
+        """
+        if name not in self.files:
+            listed = "only one file without a name" if list(self.files) == [_WHOLE] else _some(self.files)
+            raise IntegrityError(
+                "file-not-signed",
+                f"{uri} is not signed: {self.record.uri} lists {listed}, but not {name!r}: sign the model's directory",
+            )
+        return self.files[name]
+
+    def check(self, name: str, uri: str, sha256: str) -> None:
+        """Check that a file is the signed one.
+
+        Args:
+            name: as for `check_listed`.
+            uri: likewise.
+            sha256: of its content.
+
+        Raises:
+            IntegrityError: it is not, or the signature does not list it.
+        """
+        signed = self.check_listed(name, uri)
+        if sha256 != signed:
+            raise IntegrityError(
+                "file-not-the-signed-one",
+                f"{uri} has the sha256 {sha256}, but {self.record.uri} lists {signed} for {name!r}: "
+                "upload the signed file, or sign the new one",
+            )
+
+
+def verify_signature(content: bytes, uri: str, trust: Trust) -> SignedModel:
+    """Return what a signature lists, once it is known to be of a trusted key.
+
+    Args:
+        content: the signature, as it was found.
+        uri: where.
+        trust: the keys and roots that are accepted.
+
+    Raises:
+        IntegrityError: it is malformed, not of a trusted key, or not the key's signature for what it lists.
+    """
+    try:
+        bundle = _parse_bundle(content)
+        payload = _decode(bundle.dsse_envelope.payload, "payload")
+        signature = _decode(bundle.dsse_envelope.signatures[0].sig, "sig")
+        key = _key(bundle.verification_material, trust)
+        message = b"DSSEv1 %d %b %d %b" % (len(_PAYLOAD_TYPE), _PAYLOAD_TYPE.encode(), len(payload), payload)
+        if not key.has_signed(signature, message):
+            raise IntegrityError(
+                "signature-invalid",
+                f"{uri} is not the signature of the key {key.hint} for what it lists: it was changed; sign again",
+            )
+        files = _parse_statement(payload)
+    except UntrustedError as error:
+        raise IntegrityError("signature-untrusted", f"{uri} is not of a trusted signer: {error}") from error
+    except ValueError as error:
+        raise IntegrityError("signature-malformed", f"{uri} is not a model's signature: {error}") from error
+    record = SignatureRecord(uri=uri, sha256=hashlib.sha256(content).hexdigest(), key=key.hint)
+    return SignedModel(record=record, files=files)
+
+
+def find_signature(settings: Settings, source: Source, uri: str) -> SignedModel:
+    """Return what the model's signature lists, once it is verified.
+
+    Args:
+        settings: the keys and roots that are accepted.
+        source: where the signature is.
+        uri: its URI there.
+
+    Raises:
+        IntegrityError: there is none, or not one of a trusted key, or the files to trust cannot be used.
+        LoadError: it cannot be read.
+    """
+    trust = Trust.read(settings.model_signature_key, settings.model_signature_certificates)
+    try:
+        found = source.look_up(uri, "")
+    except NotFoundError as error:
+        raise IntegrityError(
+            "signature-missing", f"the model must be signed, but its signature cannot be found: {error}"
+        ) from error
+    if found.size > MAX_SIGNATURE_SIZE:
+        raise IntegrityError(
+            "signature-malformed",
+            f"{found.uri} is not a model's signature: it has {found.size} bytes, expected at most {MAX_SIGNATURE_SIZE}",
+        )
+    return verify_signature(_read(source, found), found.uri, trust)
+
+
+def _read(source: Source, found: ObjectVersion) -> bytes:
+    """Return the bytes of a signature, which never touch the volume."""
+    if path := source.path(found):
+        with during(f"cannot read the local file {path}", missing=NotFoundError), path.open("rb") as file:
+            return file.read(found.size)
+    with (
+        during("cannot write to the directory of temporary files"),
+        TemporaryDirectory(dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None) as directory,
+    ):
+        target = Path(directory, "file")
+        source.fetch(found, target, Path(directory, "journal"))
+        return target.read_bytes()
+
+
+def name_beside(source: Source, model: str, uri: str) -> str:
+    """Return the path of a file relative to the model's directory at the source; empty if it is outside of that.
+
+    Args:
+        source: where both are.
+        model: the model's URI.
+        uri: that of the file.
+    """
+    directory = source.beside(model, "x")[:-1]
+    rest = uri.removeprefix(directory) if uri.startswith(directory) else ""
+    return next((name for name in (rest, unquote(rest)) if name and source.beside(model, name) == uri), "")
+
+
+def _key(material: _Material, trust: Trust) -> TrustedKey:
+    if isinstance(material.public_key, _KeyHint):
+        return trust.key(material.public_key.hint)
+    assert isinstance(material.x509_certificate_chain, _Chain)  # noqa: S101 (_parse_bundle has found one of the two)
+    chain = material.x509_certificate_chain.certificates
+    return trust.certified_key([_decode(certificate.raw_bytes, "rawBytes") for certificate in chain])
+
+
+def _parse_bundle(content: bytes) -> _Bundle:
+    if len(content) > MAX_SIGNATURE_SIZE:
+        raise _malformed(f"it has {len(content)} bytes, expected at most {MAX_SIGNATURE_SIZE}")
+    document = _load(content)
+    material = document.get("verificationMaterial") if isinstance(document, dict) else None
+    if isinstance(material, dict) and (material.get("tlogEntries") or "certificate" in material):
+        raise _malformed("it is keyless, from Sigstore: expected one made with a key or a certificate of your own")
+    bundle = _convert(document, _Bundle)
+    _expect("mediaType", bundle.media_type, _MEDIA_TYPE)
+    _expect("payloadType", bundle.dsse_envelope.payload_type, _PAYLOAD_TYPE)
+    _expect("the number of signatures", len(bundle.dsse_envelope.signatures), 1)
+    _expect("keyid", bundle.dsse_envelope.signatures[0].keyid, "")
+    key, chain = bundle.verification_material.public_key, bundle.verification_material.x509_certificate_chain
+    if isinstance(key, _KeyHint) is isinstance(chain, _Chain):
+        raise _malformed("its verificationMaterial has not exactly one of publicKey and x509CertificateChain")
+    if isinstance(key, _KeyHint) and not _SHA256.fullmatch(key.hint):
+        raise _malformed(f"its hint is {_shown(key.hint)}, expected a sha256")
+    if isinstance(chain, _Chain) and not 1 <= len(chain.certificates) <= _MAX_CHAIN:
+        raise _malformed(f"it has {len(chain.certificates)} certificates, expected 1 to {_MAX_CHAIN}")
+    return bundle
+
+
+def _parse_statement(payload: bytes) -> dict[str, str]:
+    """Return the sha256 of each signed file by its name."""
+    statement = _convert(_load(payload), _Statement)
+    _expect("_type", statement.type, _STATEMENT_TYPE)
+    _expect("predicateType", statement.predicate_type, _PREDICATE_TYPE)
+    _expect("the number of subjects", len(statement.subject), 1)
+    _expect("method", statement.predicate.serialization.method, "files")
+    _expect("hash_type", statement.predicate.serialization.hash_type, "sha256")
+    files: dict[str, str] = {}
+    of_all = hashlib.sha256()
+    for resource in statement.predicate.resources:
+        _expect("algorithm", resource.algorithm, "sha256")
+        if not _SHA256.fullmatch(resource.digest):
+            raise _malformed(f"it lists the digest {_shown(resource.digest)}, expected a sha256")
+        if not _is_normal(resource.name):
+            raise _malformed(f"it lists {_shown(resource.name)}, expected a relative path inside the signed directory")
+        if resource.name in files:
+            raise _malformed(f"it lists {_shown(resource.name)} twice")
+        files[resource.name] = resource.digest
+        of_all.update(bytes.fromhex(resource.digest))
+    if not files or (_WHOLE in files and len(files) > 1):
+        raise _malformed("it lists no file, or one without a name beside others")
+    _expect("the subject's sha256", statement.subject[0].digest.sha256, of_all.hexdigest())
+    return files
+
+
+def _is_normal(name: str) -> bool:
+    """Return whether a name is that of a file in the directory, written in the one normal way."""
+    path = PurePosixPath(name)
+    return name == _WHOLE or (
+        bool(name) and str(path) == name and not path.is_absolute() and ".." not in path.parts and name.isprintable()
+    )
+
+
+def _load(content: bytes) -> object:
+    try:
+        return json.loads(content.decode(), object_pairs_hook=_once, parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise _malformed("it is not UTF-8") from None
+    except RecursionError:
+        raise _malformed("it is nested too deep") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        raise _malformed("it has a field twice")
+    return document
+
+
+def _refuse_constant(name: str) -> None:
+    raise _malformed(f"it has {name}, which is not JSON")
+
+
+def _convert(document: object, kind: type[_Kind]) -> _Kind:
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        problem = _shown(str(error))[1:-1]
+        raise _malformed(f"{problem[:1].lower()}{problem[1:]}") from error
+
+
+def _decode(text: str, field: str) -> bytes:
+    """Return the bytes in base64, which has one way to write them."""
+    try:
+        decoded = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        decoded = b""
+    if not decoded or base64.b64encode(decoded).decode() != text:
+        raise _malformed(f"its {field} is not base64")
+    return decoded
+
+
+def _malformed(problem: str) -> ValueError:
+    """Return the error of a malformed signature, whatever is wrong with it; the problem ends a sentence."""
+    return ValueError(problem)
+
+
+def _expect(field: str, found: object, expected: object) -> None:
+    if found != expected:
+        raise _malformed(f"{field} is {_shown(found)}, expected {expected!r}")
+
+
+def _shown(found: object) -> str:
+    """Return text of a stranger's in quotes, without its middle if it is long."""
+    text = repr(found)
+    return text if len(text) <= 200 else f"{text[:100]} … {text[-90:]}"  # noqa: PLR2004
+
+
+def _some(names: Mapping[str, str]) -> str:
+    first = ", ".join(map(repr, list(names)[:5]))
+    return first if len(names) <= 5 else f"{first} and {len(names) - 5} more"  # noqa: PLR2004

@@ -1,0 +1,21 @@
+"""The newest ONNX format that this service opens, which is that of the locked ONNX Runtime; a test probes it."""
+
+import json
+from importlib.metadata import version
+
+from volume.onnx_file import OnnxInfo
+
+NEWEST = OnnxInfo(ir_version=14, opsets={"ai.onnx": 28, "ai.onnx.ml": 5})
+
+
+def describe_version(*, as_json: bool) -> str:
+    """Return the versions of the service's parts, and of the formats that it opens."""
+    facts = {
+        "onnxruntime": version("onnxruntime"),
+        "bentoml": version("bentoml"),
+        "max_ir_version": NEWEST.ir_version,
+        "max_opset": NEWEST.opsets_text,
+    }
+    if as_json:
+        return json.dumps(facts, indent=2)
+    return "\n".join(f"{name.ljust(15)} {fact}" for name, fact in facts.items())
