@@ -95,6 +95,8 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
         self._check_places()
         if "/" in self.gcs_bucket:
             raise ValueError(f"GCS_BUCKET is {self.gcs_bucket!r}: expected the bucket's bare name, without gs:// or /")
+        if not self.https_token.isascii() or any(letter.isspace() for letter in self.https_token):
+            raise ValueError("HTTPS_TOKEN has spaces, line ends or letters beyond ASCII: expected the token alone")
         _check_endpoint("GCS_ENDPOINT", self.gcs_endpoint)
         if emulator := self.storage_emulator_host:
             _check_endpoint("STORAGE_EMULATOR_HOST", emulator if "://" in emulator else f"http://{emulator}")
