@@ -97,7 +97,7 @@ class OnnxInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
         ir_version: the version of the file format.
         opsets: the version of each operator set by its domain; the default one is `ai.onnx`.
         producer_name: the program that wrote the file; empty when the file does not say.
-        producer_version: the version of that program; likewise.
+        producer_version: the version of that program; empty when the file does not say.
         external_data: normal relative paths of the files that hold weights, each once, in order of appearance.
     """
 

@@ -18,10 +18,11 @@ def check_identity(model: FileRecord, external_data: Sequence[FileRecord], expec
     if expected in ("", identity):
         return identity
     if expected == model.sha256:
+        others = len(external_data)
         raise IntegrityError(
             "digest-incomplete",
-            f"MODEL_SHA256 is the sha256 of {model.uri} alone, but the model has external data in {len(external_data)} "
-            f"more files: set it to {identity}, the identity of all of them",
+            f"MODEL_SHA256 is the sha256 of {model.uri} alone, but the model has external data in {others} "
+            f"more file{'s' * (others > 1)}: set it to {identity}, the identity of all of them",
         )
     raise IntegrityError(
         "digest-mismatch",

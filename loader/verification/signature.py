@@ -123,7 +123,7 @@ class SignedModel(Struct, frozen=True, kw_only=True):
     """The files that a trusted signature lists.
 
     Attributes:
-        record: of the signature itself.
+        record: the signature itself, as the receipt names it.
         files: the sha256 of each file by its path relative to the signed directory.
     """
 
@@ -153,8 +153,8 @@ class SignedModel(Struct, frozen=True, kw_only=True):
 
         Args:
             name: as for `check_listed`.
-            uri: likewise.
-            sha256: of its content.
+            uri: where it is.
+            sha256: the digest of its content.
 
         Raises:
             IntegrityError: it is not, or the signature does not list it.
@@ -267,7 +267,7 @@ def _parse_bundle(content: bytes) -> _Bundle:
     document = _load(content)
     material = document.get("verificationMaterial") if isinstance(document, dict) else None
     if isinstance(material, dict) and (material.get("tlogEntries") or "certificate" in material):
-        raise _malformed("it is keyless, from Sigstore: expected one made with a key or a certificate of your own")
+        raise _malformed("it is keyless, from Sigstore: expected a signature by your own key or certificate")
     bundle = _convert(document, _Bundle)
     _expect("mediaType", bundle.media_type, _MEDIA_TYPE)
     _expect("payloadType", bundle.dsse_envelope.payload_type, _PAYLOAD_TYPE)
@@ -304,7 +304,7 @@ def _parse_statement(payload: bytes) -> dict[str, str]:
         files[resource.name] = resource.digest
         of_all.update(bytes.fromhex(resource.digest))
     if not files or (_WHOLE in files and len(files) > 1):
-        raise _malformed("it lists no file, or one without a name beside others")
+        raise _malformed("it lists nothing, or a file without a name next to others")
     _expect("the subject's sha256", statement.subject[0].digest.sha256, of_all.hexdigest())
     return files
 

@@ -76,7 +76,7 @@ class Trust:
         """Return the keys and the root certificates in two PEM files, either of which may be left out.
 
         Raises:
-            IntegrityError: a file cannot be read, or has anything else than public keys, or certificates.
+            IntegrityError: a file cannot be read, or has content other than public keys (or certificates).
         """
         return cls(_read_keys(keys) if keys else {}, _read_roots(certificates) if certificates else [])
 

@@ -18,7 +18,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, SparseTensorProto, Tenso
 
 from tests.support.processes import ROOT
 from volume import onnx_file
-from volume.onnx_file import OnnxError, OnnxInfo, read_onnx
+from volume.onnx_file import OnnxError, OnnxInfo, parse_opsets, read_onnx
 
 SHIPPED = ROOT / "models" / "iris_svc.onnx"
 
@@ -453,3 +453,13 @@ def test_a_long_tree_ensemble_is_read_at_once_and_in_little_memory(tmp_path: Pat
         tracemalloc.stop()
     assert seconds < 2
     assert most < 4 << 20
+
+
+def test_operator_sets_are_written_as_they_are_read() -> None:
+    opsets = {"ai.onnx": 28, "ai.onnx.ml": 5, "com.example": 1}
+    assert parse_opsets(OnnxInfo(ir_version=14, opsets=opsets).opsets_text) == opsets
+    assert parse_opsets("ai.onnx.ml:5, ai.onnx:28") == {"ai.onnx.ml": 5, "ai.onnx": 28}
+    assert parse_opsets("") == {}
+    for text in ("x", "1,2", ",", "1,", "a:", ":1", "-1", "a b:1", "1.5", "28,ai.onnx:28"):
+        with pytest.raises(ValueError, match="expected operator sets like"):
+            parse_opsets(text)
