@@ -156,11 +156,17 @@ def _error_sentence(body: bytes) -> str:
     if isinstance(document, list) and len(document) == 1:  # BentoML's format
         document = document[0]
     if isinstance(document, dict):
-        detail = document.get("detail") or document.get("error")
+        detail = document.get("detail") or document.get("error") or document
         if isinstance(detail, list):  # pydantic's format
             detail = "; ".join(map(_validation_problem, detail[:_MAX_SHOWN_ERRORS]))
+        elif isinstance(detail, dict):
+            detail = "; ".join(f"{name}: {_shown(value)}" for name, value in [*detail.items()][:_MAX_SHOWN_ERRORS])
         document = detail
     return " ".join(document.split()) if isinstance(document, str) else ""
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)[:_MAX_SHOWN_CHARACTERS]
 
 
 def _validation_problem(error: object) -> str:

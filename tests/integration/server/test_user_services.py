@@ -124,6 +124,8 @@ def test_a_wrapped_method_takes_effect(tmp_path: Path) -> None:
         ("GET", "/extra/items/3", None),
         ("GET", "/extra/items/33", None),
         ("GET", "/extra/items/x", None),
+        ("GET", "/extra/items/3/why", None),
+        ("GET", "/extra/unavailable", None),
         ("GET", "/extra/closed", None),
         ("GET", "/extra/stream?seconds=0.1", None),
         ("GET", "/wsgi/a/path", None),
@@ -154,6 +156,7 @@ def test_answers_like_stock_bentoml(extended: Server, stock: Server, method: str
             "/missing": "there is no such flower",
             "/refused": "the service says no",
             "/extra/items/33": "there is no item 33",
+            "/extra/items/3/why": "number: 3; why: sold out",
             "/nowhere": "There is no GET /nowhere; /docs.json lists all routes.",
             "/own": "text: Input should be a valid string"
             if method == "POST"
@@ -182,6 +185,47 @@ def test_a_disconnect_in_the_middle_is_logged_and_counted(extended: Server) -> N
         )
     )
     assert any(line.get("status") == 499 and line["route"] == "/extra/stream" for line in events(extended.log))
+
+
+@pytest.mark.parametrize("path", ["/extra/broken", "/extra/short"])
+def test_an_answer_that_stops_in_the_middle_is_logged_and_counted(extended: Server, path: str) -> None:
+    with pytest.raises(httpx.RemoteProtocolError):
+        extended.client.get(path)
+    until(
+        lambda: extended.metric("bentoml_service_request_total", http_response_code="500", endpoint=path) == 1,
+    )
+    assert extended.metric("bentoml_service_request_total", http_response_code="200", endpoint=path) == 0
+    lines = [line for line in events(extended.log) if line.get("route") == path]
+    assert [line["event"] for line in lines] == ["request_failed", "request"]
+    assert (lines[1]["status"], lines[1]["code"]) == (500, "server-failed")
+
+
+def test_a_users_503_is_not_a_refusal(extended: Server) -> None:
+    refused = extended.metric("model_server_refused_total")
+    assert extended.client.get("/extra/unavailable").status_code == 503
+    assert extended.metric("model_server_refused_total") == refused
+
+
+def test_middleware_can_change_headers_answers_and_paths(tmp_path: Path) -> None:
+    environment = {**IRIS, **SERVICES, "MAX_REQUESTS_IN_FLIGHT": "1", "MAX_BODY_BYTES": "1000000"}
+    with serving(tmp_path, environment, "layered:Layered", ONE_PROCESS) as server:
+        client = server.client
+        label = client.post("/predict/label", json=ROWS)
+        assert (label.status_code, label.json()) == (200, {"prediction": ["setosa", "virginica"]})
+        assert label.headers["x-layer"] == "here"
+        many = client.post("/predict", json={"data": [SETOSA] * 300}, headers={"accept-encoding": "gzip"})
+        assert (many.status_code, many.headers["content-encoding"]) == (200, "gzip")
+        for path, status in (("/nowhere", 404), ("/health", 200)):
+            answered = client.get(path)
+            assert (answered.status_code, answered.headers["x-layer"]) == (status, "here")
+        bad = client.post("/predict", json={"data": [[1]]})
+        assert (bad.status_code, bad.json()) == (400, {"detail": "data[0] has length 1; expected 4 numbers."})
+        assert "x-model-server-error" not in bad.headers
+        replaced = client.post("/predict", json=ROWS, headers={"x-replace": "late"})
+        assert (replaced.status_code, replaced.json()) == (403, {"detail": "the quota is used up"})
+        for _ in range(3):
+            assert client.post("/v1/predict/label", json=ROWS).json() == {"prediction": ["setosa", "virginica"]}
+        assert server.metric("bentoml_service_request_in_progress") == 0
 
 
 def test_web_sockets_in_a_mounted_application(extended: Server) -> None:
