@@ -190,11 +190,13 @@ class ModelService(Service[T]):
         others = {field: (info.annotation, info) for field, info in method.input_spec.model_fields.items()}
         del others[parameter]
         bound = functools.partial(function, instance)
+        first = next(iter(inspect.signature(bound).parameters.values()))
+        is_by_name = first.name != parameter or first.kind is inspect.Parameter.KEYWORD_ONLY
         return RowsMethod(
             name=name,
             route=self._prefixed(method.route),
             parameter=parameter,
-            call=bound if next(iter(inspect.signature(bound).parameters)) == parameter else _by_name(bound, parameter),
+            call=_by_name(bound, parameter) if is_by_name else bound,
             is_async=inspect.iscoroutinefunction(inspect.unwrap(function)),
             parameters=_parameters_model(name, others) if others else None,
             returns=get_type_hints(function, include_extras=True).get("return"),
