@@ -97,10 +97,13 @@ class ModelService(Service[T]):
         return instance
 
     def schema(self) -> dict[str, Any]:
-        """Return the schema for BentoML's clients: on the wire, answers are wrapped in `prediction`."""
+        """Return the schema for BentoML's clients, which send rows and receive answers according to it."""
         schema = super().schema()
         for route in schema["routes"]:
-            if route["name"] in self._rows_functions:
+            if function := self._rows_functions.get(route["name"]):
+                # Clients convert arrays to lists for a tensor; with objects as elements, they leave lists as they are.
+                rows = route["input"]["properties"][_rows_parameter(function)]
+                rows.update({"type": "tensor", "format": "numpy-array", "dtype": "object_"})
                 route["output"] = {"type": "object", "properties": {"prediction": {}}, "required": ["prediction"]}
         return schema
 
