@@ -44,7 +44,7 @@ SERVICE = (ROOT / "service.py").read_text()
 def serving_options(home: Path, **options: Any) -> Iterator[Server]:
     """Serve with these options for BentoML's decorator."""
     environment = {**IRIS, **SERVICES, "OPTIONS": json.dumps(options)}
-    prefix = options.get("path_prefix", "")
+    prefix = f"/{options['path_prefix'].strip('/')}" if "path_prefix" in options else ""
     with serving(home, environment, "options:Options", ONE_PROCESS, prefix=prefix) as server:
         yield server
 
@@ -287,8 +287,9 @@ def test_another_service_can_depend_on_ours(tmp_path: Path) -> None:
         assert pickled.status_code == 415  # pickles are accepted between processes only
 
 
-def test_a_prefix_moves_the_declared_routes(tmp_path: Path) -> None:
-    with serving_options(tmp_path, path_prefix="/api/v1") as server:
+@pytest.mark.parametrize("path_prefix", ["/api/v1", "api/v1/"])
+def test_a_prefix_moves_the_declared_routes(tmp_path: Path, path_prefix: str) -> None:
+    with serving_options(tmp_path, path_prefix=path_prefix) as server:
         assert server.predict([SETOSA], "/api/v1/predict/label") == "setosa"
         for path in ("/health", "/label", "/metadata", "/livez", "/metrics", "/docs.json", "/"):
             assert server.client.get(f"/api/v1{path}").status_code == 200, path
@@ -318,18 +319,68 @@ def test_metrics_can_be_switched(tmp_path: Path, status: int, *, enabled: bool) 
         until(lambda: any(line.get("logger") == "bentoml.access" for line in events(server.log)))
 
 
+def refusal(home: Path, environment: dict[str, str], target: str, command: tuple[str, ...]) -> dict[str, Any]:
+    """Return the last line of a server that must not start, and that must not log a trace."""
+    with starting(home, environment, target, command=command) as (process, log):
+        assert process.wait(timeout=60) == 1
+    assert "Traceback" not in log.read_text()
+    line: dict[str, Any] = json.loads(log.read_text().splitlines()[-1])
+    return line
+
+
+@pytest.mark.parametrize("command", [ONE_PROCESS, BENTOML_SERVE], ids=["one process", "bentoml serve"])
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"metrics": {"namespace": "mine"}}, "the service's metrics have the settings namespace"),
+        ({"metrics": {"duration": {"min": 1}}}, "the service's metrics have the settings duration"),
         ({"workers": 2}, "workers is 2; expected 1"),
     ],
 )
-def test_unsupported_options_are_refused_at_start(tmp_path: Path, options: dict[str, Any], words: str) -> None:
-    environment = {**IRIS, **SERVICES, "OPTIONS": json.dumps(options)}
-    with starting(tmp_path, environment, "options:Options", command=ONE_PROCESS) as (process, log):
-        assert process.wait(timeout=60) != 0
-    assert words in log.read_text()
+def test_unsupported_options_are_refused_at_start(
+    tmp_path: Path, command: tuple[str, ...], options: dict[str, Any], words: str
+) -> None:
+    line = refusal(tmp_path, {**IRIS, **SERVICES, "OPTIONS": json.dumps(options)}, "options:Options", command)
+    assert (line["event"], line["code"], words in line["error"]) == ("failed", "service-option", True)
+
+
+@pytest.mark.parametrize("command", [ONE_PROCESS, BENTOML_SERVE], ids=["one process", "bentoml serve"])
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ("data: Rows, ctx: bentoml.Context", "predict takes rows, so it cannot be a stream or a task, nor take the"),
+        ("data: Rows, more: Rows", "predict has the Rows data and more; expected one such parameter"),
+        ("data: Rows | None = None", "predict declares data as "),
+    ],
+)
+def test_unsupported_methods_are_refused_at_start(
+    tmp_path: Path, command: tuple[str, ...], parameters: str, words: str
+) -> None:
+    source = SERVICE.replace("def predict(self, data: Rows)", f"def predict(self, {parameters})")
+    (tmp_path / "edited.py").write_text(source)
+    line = refusal(tmp_path, {**IRIS, "PYTHONPATH": f"{tmp_path}:{ROOT}"}, "edited:ModelLoadServer", command)
+    assert (line["event"], line["code"], words in line["error"]) == ("failed", "service-method", True)
+
+
+def test_a_stock_service_is_refused_at_start(tmp_path: Path) -> None:
+    line = refusal(tmp_path, {**IRIS, **SERVICES, "STOCK": "true"}, "extended:Extended", ONE_PROCESS)
+    assert (line["code"], "extended:Extended is a service of another class" in line["error"]) == ("service-class", True)
+
+
+def test_options_are_not_abbreviated(tmp_path: Path) -> None:
+    with starting(tmp_path, IRIS, command=(*ONE_PROCESS, "--timeout", "20")) as (process, log):
+        assert process.wait(timeout=60) == 2
+    assert "--timeout" in log.read_text()
+
+
+def test_metrics_are_before_the_users_applications(tmp_path: Path) -> None:
+    imported = "\nfrom starlette.staticfiles import StaticFiles\n"
+    mounted = f"{imported}\nModelLoadServer.mount_asgi_app(StaticFiles(directory='docs'))"
+    (tmp_path / "edited.py").write_text(SERVICE + mounted)
+    environment = {**IRIS, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    with serving(tmp_path, environment, "edited:ModelLoadServer", ONE_PROCESS) as server:
+        assert server.client.get("/choosing.md").status_code == 200
+        assert server.metric("bentoml_service_request_total", endpoint="/readyz") > 0
+        assert server.predict([SETOSA], "/predict/label") == "setosa"
 
 
 @pytest.mark.parametrize("command", [ONE_PROCESS, BENTOML_SERVE], ids=["one process", "bentoml serve"])
