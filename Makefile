@@ -6,7 +6,6 @@ VENV ?= .venv
 UV_VERSION := 0.13.9
 UV := .uv/bin/uv
 RUN := UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) run --frozen --python $(PYTHON)
-SERVE := UV_PROJECT_ENVIRONMENT=$(VENV)-serve $(UV) run --frozen --python $(PYTHON) --group loader
 SYNC := $(UV) sync --frozen --quiet --python $(PYTHON)
 REQUIREMENTS := $(UV) export --frozen --quiet --no-header --no-annotate
 
@@ -46,8 +45,9 @@ help: ## Show this list
 serve: export MODEL_FILEPATH := workdir/model.onnx
 serve: export LABEL_FILEPATH := workdir/label.json
 serve: $(UV) ## Load the iris model into ./workdir, or EXAMPLE (titanic, text or house), and serve it on PORT (default 3000)
-	$(EXAMPLE:%=LOCAL_MODEL_FILEPATH=models/examples/%.onnx) USE_LOCAL_MODEL=true $(SERVE) python -m loader
-	$(SERVE) bentoml serve --host 127.0.0.1 --port $(PORT)
+	UV_PROJECT_ENVIRONMENT=$(VENV)-serve $(SYNC) --group loader
+	$(EXAMPLE:%=LOCAL_MODEL_FILEPATH=models/examples/%.onnx) USE_LOCAL_MODEL=true $(VENV)-serve/bin/python -m loader
+	exec $(VENV)-serve/bin/bentoml serve --host 127.0.0.1 --port $(PORT) # so that make's signals reach it
 
 environments: $(UV) ## Build the environments of the programs under test, and of the signer: VENV-loader, VENV-service, VENV-serve and VENV-signing
 	UV_PROJECT_ENVIRONMENT=$(VENV)-loader $(SYNC) --only-group loader --only-group coverage

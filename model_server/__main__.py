@@ -21,7 +21,7 @@ _EXIT_SECONDS = 2
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command of the service, and exit."""
-    parser = argparse.ArgumentParser(prog="python -m model_server", description="The model server.")
+    parser = argparse.ArgumentParser(prog="python -m model_server", description="The model server.", allow_abbrev=False)
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     _add_serve(commands)
     _add_check(commands)
@@ -51,6 +51,7 @@ def _add_serve(commands: "_Commands") -> None:
         "accepted requests, within the graceful shutdown timeout, and exit with 0. `bentoml serve` serves the same "
         "routes with a process manager and a worker.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,  # BentoML's --timeout is not our --timeout-graceful-shutdown
     )
     command.add_argument(
         "bento",
@@ -76,6 +77,7 @@ def _add_check(commands: "_Commands") -> None:
         description="Check whether the service can serve a model. Print its inputs and outputs, its metadata, a "
         "request with its answer, and the time of an inference; or the reason why not, and what to change.",
         epilog="exit codes: 0 it can be served, 1 it cannot, 2 usage",
+        allow_abbrev=False,
     )
     command.add_argument("model", type=Path, metavar="MODEL", help="the ONNX file")
     command.add_argument(

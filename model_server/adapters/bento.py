@@ -9,6 +9,7 @@ import inspect
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, get_args, get_type_hints
 
 import bentoml
 import msgspec
@@ -25,7 +26,7 @@ import pydantic
 from _bentoml_sdk import Service
 from bentoml._internal.log import SERVER_LOGGING_CONFIG
 from bentoml._internal.utils.analytics import usage_stats
-from bentoml.exceptions import BentoMLConfigException, InvalidArgument
+from bentoml.exceptions import InvalidArgument
 
 from model_server.api import ClassNames, Labels, RowsSchema
 from model_server.ending import end
@@ -68,7 +69,8 @@ class ModelService(Service[T]):
     def __attrs_post_init__(self) -> None:
         """Check the configuration and adapt the methods that take rows."""
         if (workers := self.config.get("workers", 1)) != 1:
-            raise BentoMLConfigException(f"workers is {workers}; expected 1: each process counts its own metrics")
+            raise _refused("service-option", f"workers is {workers}; expected 1: each process counts its own metrics")
+        self.path_prefix = self.path_prefix and f"/{self.path_prefix.strip('/')}".rstrip("/")
         tracing = self.config.get("tracing")
         self._shows_metrics = _take_metrics_setting(self.config)
         self._is_traced_by_bento = tracing is not None
@@ -98,10 +100,13 @@ class ModelService(Service[T]):
         return instance
 
     def schema(self) -> dict[str, Any]:
-        """Return the schema for BentoML's clients: on the wire, answers are wrapped in `prediction`."""
+        """Return the schema for BentoML's clients, which send rows and receive answers according to it."""
         schema = super().schema()
         for route in schema["routes"]:
-            if route["name"] in self._rows_functions:
+            if function := self._rows_functions.get(route["name"]):
+                # Clients convert arrays to lists for a tensor; with objects as elements, they leave lists as they are.
+                rows = route["input"]["properties"][_rows_parameter(function)]
+                rows.update({"type": "tensor", "format": "numpy-array", "dtype": "object_"})
                 route["output"] = {"type": "object", "properties": {"prediction": {}}, "required": ["prediction"]}
         return schema
 
@@ -121,6 +126,7 @@ class ModelService(Service[T]):
         os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
         # The parent of the workers never serves, so it need not load these modules.
         from starlette.applications import Starlette  # noqa: PLC0415
+        from starlette.routing import Route  # noqa: PLC0415
 
         from model_server.adapters.uvicorn import protocol_factory, replace_default_server  # noqa: PLC0415
         from model_server.http.asgi import Timeout  # noqa: PLC0415
@@ -141,6 +147,12 @@ class ModelService(Service[T]):
             if _name_of(entry) == "TimeoutMiddleware":
                 entry.cls = Timeout  # type: ignore[assignment]
         app.router.default = _with_not_found(app.router.default)
+        # As in stock BentoML, before the routes of mounted applications, which may take every path.
+        app.router.routes[:0] = [
+            Route(self._prefixed(route.path), route.endpoint)
+            for route in server.pages.routes
+            if route.path == "/metrics"
+        ]
         logging.getLogger("uvicorn.access").propagate = False  # its lines would be formatted, then dropped
         self._bind = functools.partial(self._bind_instance, server, app, mounted)
         self.http_protocol = protocol_factory(server.connections, takes_websockets=_may_take_websockets(mounted))
@@ -195,11 +207,13 @@ class ModelService(Service[T]):
         others = {field: (info.annotation, info) for field, info in method.input_spec.model_fields.items()}
         del others[parameter]
         bound = functools.partial(function, instance)
+        first = next(iter(inspect.signature(bound).parameters.values()))
+        is_by_name = first.name != parameter or first.kind is inspect.Parameter.KEYWORD_ONLY
         return RowsMethod(
             name=name,
             route=self._prefixed(method.route),
             parameter=parameter,
-            call=bound if next(iter(inspect.signature(bound).parameters)) == parameter else _by_name(bound, parameter),
+            call=_by_name(bound, parameter) if is_by_name else bound,
             is_async=inspect.iscoroutinefunction(inspect.unwrap(function)),
             parameters=_parameters_model(name, others) if others else None,
             returns=_return_of(function),
@@ -220,7 +234,7 @@ class ModelService(Service[T]):
         return {"paths": paths, "components": document.get("components", {})}
 
     def _prefixed(self, path: str) -> str:
-        return self.path_prefix.rstrip("/") + path if self.path_prefix else path
+        return f"{self.path_prefix or ''}/{path.lstrip('/')}"
 
 
 def _name_of(middleware: object) -> str:
@@ -237,35 +251,57 @@ def _take_metrics_setting(config: Mapping[str, Any]) -> bool:
     metrics = dict(config.get("metrics") or {})
     is_wanted = bool(metrics.pop("enabled", True))
     if metrics:
-        raise BentoMLConfigException(
+        raise _refused(
+            "service-option",
             f"the service's metrics have the settings {', '.join(metrics)}; expected only enabled: names and buckets "
-            "are fixed"
+            "are fixed",
         )
     cast("dict[str, Any]", config)["metrics"] = {"enabled": False}
     return is_wanted
 
 
 def _rows_parameter(function: Callable[..., Any]) -> str:
-    """Return the name of the parameter that takes rows; empty if no parameter does."""
+    """Return the name of the parameter that takes rows; empty if no parameter does.
+
+    Raises:
+        StartError: several parameters take rows, or one takes rows or something else.
+    """
     try:
         hints = get_type_hints(function, include_extras=True)
     except (NameError, TypeError):
         return ""
-    marked = (
-        name
-        for name, hint in hints.items()
-        if name != "return" and any(isinstance(item, RowsSchema) for item in getattr(hint, "__metadata__", ()))
-    )
-    return next(marked, "")
+    hints.pop("return", None)
+    marked = [name for name, hint in hints.items() if _takes_rows(hint)]
+    if len(marked) > 1:
+        raise _refused(
+            "service-method", f"{function.__name__} has the Rows {' and '.join(marked)}; expected one such parameter"
+        )
+    for name, hint in hints.items():
+        if name not in marked and any(map(_takes_rows, get_args(hint))):
+            raise _refused(
+                "service-method", f"{function.__name__} declares {name} as {hint}; expected Rows and nothing else"
+            )
+    return marked[0] if marked else ""
+
+
+def _takes_rows(hint: object) -> bool:
+    return any(isinstance(item, RowsSchema) for item in getattr(hint, "__metadata__", ()))
+
+
+def _refused(code: str, reason: str) -> StartError:
+    """Return the error for a service class that cannot be served; unhandled, it is logged as one line."""
+    sys.excepthook = functools.partial(_log_start_error, sys.excepthook)
+    return StartError(code, reason)
 
 
 def _check_rows_argument(name: str, method: "APIMethod[..., Any]", parameter: str) -> Callable[..., Any]:
     """Make a method check rows that callers in this process pass, and return the declared function."""
     function: Callable[..., Any] = getattr(method.func, "rows_function", method.func)
     if method.is_stream or method.is_task or method.ctx_param:
-        raise BentoMLConfigException(
+        raise _refused(
+            "service-method",
             f"{name} takes rows, so it cannot be a stream or a task, nor take the context: declare a separate method "
-            "for that"
+            "for that",
         )
     signature = inspect.signature(function)
 
@@ -400,6 +436,8 @@ def supervise() -> None:
         from circus.sighandler import SysHandler  # noqa: PLC0415 (only the parent of the workers imports it)
 
         SysHandler.handle_hup = SysHandler.handle_term  # circus ignores SIGHUP and would outlive its terminal
+        if "MAKELEVEL" in os.environ and os.isatty(0):
+            threading.Thread(target=_end_with_terminal, name="terminal", daemon=True).start()
 
 
 _is_single_process = False
@@ -419,7 +457,13 @@ def serve(bento: str, listener: socket.socket, timeout_graceful_shutdown: int) -
     from model_server.adapters import uvicorn  # noqa: PLC0415
 
     _is_single_process = True
-    service = cast("ModelService[Any]", bentoml.load(bento, standalone_load=True))
+    service = bentoml.load(bento, standalone_load=True)
+    if not isinstance(service, ModelService):
+        log_failure(
+            f"{bento} is a service of another class; expected @bentoml.service(service_class=ModelService)",
+            "service-class",
+        )
+        sys.exit(1)
     context = bentoml.server_context
     context.service_type = "entry_service"
     context.service_name = service.name
@@ -446,6 +490,14 @@ def _exit_with_worker(_signal: int, _frame: FrameType | None) -> None:
         end(1, _EXIT_SECONDS)
 
 
+def _end_with_terminal() -> None:
+    """Wait for the terminal to close, and end: the kernel signals only make then, which waits for this process."""
+    terminal = select.poll()
+    terminal.register(0, 0)  # reports a hangup only
+    terminal.poll()
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
 def _exit_with_parent() -> None:
     """Make the kernel stop this worker when its process manager is killed; otherwise it would keep serving."""
     if sys.platform == "linux":
@@ -461,6 +513,18 @@ def _exit_if_port_taken(
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         log_failure("the port is taken by another process: choose a different one", "port-taken")
         os._exit(1)  # nothing was started, and the process manager's exit may wait forever
+    else:
+        otherwise(kind, error, trace)
+
+
+def _log_start_error(
+    otherwise: Callable[[type[BaseException], BaseException, TracebackType | None], object],
+    kind: type[BaseException],
+    error: BaseException,
+    trace: TracebackType | None,
+) -> None:
+    if isinstance(error, StartError):
+        log_failure(str(error), error.code)
     else:
         otherwise(kind, error, trace)
 

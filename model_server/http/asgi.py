@@ -25,6 +25,9 @@ from model_server.http.errors import (
 from model_server.observability.observer import RequestRecord
 
 RECORD = "model_server.record"  # the scope's key for the request's record
+_PERMIT = "model_server.permit"  # the scope's key for the request's permit
+# The header that marks this package's errors on their way through middleware; answers that middleware makes lack it.
+_MARK = b"x-model-server-error"
 _JSON = (b"content-type", b"application/json")
 _MAX_ERROR_BYTES = 64 * 1024
 
@@ -51,7 +54,7 @@ class AsgiEndpoint:
             is_answered.set()
 
         job = None
-        permit = endpoint.admission.try_acquire()
+        permit = scope.get(_PERMIT) or endpoint.admission.try_acquire()
         try:
             headers = dict(scope["headers"])
             duplicates = scope["headers"] if len(headers) < len(scope["headers"]) else ()
@@ -71,8 +74,7 @@ class AsgiEndpoint:
                 permit.release()
             if job:
                 job.cancel()
-        request.is_ours = True
-        await _send(send, *answers[0])
+        await _send_marked(send, *answers[0])
 
 
 class Front:
@@ -111,6 +113,7 @@ class Front:
             request = self._shared.observer.begin(scope["method"], scope["path"], dict(scope["headers"]))
             scope[RECORD] = request
         app, permit = self._choose(scope["method"], scope["path"])
+        scope[_PERMIT] = permit  # middleware may rewrite the path to that of a prediction
         response = _Response(scope, request, send, permit)
         try:
             await (_HeadAsGet(app) if scope["method"] == "HEAD" else app)(scope, receive, response.send)
@@ -120,14 +123,14 @@ class Front:
         finally:
             if permit:
                 permit.release()
+        if request.is_superseded:
+            return
+        status = CLIENT_CLOSED_REQUEST
         if not request.is_aborted:
-            if not response.status:
-                error = error or RuntimeError("the application did not answer")
-                await _Refusal(RequestError(SERVER_FAILED, 500, code="server-failed"))(scope, receive, response.send)
-            if error:
+            status = await response.end()
+            if error := error or response.error:
                 self._shared.observer.observe_failure(request, error)
-        if not request.is_superseded:
-            self._shared.observer.observe(request, CLIENT_CLOSED_REQUEST if request.is_aborted else response.status)
+        self._shared.observer.observe(request, status)
 
     def _choose(self, method: str, path: str) -> tuple[ASGIApp, Permit | None]:
         """Return the application that answers a request, and a permit if that application does not acquire one."""
@@ -156,9 +159,8 @@ class _Refusal:
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         request: RequestRecord = scope[RECORD]
-        request.is_ours = True
         request.code, request.reason = self._error.code, self._error.reason
-        await _send(send, self._error.status, error_body(self._error.detail), self._error.headers)
+        await _send_marked(send, self._error.status, error_body(self._error.detail), self._error.headers)
 
 
 class _HeadAsGet:
@@ -186,6 +188,8 @@ class _Response:
 
     Attributes:
         status: the HTTP status code; 0 until the response begins.
+        is_complete: whether the whole response is sent.
+        error: what is wrong with the response, once it has ended.
     """
 
     def __init__(self, scope: Scope, request: RequestRecord, send: Send, permit: Permit | None) -> None:
@@ -195,44 +199,66 @@ class _Response:
         self._permit = permit
         self._start: Message | None = None  # the start of an error, kept until its body is complete
         self._body = b""
-        self._is_complete = False
         self.status = 0
+        self.is_complete = False
+        self.error: Exception | None = None
 
     async def send(self, message: Message) -> None:
         """Send the next message of the response."""
-        if self._is_complete:
+        if self.is_complete:
             return
         if message["type"] == "http.response.start":
             await self._begin(message)
         elif self._start is None:
             await self._send(message)
+            self.is_complete = not message.get("more_body", False)
         else:
             self._body = (self._body + message.get("body", b""))[:_MAX_ERROR_BYTES]
             if not message.get("more_body", False):
                 await self._send_error(self._start)
+
+    async def end(self) -> int:
+        """Send an error if nothing is sent yet, and return the status to count: 500 if the response is incomplete."""
+        if self.is_complete:
+            return self.status
+        if self._start:
+            await self._send_error(self._start)
+            return self.status
+        failure = RequestError(SERVER_FAILED, HTTPStatus.INTERNAL_SERVER_ERROR, code="server-failed")
+        if self.status:
+            self.error = RuntimeError("the application stopped in the middle of its answer")
+            self._request.code = failure.code
+        else:
+            self.error = RuntimeError("the application did not answer")
+            await _Refusal(failure)(self._scope, _receive_nothing, self.send)
+        return failure.status
 
     async def _begin(self, message: Message) -> None:
         if self._permit:
             self._permit.release()  # a slow reader does not occupy a slot
         self.status = message["status"]
         request_id = (b"x-request-id", self._request.request_id)
-        if self.status >= HTTPStatus.BAD_REQUEST and not self._request.is_ours:
+        headers = [header for header in message.get("headers", ()) if header[0] != _MARK]
+        is_ours = len(headers) < len(message.get("headers", ()))
+        if not is_ours:
+            self._request.code = self._request.reason = ""  # those of an error that middleware has replaced
+        if self.status >= HTTPStatus.BAD_REQUEST and not is_ours:
             self._start = message
         elif _matches_etag(self._scope, message):
             self.status = HTTPStatus.NOT_MODIFIED
-            self._is_complete = True
-            headers = (*_without_content_headers(message["headers"]), request_id)
+            self.is_complete = True
+            headers = [*_without_content_headers(headers), request_id]
             await self._send({**message, "status": self.status, "headers": headers})
             await self._send({"type": "http.response.body"})
         else:
-            await self._send({**message, "headers": (*message.get("headers", ()), request_id)})
+            await self._send({**message, "headers": [*headers, request_id]})
 
     async def _send_error(self, start: Message) -> None:
-        self._is_complete = True
+        self.is_complete = True
         headers = start.get("headers", ())
         detail = app_error_detail(self._scope["method"], self._scope["path"], self.status, dict(headers), self._body)
         request_id = (b"x-request-id", self._request.request_id)
-        await _send(self._send, self.status, error_body(detail), (request_id, *_without_content_headers(headers)))
+        await _send(self._send, self.status, error_body(detail), [request_id, *_without_content_headers(headers)])
 
 
 class Timeout:
@@ -274,6 +300,10 @@ async def answer_not_found(scope: Scope, receive: Receive, send: Send) -> None:
     await _Refusal(not_found(scope["method"], scope["path"]))(scope, receive, send)
 
 
+async def _receive_nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
 async def _read_body(receive: Receive, permit: Permit | None, max_body_bytes: int) -> bytes:
     if permit is None:
         raise busy()
@@ -311,7 +341,13 @@ def _without_content_headers(headers: Headers) -> Headers:
     return [header for header in headers if not header[0].startswith(b"content-")]
 
 
-async def _send(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
-    fixed = (_JSON, (b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": status, "headers": (*fixed, *headers)})
+async def _send_marked(send: Send, status: int, body: bytes, headers: Headers) -> None:
+    mark = [(_MARK, b"1")] if status >= HTTPStatus.BAD_REQUEST else []
+    await _send(send, status, body, [*headers, *mark])
+
+
+async def _send(send: Send, status: int, body: bytes, headers: Headers) -> None:
+    # Middleware changes the headers in place, so they are a list.
+    fixed = [_JSON, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
     await send({"type": "http.response.body", "body": body})

@@ -4,7 +4,9 @@ import asyncio
 import contextvars
 import socket
 import struct
+import sys
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
@@ -42,6 +44,7 @@ _MAX_LENGTH_DIGITS = 18
 _HEAD_END = b"\r\n\r\n"
 _MIN_BYTES_PER_SECOND = 64 * 1024
 _LINGER_SECONDS = 1
+_INT = struct.Struct("i")
 _RESET = struct.pack("ii", 1, 0)
 _NOT_IN_TRAILERS = frozenset({b"connection", b"content-length", b"host", b"transfer-encoding", b"upgrade"})
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -89,7 +92,7 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Event | None = None  # exists while the write buffer is full
         self._written = 0
         self._slow_since: float | None = None
-        self._sent_then = 0  # bytes sent up to `_slow_since`
+        self._sent_then = 0  # bytes received by the client up to `_slow_since`
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register the connection."""
@@ -581,9 +584,13 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def _is_unread(self, now: float, timeout: float) -> bool:
-        """Return whether the client has read its answers at less than 64 KiB per second for `timeout` seconds."""
+        """Return whether the client has received its answers at less than 64 KiB per second for `timeout` seconds.
+
+        Bytes in the socket's send queue are not received yet: the kernel refills that queue in steps of up to a
+        megabyte, which a slow but steady client reads in more than `timeout` seconds.
+        """
         size = self.transport.get_write_buffer_size()
-        sent = self._written - size
+        sent = self._written - size - (_queued_bytes(self.transport.get_extra_info("socket")) if size else 0)
         if not size:
             self._slow_since = None
         elif self._slow_since is None or sent - self._sent_then >= _MIN_BYTES_PER_SECOND * (now - self._slow_since):
@@ -623,6 +630,18 @@ class Connection(asyncio.Protocol):
         self._parsed = 0
         self._parse(b"".join([line, *(b"%b: %b\r\n" % header for header in without), b"\r\n"]))
         self._is_upgrade = False
+
+
+def _queued_bytes(connection: socket.socket) -> int:
+    """Return the number of bytes in a socket's send queue that the other side has not acknowledged; 0 if unknown."""
+    if sys.platform == "linux":
+        import fcntl  # noqa: PLC0415 (of Unix only)
+        import termios  # noqa: PLC0415 (the same)
+
+        with suppress(OSError):
+            answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(_INT.size))
+            return int(_INT.unpack(answer)[0])
+    return 0
 
 
 def _invalid(detail: str) -> RequestError:

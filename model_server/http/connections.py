@@ -78,8 +78,9 @@ class Connections:
         return self._ok
 
     def add(self, connection: "Connection") -> None:
-        """Include a connection in the sweeps."""
+        """Include a connection in the sweeps; it is idle until its first bytes arrive."""
         self._all.add(connection)
+        self.mark_idle(connection)
         if not self._is_sweeping:
             self._sweep_later()
 

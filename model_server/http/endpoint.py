@@ -22,6 +22,7 @@ from model_server.http.errors import (
     error_body,
     invalid,
     no_memory,
+    raised,
     stopping,
     too_large,
 )
@@ -29,6 +30,7 @@ from model_server.model.model import Model
 from model_server.model.rows import InvalidRowsError, Rows
 from model_server.observability.observer import Observer, RequestRecord
 from model_server.prediction.batches import Call, Entry, LoopBatches, ThreadBatches
+from model_server.prediction.pace import Pace
 from model_server.prediction.runner import INLINE_SECONDS, Job, Runner
 from model_server.protocols.json_body import BodyError
 from model_server.protocols.json_columns import rows_reader
@@ -71,6 +73,18 @@ class RowsMethod(NamedTuple):
     summary: str
 
 
+def _untraced(_name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
+def _share_untraced(_name: str, call: Callable[[Rows], Answers]) -> Call:
+    return lambda rows, _entries: call(rows)
+
+
+def _no_span() -> None:
+    return None
+
+
 @dataclass
 class Shared:
     """What all endpoints of a service share.
@@ -92,9 +106,9 @@ class Shared:
     observer: Observer
     max_body_bytes: int
     timeout: float
-    step: Step
-    share: Callable[[str, Callable[[Rows], Answers]], Call]
-    span: Callable[[], object]
+    step: Step = _untraced
+    share: Callable[[str, Callable[[Rows], Answers]], Call] = _share_untraced
+    span: Callable[[], object] = _no_span
     refused: set[str] = field(default_factory=set)
 
 
@@ -112,7 +126,7 @@ class Endpoint:
         self.max_body_bytes = shared.max_body_bytes
         self.admission = shared.admission
         self.observer = shared.observer
-        self._observe_inference = shared.observer.metrics.observe_inference
+        self._pace = Pace()
         self._runner = shared.runner
         self._estimate = model.seconds
         self._max_inline_rows = max_rows(model, INLINE_SECONDS)
@@ -167,14 +181,14 @@ class Endpoint:
             What can be cancelled while there is no answer; None if there is one.
         """
         try:
-            if len(body) > self._inline_bytes and not self.method.is_async:
+            if self.method.is_async:
+                return asyncio.get_running_loop().create_task(self._await(body, request, respond))
+            if len(body) > self._inline_bytes:
                 return self._submit(partial(self._predict_body, body), request, respond)
             rows, fields = (self._parse(body), None) if self.method.parameters is None else self._read(body)
-            if self.method.is_async:
-                return asyncio.get_running_loop().create_task(self._await(rows, fields, request, respond))
-            if self._batches and len(rows) <= self._batches.max_rows:
+            if self._batches and len(rows) <= self._batches.max_rows and not self._pace.is_slow:
                 return self._batches.submit(rows, partial(self._deliver, request, respond), self._span())
-            if len(rows) > self._max_inline_rows:
+            if len(rows) > self._max_inline_rows or self._pace.is_slow:
                 return self._submit(partial(self._predict, rows, fields), request, respond)
             answer, _, seconds = self._predict(rows, fields)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is answered)
@@ -202,16 +216,17 @@ class Endpoint:
         match error:
             case BodyError() | InvalidRowsError():
                 error = invalid(error, self.method.parameter)
-            case TimeoutError():
+            case TimeoutError() if error.__traceback__ is None:  # delivered, not raised by the method
                 detail = f"The model had no answer within {self._timeout:g} seconds."
                 error = RequestError(detail, HTTPStatus.GATEWAY_TIMEOUT, code="model-timeout")
             case MemoryError():
                 error = no_memory()
             case asyncio.CancelledError():
                 error = stopping()
-            case BentoMLException() if error.error_code < HTTPStatus.INTERNAL_SERVER_ERROR:
-                if not isinstance(error, RequestError):
-                    error = RequestError(str(error), error.error_code)
+            case BentoMLException():
+                failure, error = error, raised(error, self.method.route)
+                if error.detail == SERVER_FAILED:
+                    self.observer.observe_failure(request, failure)
         if not isinstance(error, RequestError):
             self.observer.observe_failure(request, error)
             error = RequestError(SERVER_FAILED, HTTPStatus.INTERNAL_SERVER_ERROR, code="server-failed")
@@ -253,16 +268,44 @@ class Endpoint:
         self._check(answers, len(rows))
         return answers
 
-    async def _await(self, rows: Rows, fields: dict[str, Any] | None, request: RequestRecord, respond: Respond) -> None:
+    async def _await(self, body: bytes, request: RequestRecord, respond: Respond) -> None:
+        is_large = len(body) > self._inline_bytes
+        limit = asyncio.timeout(self._timeout - (time.perf_counter() - request.started))
         try:
-            async with asyncio.timeout(self._timeout - (time.perf_counter() - request.started)):
+            async with limit:
+                rows, fields = await self._in_thread(self._read, body) if is_large else self._read(body)
+                began = time.perf_counter()
                 answers = await self._call(rows, **(fields or {}))
-            self._check(answers, len(rows))
-            body = self._encode(answers)
+                self._observe_inference(len(rows), time.perf_counter() - began)
+                self._check(answers, len(rows))
+                body = await self._in_thread(self._encode, answers) if is_large else self._encode(answers)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (whatever it is, it is answered)
-            self.fail(request, error, respond)
+            self.fail(request, TimeoutError() if limit.expired() else error, respond)
         else:
             respond(_OK, body, ())
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 (of a function)
+        """Return what a function returns that takes long, without blocking the event loop."""
+        result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def done(value: Any, error: BaseException | None) -> None:  # noqa: ANN401 (of the function)
+            if result.cancelled():
+                return
+            if error:
+                result.set_exception(error)
+            else:
+                result.set_result(value)
+
+        job = self._runner.submit(partial(function, *arguments), done, self._timeout)
+        try:
+            return await result
+        finally:
+            job.cancel()
+
+    def _observe_inference(self, rows: int, seconds: float) -> None:
+        self.observer.metrics.observe_inference(rows, seconds)
+        if rows <= self._max_inline_rows:
+            self._pace.observe(seconds)
 
     def _check(self, answers: Any, rows: int) -> None:  # noqa: ANN401 (whatever the method returns)
         if type(answers) is np.ndarray and len(answers) == rows:

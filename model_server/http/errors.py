@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
-from bentoml.exceptions import InvalidArgument
+from bentoml.exceptions import BentoMLException, InvalidArgument
 
 from model_server.model.rows import InvalidRowsError
 from model_server.observability.metrics import UNAVAILABLE
@@ -53,6 +53,20 @@ def invalid(error: BodyError | InvalidRowsError, field: str) -> RequestError:
     if isinstance(error, InvalidRowsError):
         return RequestError(sentence_of(error, field), code="rows-invalid")
     return RequestError(str(error), code=error.code)
+
+
+def raised(error: BentoMLException, route: str) -> RequestError:
+    """Return the answer to a request whose method has raised one of BentoML's errors.
+
+    Its status is kept; its words are kept below 500, because those of a 5xx may expose internals.
+    """
+    if isinstance(error, RequestError) and error.code:  # one of this package's
+        return error
+    status = error.error_code
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return RequestError(SERVER_FAILED, status)
+    words = " ".join(str(error).split()) or f"POST {_quoted(route)} was refused with {status.value}."
+    return RequestError(words, status, error.headers if isinstance(error, RequestError) else ())
 
 
 def busy() -> RequestError:
@@ -165,11 +179,17 @@ def _error_sentence(body: bytes) -> str:
     if isinstance(document, list) and len(document) == 1:  # BentoML's format
         document = document[0]
     if isinstance(document, dict):
-        detail = document.get("detail") or document.get("error")
+        detail = document.get("detail") or document.get("error") or document
         if isinstance(detail, list):  # pydantic's format
             detail = "; ".join(map(_validation_problem, detail[:_MAX_SHOWN_ERRORS]))
+        elif isinstance(detail, dict):
+            detail = "; ".join(f"{name}: {_shown(value)}" for name, value in [*detail.items()][:_MAX_SHOWN_ERRORS])
         document = detail
     return " ".join(document.split()) if isinstance(document, str) else ""
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)[:_MAX_SHOWN_CHARACTERS]
 
 
 def _validation_problem(error: object) -> str:

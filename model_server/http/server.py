@@ -1,6 +1,6 @@
 """Assembly of the prediction server from its endpoints, its outermost application and its connections."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -12,12 +12,10 @@ from model_server.http.documents import add_predictions
 from model_server.http.endpoint import Endpoint, RowsMethod, Shared
 from model_server.http.pages import Pages
 from model_server.model.model import Model
-from model_server.model.rows import Rows
 from model_server.model.tasks import Task
 from model_server.observability.log import Log
 from model_server.observability.metrics import Metrics
 from model_server.observability.observer import Observer
-from model_server.prediction.batches import Answers, Call
 from model_server.prediction.runner import INLINE_SECONDS, Runner
 from model_server.settings import Settings, processors
 from volume.log import LogLevel
@@ -62,9 +60,6 @@ class PredictionServer:
             self.observer,
             settings.max_body_bytes,
             settings.request_timeout_seconds,
-            _untraced,
-            _share,
-            _no_span,
         )
         self.pages = Pages(name, self._metrics if shows_metrics else None)
         self.connections = Connections(self._targets, self.observer, admission, settings)
@@ -112,7 +107,8 @@ class PredictionServer:
         self._log.model = model.info["sha256"]
         self._metrics.show_model(model.info, model.receipt)
         self._metrics.show_batching(model.batching.code, model.batching.max_rows)
-        self._log.write(LogLevel.INFO, "serving", **{key: text or None for key, text in model.info.items()})
+        about = {key: text or None for key, text in model.info.items()}
+        self._log.write(LogLevel.INFO, "serving", **about, batching=model.batching.reason)
         self._shared.admission.max_in_flight = self._settings.max_requests_in_flight or default_max_in_flight(
             model, self._shared.runner.threads
         )
@@ -140,15 +136,3 @@ def default_max_in_flight(model: Model, threads: int) -> int:
     at_once = threads if model.seconds(1) > INLINE_SECONDS else 1
     answered = _WAIT_SECONDS * at_once / (model.sample_seconds + _OVERHEAD_SECONDS)
     return max(_MIN_IN_FLIGHT, 2 * threads, min(_MAX_IN_FLIGHT, round(answered)))
-
-
-def _untraced(_name: str, function: Any) -> Any:  # noqa: ANN401 (any function)
-    return function
-
-
-def _share(_name: str, call: Callable[[Rows], Answers]) -> Call:
-    return lambda rows, _entries: call(rows)
-
-
-def _no_span() -> None:
-    return None

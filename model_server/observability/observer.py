@@ -26,14 +26,12 @@ class RequestRecord:
         started: the time by `time.perf_counter` from which the server's time is measured.
         reason: the refusal reason, if the status alone does not determine it.
         code: the code of the error that the request was answered with; empty if it has none.
-        is_ours: whether this package wrote the body of the answer, not BentoML or the user's application.
         is_superseded: whether the connection has answered with an error in place of the application.
         is_aborted: whether the client disconnected before the whole answer was sent.
     """
 
     reason = ""
     code = ""
-    is_ours = False
     is_superseded = False
     is_aborted = False
 
@@ -96,7 +94,8 @@ class Observer:
             level = LogLevel.INFO
         else:
             level = LogLevel.ERROR if status >= HTTPStatus.INTERNAL_SERVER_ERROR else LogLevel.WARNING
-            reason = request.reason or reason_of(status)
+            # A 5xx without a code is the user's own: whatever it means, this server has not refused the request.
+            reason = request.reason or (reason_of(status) if request.code or level == LogLevel.WARNING else "")
         self.metrics.observe(request.route, status, seconds, reason)
         if level == LogLevel.INFO and not (self._sample_rate and self._is_sampled()):
             return

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import simdjson
+from pydantic_core import to_jsonable_python
 
 from model_server.model.row_spec import EXACT, RowSpec
 from model_server.model.rows import Array
@@ -119,4 +120,9 @@ def encode_answers(answers: Answers) -> bytes:
             # As float64: orjson would write the fewest digits that tell one float32 from the next.
             answers = np.ascontiguousarray(answers, np.float64)
     shown = answers[0] if len(answers) == 1 else answers
-    return orjson.dumps({"prediction": shown}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps({"prediction": shown}, _jsonable, orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _jsonable(answer: object) -> object:
+    """Return the JSON value of an answer that orjson cannot write, such as a pydantic model, as BentoML writes it."""
+    return to_jsonable_python(answer, by_alias=False)

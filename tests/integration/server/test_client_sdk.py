@@ -46,6 +46,25 @@ async def call():
 asyncio.run(call())
 """
 
+ARRAYS = """
+import bentoml
+import numpy as np
+
+def exact(array):
+    return array.astype(float).tolist()
+
+# The values of a data frame are in Fortran order, and are objects where the types of its columns differ.
+arrays = [np.array(rows), np.array(rows, np.float32), np.asfortranarray(rows), np.array(rows, object)]
+with bentoml.SyncHTTPClient(url) as client:
+    for array in [*arrays, [np.array(row) for row in rows]]:
+        print(json.dumps([client.predict(data=array), client.predict(data=exact(np.array(array)))]))
+    for bad in [*refused, np.array([[1.0]])]:
+        try:
+            client.predict(data=bad)
+        except bentoml.exceptions.InvalidArgument as error:
+            print(json.loads(str(error))["detail"])
+"""
+
 IN_PROCESS = """
 import bentoml
 from service import ModelLoadServer
@@ -103,6 +122,16 @@ def test_asynchronous_client(iris: Server, tmp_path: Path) -> None:
     assert [json.loads(answer) for answer in answers] == predictions(iris)
     assert json.loads(health) == {"health": "ok"}
     assert json.loads(refusal) == {"detail": "data[0] has length 1; expected 4 numbers."}
+
+
+def test_clients_send_arrays(iris: Server, tmp_path: Path) -> None:
+    """Whatever is not an array is sent as it is, so that the server refuses it."""
+    refused = [[[1, 2, 3, 4], [1, 2]], [[1, 2, 3, True]], [[1, "2", None, 4]], [1, 2], "rows", [{"a": 1}], [], [[1.0]]]
+    lines = run(f"refused = {refused[:-1]!r}\n{ARRAYS}", iris.url, tmp_path)
+    for line in lines[:5]:
+        sent, expected = json.loads(line)
+        assert sent == expected
+    assert lines[5:] == [iris.client.post("/predict", json={"data": rows}).json()["detail"] for rows in refused]
 
 
 def test_calls_in_the_process_return_the_same_answers(iris: Server, tmp_path: Path) -> None:

@@ -95,6 +95,20 @@ def test_a_steady_reader_gets_the_whole_answer(server: Server) -> None:
         assert time.monotonic() - began > 3 * TIMEOUT
 
 
+def test_a_reader_of_just_over_64_kib_per_second_is_not_aborted(server: Server) -> None:
+    """The kernel takes an answer in steps that such a reader needs several times the request timeout for."""
+    rate = 72 * 1024
+    with small_window(server) as connection:
+        connection.sendall(request(MANY_ROWS))
+        began = time.monotonic()
+        received = 0
+        while (seconds := time.monotonic() - began) < 5 * TIMEOUT:
+            part = connection.recv(4096)
+            assert part, f"the connection ended after {seconds:.1f} s"
+            received += len(part)
+            time.sleep(max(0, began + received / rate - time.monotonic()))
+
+
 def test_a_slow_reader_is_aborted(server: Server) -> None:
     unread = server.metric("model_server_refused_total", reason="unread")
     with small_window(server) as connection:

@@ -44,7 +44,7 @@ SERVICE = (ROOT / "service.py").read_text()
 def serving_options(home: Path, **options: Any) -> Iterator[Server]:
     """Serve with these options for BentoML's decorator."""
     environment = {**IRIS, **SERVICES, "OPTIONS": json.dumps(options)}
-    prefix = options.get("path_prefix", "")
+    prefix = f"/{options['path_prefix'].strip('/')}" if "path_prefix" in options else ""
     with serving(home, environment, "options:Options", ONE_PROCESS, prefix=prefix) as server:
         yield server
 
@@ -124,6 +124,8 @@ def test_a_wrapped_method_takes_effect(tmp_path: Path) -> None:
         ("GET", "/extra/items/3", None),
         ("GET", "/extra/items/33", None),
         ("GET", "/extra/items/x", None),
+        ("GET", "/extra/items/3/why", None),
+        ("GET", "/extra/unavailable", None),
         ("GET", "/extra/closed", None),
         ("GET", "/extra/stream?seconds=0.1", None),
         ("GET", "/wsgi/a/path", None),
@@ -154,6 +156,7 @@ def test_answers_like_stock_bentoml(extended: Server, stock: Server, method: str
             "/missing": "there is no such flower",
             "/refused": "the service says no",
             "/extra/items/33": "there is no item 33",
+            "/extra/items/3/why": "number: 3; why: sold out",
             "/nowhere": "There is no GET /nowhere; /docs.json lists all routes.",
             "/own": "text: Input should be a valid string"
             if method == "POST"
@@ -182,6 +185,47 @@ def test_a_disconnect_in_the_middle_is_logged_and_counted(extended: Server) -> N
         )
     )
     assert any(line.get("status") == 499 and line["route"] == "/extra/stream" for line in events(extended.log))
+
+
+@pytest.mark.parametrize("path", ["/extra/broken", "/extra/short"])
+def test_an_answer_that_stops_in_the_middle_is_logged_and_counted(extended: Server, path: str) -> None:
+    with pytest.raises(httpx.RemoteProtocolError):
+        extended.client.get(path)
+    until(
+        lambda: extended.metric("bentoml_service_request_total", http_response_code="500", endpoint=path) == 1,
+    )
+    assert extended.metric("bentoml_service_request_total", http_response_code="200", endpoint=path) == 0
+    lines = [line for line in events(extended.log) if line.get("route") == path]
+    assert [line["event"] for line in lines] == ["request_failed", "request"]
+    assert (lines[1]["status"], lines[1]["code"]) == (500, "server-failed")
+
+
+def test_a_users_503_is_not_a_refusal(extended: Server) -> None:
+    refused = extended.metric("model_server_refused_total")
+    assert extended.client.get("/extra/unavailable").status_code == 503
+    assert extended.metric("model_server_refused_total") == refused
+
+
+def test_middleware_can_change_headers_answers_and_paths(tmp_path: Path) -> None:
+    environment = {**IRIS, **SERVICES, "MAX_REQUESTS_IN_FLIGHT": "1", "MAX_BODY_BYTES": "1000000"}
+    with serving(tmp_path, environment, "layered:Layered", ONE_PROCESS) as server:
+        client = server.client
+        label = client.post("/predict/label", json=ROWS)
+        assert (label.status_code, label.json()) == (200, {"prediction": ["setosa", "virginica"]})
+        assert label.headers["x-layer"] == "here"
+        many = client.post("/predict", json={"data": [SETOSA] * 300}, headers={"accept-encoding": "gzip"})
+        assert (many.status_code, many.headers["content-encoding"]) == (200, "gzip")
+        for path, status in (("/nowhere", 404), ("/health", 200)):
+            answered = client.get(path)
+            assert (answered.status_code, answered.headers["x-layer"]) == (status, "here")
+        bad = client.post("/predict", json={"data": [[1]]})
+        assert (bad.status_code, bad.json()) == (400, {"detail": "data[0] has length 1; expected 4 numbers."})
+        assert "x-model-server-error" not in bad.headers
+        replaced = client.post("/predict", json=ROWS, headers={"x-replace": "late"})
+        assert (replaced.status_code, replaced.json()) == (403, {"detail": "the quota is used up"})
+        for _ in range(3):
+            assert client.post("/v1/predict/label", json=ROWS).json() == {"prediction": ["setosa", "virginica"]}
+        assert server.metric("bentoml_service_request_in_progress") == 0
 
 
 def test_web_sockets_in_a_mounted_application(extended: Server) -> None:
@@ -243,8 +287,9 @@ def test_another_service_can_depend_on_ours(tmp_path: Path) -> None:
         assert pickled.status_code == 415  # pickles are accepted between processes only
 
 
-def test_a_prefix_moves_the_declared_routes(tmp_path: Path) -> None:
-    with serving_options(tmp_path, path_prefix="/api/v1") as server:
+@pytest.mark.parametrize("path_prefix", ["/api/v1", "api/v1/"])
+def test_a_prefix_moves_the_declared_routes(tmp_path: Path, path_prefix: str) -> None:
+    with serving_options(tmp_path, path_prefix=path_prefix) as server:
         assert server.predict([SETOSA], "/api/v1/predict/label") == "setosa"
         for path in ("/health", "/label", "/metadata", "/livez", "/metrics", "/docs.json", "/"):
             assert server.client.get(f"/api/v1{path}").status_code == 200, path
@@ -274,18 +319,68 @@ def test_metrics_can_be_switched(tmp_path: Path, status: int, *, enabled: bool) 
         until(lambda: any(line.get("logger") == "bentoml.access" for line in events(server.log)))
 
 
+def refusal(home: Path, environment: dict[str, str], target: str, command: tuple[str, ...]) -> dict[str, Any]:
+    """Return the last line of a server that must not start, and that must not log a trace."""
+    with starting(home, environment, target, command=command) as (process, log):
+        assert process.wait(timeout=60) == 1
+    assert "Traceback" not in log.read_text()
+    line: dict[str, Any] = json.loads(log.read_text().splitlines()[-1])
+    return line
+
+
+@pytest.mark.parametrize("command", [ONE_PROCESS, BENTOML_SERVE], ids=["one process", "bentoml serve"])
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"metrics": {"namespace": "mine"}}, "the service's metrics have the settings namespace"),
+        ({"metrics": {"duration": {"min": 1}}}, "the service's metrics have the settings duration"),
         ({"workers": 2}, "workers is 2; expected 1"),
     ],
 )
-def test_unsupported_options_are_refused_at_start(tmp_path: Path, options: dict[str, Any], words: str) -> None:
-    environment = {**IRIS, **SERVICES, "OPTIONS": json.dumps(options)}
-    with starting(tmp_path, environment, "options:Options", command=ONE_PROCESS) as (process, log):
-        assert process.wait(timeout=60) != 0
-    assert words in log.read_text()
+def test_unsupported_options_are_refused_at_start(
+    tmp_path: Path, command: tuple[str, ...], options: dict[str, Any], words: str
+) -> None:
+    line = refusal(tmp_path, {**IRIS, **SERVICES, "OPTIONS": json.dumps(options)}, "options:Options", command)
+    assert (line["event"], line["code"], words in line["error"]) == ("failed", "service-option", True)
+
+
+@pytest.mark.parametrize("command", [ONE_PROCESS, BENTOML_SERVE], ids=["one process", "bentoml serve"])
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ("data: Rows, ctx: bentoml.Context", "predict takes rows, so it cannot be a stream or a task, nor take the"),
+        ("data: Rows, more: Rows", "predict has the Rows data and more; expected one such parameter"),
+        ("data: Rows | None = None", "predict declares data as "),
+    ],
+)
+def test_unsupported_methods_are_refused_at_start(
+    tmp_path: Path, command: tuple[str, ...], parameters: str, words: str
+) -> None:
+    source = SERVICE.replace("def predict(self, data: Rows)", f"def predict(self, {parameters})")
+    (tmp_path / "edited.py").write_text(source)
+    line = refusal(tmp_path, {**IRIS, "PYTHONPATH": f"{tmp_path}:{ROOT}"}, "edited:ModelLoadServer", command)
+    assert (line["event"], line["code"], words in line["error"]) == ("failed", "service-method", True)
+
+
+def test_a_stock_service_is_refused_at_start(tmp_path: Path) -> None:
+    line = refusal(tmp_path, {**IRIS, **SERVICES, "STOCK": "true"}, "extended:Extended", ONE_PROCESS)
+    assert (line["code"], "extended:Extended is a service of another class" in line["error"]) == ("service-class", True)
+
+
+def test_options_are_not_abbreviated(tmp_path: Path) -> None:
+    with starting(tmp_path, IRIS, command=(*ONE_PROCESS, "--timeout", "20")) as (process, log):
+        assert process.wait(timeout=60) == 2
+    assert "--timeout" in log.read_text()
+
+
+def test_metrics_are_before_the_users_applications(tmp_path: Path) -> None:
+    imported = "\nfrom starlette.staticfiles import StaticFiles\n"
+    mounted = f"{imported}\nModelLoadServer.mount_asgi_app(StaticFiles(directory='docs'))"
+    (tmp_path / "edited.py").write_text(SERVICE + mounted)
+    environment = {**IRIS, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    with serving(tmp_path, environment, "edited:ModelLoadServer", ONE_PROCESS) as server:
+        assert server.client.get("/choosing.md").status_code == 200
+        assert server.metric("bentoml_service_request_total", endpoint="/readyz") > 0
+        assert server.predict([SETOSA], "/predict/label") == "setosa"
 
 
 @pytest.mark.parametrize("command", [ONE_PROCESS, BENTOML_SERVE], ids=["one process", "bentoml serve"])

@@ -12,6 +12,7 @@ RUNBOOK = DOCUMENTS["docs/operations.md"]
 # Which argument of a call is the code.
 POSITIONS = {
     "StartError": 0,
+    "_refused": 0,
     "SlowModelError": 0,
     "BodyError": 0,
     "log_failure": 1,

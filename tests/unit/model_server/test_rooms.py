@@ -1,7 +1,11 @@
 """Imports follow the order of the packages, and each library's private APIs are used in one module only."""
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -50,6 +54,23 @@ def test_private_apis_are_used_in_one_module(path: Path) -> None:
     for owner, prefixes in PRIVATE.items():
         if name != owner:
             assert not [module for module in imported(path) if module.startswith(prefixes)]
+
+
+@pytest.mark.parametrize(
+    ("directories", "group"), [(("model_server", "volume", "service.py"), None), (("loader", "volume"), "loader")]
+)
+def test_imported_packages_are_declared(directories: tuple[str, ...], group: str | None) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    requirements = project["dependency-groups"][group] if group else project["project"]["dependencies"]
+    declared = {re.match(r"[\w-]+", requirement)[0] for requirement in requirements}  # type: ignore[index]
+    names = {top: {name.replace("_", "-") for name in found} for top, found in packages_distributions().items()}
+    known = {*sys.stdlib_module_names, "model_server", "loader", "volume", "service"}
+    for directory in directories:
+        for path in [ROOT / directory] if directory.endswith(".py") else (ROOT / directory).rglob("*.py"):
+            tops = {module.split(".")[0] for module in imported(path)} - known
+            # A namespace such as `google` belongs to several distributions.
+            undeclared = [top for top in tops if declared.isdisjoint(names.get(top, ()))]
+            assert not undeclared, path
 
 
 @pytest.mark.parametrize("name", ["model", "prediction"])

@@ -27,11 +27,43 @@ CALLS = prometheus_client.Counter("own_calls", "Calls of the user's own route")
 extra = FastAPI()
 
 
+class Short(Response):
+    """A response that ends before its body is complete."""
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"100")]})
+        await send({"type": "http.response.body", "body": b"part", "more_body": True})
+
+
 @extra.get("/items/{number}")
 async def item(number: int) -> int:
     if number > 9:
         raise HTTPException(404, f"there is no item {number}")
     return number
+
+
+@extra.get("/items/{number}/why")
+async def why(number: int) -> None:
+    raise HTTPException(404, {"number": number, "why": "sold\nout"})
+
+
+@extra.get("/unavailable")
+async def unavailable() -> Response:
+    return Response("secret", status_code=503)
+
+
+@extra.get("/broken")
+async def broken() -> StreamingResponse:
+    async def parts() -> AsyncIterator[str]:
+        yield "part"
+        raise RuntimeError("secret of the house")
+
+    return StreamingResponse(parts())
+
+
+@extra.get("/short")
+async def short() -> Response:
+    return Short()
 
 
 @extra.get("/closed")

@@ -37,6 +37,20 @@ def test_one_sweep_checks_all_connections() -> None:
     assert 1 <= asyncio.run(run()) <= 25
 
 
+def test_connections_that_never_sent_anything_are_idle() -> None:
+    async def run() -> list[bool]:
+        connections = make_connections(max_idle_connections="2")
+        silent = [make_connection() for _ in range(3)]
+        for connection in silent:
+            connections.add(connection)
+        closed: list[bool] = [connection.close.called for connection in silent]
+        for connection in silent:
+            connections.remove(connection)
+        return closed
+
+    assert asyncio.run(run()) == [True, False, False]
+
+
 def test_the_longest_idle_connection_is_closed_beyond_the_limit() -> None:
     connections = make_connections(max_idle_connections="2")
     idle = [make_connection() for _ in range(3)]

@@ -1,0 +1,102 @@
+"""Methods that take rows and do more than ask the model."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.support.processes import IRIS, ONE_PROCESS, SERVICES, Server, events, serving
+
+SETOSA = [5.1, 3.5, 1.4, 0.2]
+ROWS = {"data": [SETOSA, [6.3, 3.3, 6.0, 2.5]]}
+NAMES = ["setosa", "virginica"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    environment = {**IRIS, **SERVICES, "REQUEST_TIMEOUT_SECONDS": "5"}
+    with serving(tmp_path_factory.mktemp("methods"), environment, "methods:Methods", ONE_PROCESS) as server:
+        yield server
+
+
+@contextmanager
+def probing(server: Server) -> Iterator[list[float]]:
+    """Send probes one after the other, and yield the list of the seconds that each took."""
+    seconds: list[float] = []
+    is_over = threading.Event()
+
+    def probe() -> None:
+        while not is_over.is_set():
+            began = time.perf_counter()
+            assert server.client.get("/livez").status_code == 200
+            seconds.append(time.perf_counter() - began)
+
+    thread = threading.Thread(target=probe)
+    thread.start()
+    try:
+        yield seconds
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def test_a_slow_method_blocks_nothing_else_after_its_first_call(server: Server) -> None:
+    def predict() -> None:
+        answered = server.client.post("/slow", json={**ROWS, "seconds": 2})
+        assert answered.json() == {"prediction": ["late", "late"]}
+
+    predict()
+    with probing(server) as seconds:
+        predict()
+        predict()
+    assert max(seconds) < 1
+
+
+def test_async_methods_are_measured(server: Server) -> None:
+    names = ("model_server_rows_total", "model_server_inference_seconds_count")
+    before = [server.metric(name) for name in names]
+    assert server.client.post("/later", json=ROWS).status_code == 200
+    assert [server.metric(name) for name in names] == [before[0] + 2, before[1] + 1]
+
+
+def test_rows_can_be_a_keyword_only_parameter(server: Server) -> None:
+    assert server.client.post("/keyword", json=ROWS).json() == {"prediction": NAMES}
+    suffixed = server.client.post("/keyword", json={**ROWS, "suffix": "!"})
+    assert suffixed.json() == {"prediction": ["setosa!", "virginica!"]}
+
+
+def test_answers_can_be_pydantic_models(server: Server) -> None:
+    assert server.client.post("/flowers", json={"data": [[1, 2, 3, 4]]}).json() == {
+        "prediction": {"name": "virginica", "petals": [3.0, 4.0]}
+    }
+
+
+def test_an_asynchronous_method_is_bounded_in_time(server: Server) -> None:
+    answered = server.client.post("/later", json={**ROWS, "seconds": 20})
+    assert (answered.status_code, answered.json()) == (504, {"detail": "The model had no answer within 5 seconds."})
+
+
+@pytest.mark.parametrize("route", ["/late", "/late/async"])
+def test_a_methods_own_timeout_error_is_a_failure(server: Server, route: str) -> None:
+    answered = server.client.post(route, json=ROWS)
+    assert (answered.status_code, answered.json()) == (
+        500,
+        {"detail": "The server failed to answer; its log says why."},
+    )
+    lines = [line for line in events(server.log) if line.get("route") == route]
+    assert "secret of the feature store" in next(line["trace"] for line in lines if line["event"] == "request_failed")
+
+
+def test_errors_of_methods_keep_their_status_and_their_words_below_500(server: Server) -> None:
+    refused = server.metric("model_server_refused_total")
+    missing = server.client.post("/missing", json=ROWS)
+    assert (missing.status_code, missing.json()) == (404, {"detail": "there is no such flower"})
+    unavailable = server.client.post("/unavailable", json=ROWS)
+    assert (unavailable.status_code, unavailable.json()) == (
+        503,
+        {"detail": "The server failed to answer; its log says why."},
+    )
+    assert server.metric("model_server_refused_total") == refused + 1  # the 404, as of any route
+    assert any("secret of the feature store" in line.get("trace", "") for line in events(server.log))
