@@ -181,7 +181,12 @@ class Job:
         if not model:
             return []
         self._progress.doing = f"checking {model.record.uri}"
-        self._onnx = onnx = read_model(model.path, model.record.uri)
+        try:
+            self._onnx = onnx = read_model(model.path, model.record.uri)
+        except IntegrityError:
+            # Bytes that are not those that are pinned are named so, whatever they are.
+            check_identity(model.record, [], self._settings.model_sha256)
+            raise
         check_fit(onnx, model.record.uri, self._settings.max_ir_version, self._settings.max_opset)
         check_names(self._model, self._labels, onnx.external_data)
         return list(onnx.external_data)
