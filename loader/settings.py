@@ -118,6 +118,8 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
             )
         _check_uri("MODEL_SIGNATURE", self.model_signature)
         _check_opset(self.max_opset)
+        if not self.https_token.isascii() or any(letter.isspace() for letter in self.https_token):
+            raise ValueError("HTTPS_TOKEN has spaces, line ends or letters beyond ASCII: expected the token alone")
         _check_endpoint("GCS_ENDPOINT", self.gcs_endpoint)
         if emulator := self.storage_emulator_host:
             _check_endpoint("STORAGE_EMULATOR_HOST", emulator if "://" in emulator else f"http://{emulator}")

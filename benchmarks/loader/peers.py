@@ -100,7 +100,7 @@ def gcs_peers(url: str, key: Path, prefix: str, target: Path, scratch: Path) -> 
 def s3_peers(url: str, prefix: str, target: Path) -> list[Peer]:
     """Return the programs that can be run here, for S3; the arguments are those of `gcs_peers`."""
     boto3 = str(environment_of("boto3", "boto3==1.44.8"))
-    s3fs = str(environment_of("s3fs", "s3fs"))
+    s3fs = str(environment_of("s3fs", "s3fs==2026.9.0"))
     kserve = str(environment_of("kserve", "kserve-storage==0.21.0"))
     place = [BUCKET, prefix, str(target)]
     settings = {

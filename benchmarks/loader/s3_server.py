@@ -7,6 +7,7 @@ import base64
 import os
 import re
 import sys
+from contextlib import suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -62,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "GET":
             self.wfile.flush()
-            with path.open("rb") as file:
+            with path.open("rb") as file, suppress(ConnectionError):  # a client may have enough
                 while start < end:
                     start += os.sendfile(self.connection.fileno(), file.fileno(), start, end - start)
 

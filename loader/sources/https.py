@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import requests
 
 from loader.checksums import Digest
-from loader.errors import IntegrityError, LoadError, NotFoundError, PermissionDeniedError, ReplacedError
+from loader.errors import IntegrityError, LoadError, NotFoundError, PermissionDeniedError, ReplacedError, UsageError
 from loader.progress import Progress
 from loader.settings import Settings
 from loader.sources.base import ObjectVersion, Source
@@ -24,7 +24,7 @@ from loader.transfer.journal import Journal
 from loader.transfer.ranges import RangeDownload, workers_for
 from loader.transfer.redirects import Browser
 from loader.transfer.retry import Backoff, Setback
-from loader.transfer.web import Failures, check_range, passes, prepare, reading, server_failure, status_of
+from loader.transfer.web import Failures, passes, prepare, reading_range, server_failure, status_of
 from loader.watchdog import Deadline
 
 
@@ -51,12 +51,16 @@ class HttpsSource(Source):
     def look_up(self, uri: str, version: str) -> ObjectVersion:
         """Return the file as the first byte of it is answered: not every server, nor every presigned URL, has HEAD."""
         shown = _without_query(uri)
-        self._urls[shown] = uri
+        if self._urls.setdefault(shown, uri) != uri:
+            raise UsageError(
+                "settings-invalid", f"two URIs are {shown} but for their queries: expected different paths"
+            )
         backoff = Backoff(f"cannot look up {shown}", self._deadline, self._progress)
         while True:
             try:
                 with self._get(shown, f"cannot look up {shown}", {"Range": "bytes=0-0"}) as response:
-                    found = self._version(shown, response)
+                    found = _version(shown, response)
+                    self._has_ranges[shown] = response.status_code == HTTPStatus.PARTIAL_CONTENT
             except Setback as setback:
                 backoff.pause(setback)
             else:
@@ -82,37 +86,15 @@ class HttpsSource(Source):
         )
         return download.run() if has_ranges else download.run(pieces_per_request=notes.count)
 
-    def _version(self, uri: str, response: requests.Response) -> ObjectVersion:
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise IntegrityError(
-                "object-compressed",
-                f"{uri} comes with Content-Encoding {response.headers['Content-Encoding']}, so its bytes are not "
-                "those of the model: serve it without",
-            )
-        has_ranges = response.status_code == HTTPStatus.PARTIAL_CONTENT
-        text = response.headers.get("Content-Range", "").rpartition("/")[2] if has_ranges else ""
-        size = text or response.headers.get("Content-Length", "")
-        if not size.isdecimal():
-            raise LoadError(
-                "answer-unexpected", f"{uri} has no length: expected a file, from a server that says its size"
-            )
-        self._has_ranges[uri] = has_ranges
-        etag = response.headers.get("ETag", "").removeprefix("W/").strip('"')
-        return ObjectVersion(uri, int(size), etag or response.headers.get("Last-Modified", "unknown"))
-
     @contextmanager
     def _read(self, found: ObjectVersion, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
-        whole = not self._has_ranges[found.uri]
-        headers = {} if whole else {"Range": f"bytes={start}-{end - 1}"}
+        headers = {"Range": f"bytes={start}-{end - 1}"}
         with self._get(found.uri, f"cannot read {found.uri}", headers, gone=found.uri) as response:
-            if self._version(found.uri, response).version != found.version:
+            if _version(found.uri, response).version != found.version:
                 raise ReplacedError(
                     "object-replaced", f"{found.uri} was overwritten while it was loaded: load it again"
                 )
-            check_range(response, 0 if whole else start, end, found.size)
-            with reading(response) as read:
-                if whole:
-                    _skip(read, start)
+            with reading_range(response, start, end, found.size) as read:
                 yield read
 
     @contextmanager
@@ -123,13 +105,24 @@ class HttpsSource(Source):
             yield response
 
 
+def _version(uri: str, response: requests.Response) -> ObjectVersion:
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise IntegrityError(
+            "object-compressed",
+            f"{uri} comes with Content-Encoding {response.headers['Content-Encoding']}, so its bytes are not "
+            "those of the model: serve it without",
+        )
+    has_ranges = response.status_code == HTTPStatus.PARTIAL_CONTENT
+    text = response.headers.get("Content-Range", "").rpartition("/")[2] if has_ranges else ""
+    size = text or response.headers.get("Content-Length", "")
+    if not size.isdecimal():
+        raise LoadError("answer-unexpected", f"{uri} has no length: expected a file, from a server that says its size")
+    etag = response.headers.get("ETag", "").removeprefix("W/").strip('"')
+    return ObjectVersion(uri, int(size), etag or response.headers.get("Last-Modified", "unknown"))
+
+
 def _without_query(uri: str) -> str:
     return uri.partition("#")[0].partition("?")[0]
-
-
-def _skip(read: Callable[[int], bytes], count: int) -> None:
-    while count and (data := read(min(count, 1 << 20))):
-        count -= len(data)
 
 
 def _refuse(response: requests.Response, failures: Failures, *, action: str, gone: str) -> NoReturn:

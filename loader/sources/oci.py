@@ -21,7 +21,7 @@ import msgspec
 import requests
 from msgspec import Meta, Struct
 
-from loader.checksums import BLOCK, Digest
+from loader.checksums import Digest
 from loader.errors import (
     IntegrityError,
     LoadError,
@@ -42,10 +42,9 @@ from loader.transfer.web import (
     MAX_ANSWER,
     Failures,
     bound,
-    check_range,
     passes,
     prepare,
-    reading,
+    reading_range,
     server_failure,
     status_of,
 )
@@ -64,6 +63,8 @@ _MANIFESTS = (
 )
 _NAMES = ("org.cncf.model.filepath", "org.opencontainers.image.title")
 _PACKED = re.compile(r"\.tar\b|\+gzip|\+zstd")
+# What can stand in a header; an error of requests would quote the rest.
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _DOCKER_HUB = ("https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io")
 
@@ -201,14 +202,11 @@ class OciSource(Source):
     def _read(self, found: ObjectVersion, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
         url = f"{_place(found.uri, '').url}/blobs/sha256:{found.checksums['sha256']}"
         headers = {"Range": f"bytes={start}-{end - 1}"}
-        with self._get(url, f"cannot read {found.uri}", headers, gone=found.uri) as response:
-            whole = response.status_code == HTTPStatus.OK
-            check_range(response, 0 if whole else start, found.size if whole else end, found.size)
-            with reading(response) as read:
-                position = 0
-                while whole and position < start and (data := read(min(BLOCK, start - position))):
-                    position += len(data)
-                yield read
+        with (
+            self._get(url, f"cannot read {found.uri}", headers, gone=found.uri) as response,
+            reading_range(response, start, end, found.size) as read,
+        ):
+            yield read
 
     @contextmanager
     def _get(self, url: str, action: str, headers: dict[str, str], gone: str = "") -> Iterator[requests.Response]:
@@ -260,7 +258,7 @@ class OciSource(Source):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             given = _Token()
         token = given.token or given.access_token
-        if response.status_code != HTTPStatus.OK or not token:
+        if response.status_code != HTTPStatus.OK or not _TOKEN.fullmatch(token):
             raise PermissionDeniedError(
                 "credentials-refused",
                 f"{action}: {realm.netloc} gives no token ({status_of(response)}): check Docker's config.json",

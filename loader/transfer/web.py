@@ -19,6 +19,7 @@ from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
     IncompleteRead,
+    LocationValueError,
     MaxRetryError,
     NameResolutionError,
     NewConnectionError,
@@ -153,7 +154,12 @@ class Failures:
                 return f"no connection to {self._place} within {self._stall_seconds:g} s"
             case IncompleteRead():
                 return f"the connection was cut with {error.expected} bytes to come"
-        return f"the connection to {self._place} failed ({str(error).rpartition(': ')[2]})"
+        # Other errors than those of connections may quote what was to be sent: a header, or a URL with its query.
+        is_of_connection = isinstance(error, (HTTPError, OSError)) and not isinstance(
+            error, (LocationValueError, requests.RequestException)
+        )
+        detail = str(error).rpartition(": ")[2] if is_of_connection else type(error).__name__
+        return f"the connection to {self._place} failed ({detail})"
 
     def proxy_refusal(self) -> str:
         """Return what to do about a proxy that answers 407."""
@@ -222,6 +228,18 @@ def check_range(response: requests.Response, start: int, end: int, size: int) ->
             f"the answer has {response.raw.length_remaining} bytes, expected {end - start}",
             kind=IntegrityError,
         )
+
+
+@contextmanager
+def reading_range(response: requests.Response, start: int, end: int, size: int) -> Iterator[Callable[[int], bytes]]:
+    """Yield a function like that of `reading`, for a range; if the answer is the whole file, skip its beginning."""
+    is_whole = response.status_code == HTTPStatus.OK
+    check_range(response, 0 if is_whole else start, size if is_whole else end, size)
+    with reading(response) as read:
+        left = start if is_whole else 0
+        while left and (data := read(min(left, MAX_ANSWER))):
+            left -= len(data)
+        yield read
 
 
 def retry_after(text: str | None) -> float:

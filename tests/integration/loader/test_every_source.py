@@ -1,5 +1,6 @@
 """What a load does, whichever storage it is from: the same faults, before real servers of every kind."""
 
+import hashlib
 import itertools
 import json
 import threading
@@ -32,6 +33,7 @@ from tests.support.certificates import make_authority
 from tests.support.fake_gcs import fake_gcs_server
 from tests.support.registry import registry
 from tests.support.signing import Key, sign
+from volume.identity import model_identity
 
 KEY = Key()
 KINDS = ["gs", "s3", "s3 without versions", "https", "https without ranges", "oci"]
@@ -308,10 +310,13 @@ def test_external_data_comes_along(place: Place, storage: Storage, pair: Pair) -
     storage.put("iris/1/parts/weights.bin", b"w" * 4000)
     storage.put(MODEL, model)
 
-    run = place.load_pair(model, pair[1])
+    digests = [hashlib.sha256(content).hexdigest() for content in (model, b"w" * 4000)]
+    identity = model_identity(digests[0], {"parts/weights.bin": digests[1]})
+    run = place.load_pair(model, pair[1], model_sha256=identity)
 
     assert run.exit_code == 0, run
     receipt = place.assert_holds(model, pair[1])
+    assert receipt.identity == identity
     assert [(record.name, record.size) for record in receipt.external_data] == [("parts/weights.bin", 4000)]
 
 

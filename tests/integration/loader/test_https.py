@@ -131,6 +131,19 @@ def test_the_query_is_sent_and_shown_nowhere(web: Web, pair: Pair) -> None:
         assert SECRET not in run.output + run.error
 
 
+def test_a_token_that_cannot_be_sent_is_not_shown(web: Web) -> None:
+    run = web.target.load(https_token=f"{SECRET}\n")
+    assert_failed(run, 2, "HTTPS_TOKEN")
+    assert SECRET not in run.output + run.error
+
+
+def test_two_files_cannot_differ_in_the_query_only(web: Web) -> None:
+    uri = web.storage.uri(MODEL)
+    run = web.target.load(model_uri=f"{uri}?name={SECRET}-1", label_uri=f"{uri}?name={SECRET}-2")
+    assert_failed(run, 2, uri, "queries")
+    assert SECRET not in run.output + run.error
+
+
 def test_a_certificate_that_is_not_trusted_is_named(web: Web) -> None:
     assert_failed(web.target.load(ssl_cert_file=""), 8, "certificate", web.proxy.url)
 

@@ -1,0 +1,48 @@
+"""What is said of a failed request, and of which proxy it goes through."""
+
+import pytest
+import requests
+from urllib3.exceptions import LocationParseError, NewConnectionError
+
+from loader.errors import UsageError
+from loader.transfer.web import Failures, proxy_of, retry_after
+
+SECRET = "a-secret-that-no-one-may-see"  # noqa: S105 (it opens nothing)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        requests.exceptions.InvalidHeader(f"Invalid character(s) in header value: 'Bearer {SECRET}\\n'"),
+        requests.exceptions.InvalidURL(f"Failed to parse: https://host/?{SECRET}"),
+        ValueError(f"Invalid header value b'{SECRET}'"),
+        LocationParseError(f"https://host/?{SECRET}"),
+    ],
+)
+def test_what_was_to_be_sent_is_not_quoted(error: Exception) -> None:
+    said = str(Failures("https://host", 1).of(error))
+    assert SECRET not in said
+    assert type(error).__name__ in said
+
+
+def test_why_a_connection_failed_is_said() -> None:
+    error = NewConnectionError(None, "Failed to establish a new connection: [Errno 111] Connection refused")  # type: ignore[arg-type]
+    assert str(Failures("https://host", 1).of(error)).endswith("failed ([Errno 111] Connection refused)")
+
+
+def test_the_environment_names_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", f"http://me:{SECRET}@proxy:3128")
+    monkeypatch.setenv("no_proxy", "inside.example.org")
+    url, headers = proxy_of("https://host/path")
+    assert (url, list(headers)) == ("http://proxy:3128", ["proxy-authorization"])
+    for direct in ("https://inside.example.org/", "http://host/", "http://metadata.google.internal/computeMetadata"):
+        assert proxy_of(direct) == ("", {})
+    monkeypatch.setenv("https_proxy", f"http://me:{SECRET}#@proxy")
+    with pytest.raises(UsageError) as refused:
+        proxy_of("https://host/")
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [(None, 0), ("3", 3), ("soon", 0), ("Mon, 01 Jan 2024 00:00:00 GMT", 0)])
+def test_a_retry_after_is_a_number_or_a_date(text: str | None, seconds: float) -> None:
+    assert retry_after(text) == seconds
