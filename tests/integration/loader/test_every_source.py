@@ -275,8 +275,8 @@ def test_a_throttle_beyond_the_deadline_is_given_up(place: Place, proxy: FaultPr
 def test_a_server_that_is_gone_is_unreachable(place: Place, proxy: FaultProxy, pair: Pair) -> None:
     proxy.shutdown()
     proxy.server_close()
-    run = place.load_pair(*pair, load_timeout_seconds=3)
-    assert_failed(run, UNREACHABLE, "Connection refused", "LOAD_TIMEOUT_SECONDS=3")
+    run = place.load_pair(*pair, load_timeout_seconds=5)
+    assert_failed(run, UNREACHABLE, "Connection refused", "LOAD_TIMEOUT_SECONDS=5")
     assert run.named("retry")
 
 
