@@ -34,6 +34,7 @@ from tests.support.certificates import make_authority
 from tests.support.fake_gcs import fake_gcs_server
 from tests.support.registry import registry
 from tests.support.signing import Key, sign
+from volume.identity import model_identity
 
 KEY = Key()
 KINDS = ["gs", "s3", "s3 without versions", "https", "https without ranges", "oci"]
@@ -292,8 +293,8 @@ def test_a_throttle_beyond_the_deadline_is_given_up(place: Place, proxy: FaultPr
 def test_a_server_that_is_gone_is_unreachable(place: Place, proxy: FaultProxy, pair: Pair) -> None:
     proxy.shutdown()
     proxy.server_close()
-    run = place.load_pair(*pair, load_timeout_seconds=3)
-    assert_failed(run, UNREACHABLE, "Connection refused", "LOAD_TIMEOUT_SECONDS=3")
+    run = place.load_pair(*pair, load_timeout_seconds=5)
+    assert_failed(run, UNREACHABLE, "Connection refused", "LOAD_TIMEOUT_SECONDS=5")
     assert run.named("retry")
 
 
@@ -327,10 +328,13 @@ def test_external_data_comes_along(place: Place, storage: Storage, pair: Pair) -
     storage.put("iris/1/parts/weights.bin", b"w" * 4000)
     storage.put(MODEL, model)
 
-    run = place.load_pair(model, pair[1])
+    digests = [hashlib.sha256(content).hexdigest() for content in (model, b"w" * 4000)]
+    identity = model_identity(digests[0], {"parts/weights.bin": digests[1]})
+    run = place.load_pair(model, pair[1], model_sha256=identity)
 
     assert run.exit_code == 0, run
     receipt = place.assert_holds(model, pair[1])
+    assert receipt.identity == identity
     assert [(record.name, record.size) for record in receipt.external_data] == [("parts/weights.bin", 4000)]
 
 

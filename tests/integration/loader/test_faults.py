@@ -148,7 +148,7 @@ def test_a_passing_failure_is_tried_again(
 @pytest.mark.parametrize("code", [429, 500, 503])
 def test_a_failure_that_stays_is_given_up(target: Target, server: FaultServer, code: int) -> None:
     server.on("media", always(status(code)))
-    run = target.load(load_timeout_seconds=2)
+    run = target.load(load_timeout_seconds=4)
     assert_failed(run, UNREACHABLE, MODEL, str(code), "LOAD_TIMEOUT_SECONDS")
     target.assert_empty()
 
@@ -309,8 +309,8 @@ def test_compressed_storage_is_refused(target: Target, server: FaultServer) -> N
 def test_a_refused_connection_is_tried_until_the_deadline(target: Target, server: FaultServer) -> None:
     server.shutdown()
     server.server_close()
-    run = target.load(load_timeout_seconds=2)
-    assert_failed(run, UNREACHABLE, "Connection refused", "LOAD_TIMEOUT_SECONDS=2")
+    run = target.load(load_timeout_seconds=4)
+    assert_failed(run, UNREACHABLE, "Connection refused", "LOAD_TIMEOUT_SECONDS=4")
     assert run.named("retry")
 
 

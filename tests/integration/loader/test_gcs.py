@@ -282,5 +282,5 @@ def test_a_dry_run_refuses_labels_that_are_too_large(target: Target, bucket: sto
 
 
 def test_a_dry_run_does_not_outlive_its_time(target: Target) -> None:
-    run = target.load(dry_run="true", storage_emulator_host="127.0.0.1:1", load_timeout_seconds=1)
+    run = target.load(dry_run="true", storage_emulator_host="127.0.0.1:1", load_timeout_seconds=4)
     assert_failed(run, UNREACHABLE, "127.0.0.1:1")
