@@ -17,6 +17,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected before the answer
 SERVER_FAILED = "The server failed to answer; its log says why."
+NOT_READY = "The service reports that it is not ready."
 RETRY_SOON: Headers = ((b"retry-after", b"1"),)
 _MAX_SHOWN_CHARACTERS = 80
 _MAX_SHOWN_ERRORS = 3
@@ -159,6 +160,8 @@ def app_error_detail(method: str, path: str, status: int, headers: Mapping[bytes
 
     The text of a 4xx is kept; that of a 5xx is replaced, because it may expose internals.
     """
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and path.endswith("/readyz"):
+        return NOT_READY
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return SERVER_FAILED
     sentence = _error_sentence(body)

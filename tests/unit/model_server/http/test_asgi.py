@@ -85,6 +85,14 @@ def test_all_errors_have_the_same_format(front: Callable[[ASGIApp], Front], stat
     assert "content-language" not in response.headers
 
 
+def test_a_service_that_is_not_ready_has_not_failed(front: Callable[[ASGIApp], Front]) -> None:
+    async def refuse(_: Request) -> Response:
+        return PlainTextResponse("", 503)
+
+    response = get(front(Starlette(routes=[Route("/readyz", refuse)])), "/readyz")
+    assert (response.status_code, response.json()) == (503, {"detail": "The service reports that it is not ready."})
+
+
 def test_other_answers_pass_unchanged(front: Callable[[ASGIApp], Front]) -> None:
     async def answer(_: Request) -> Response:
         return PlainTextResponse("fine", headers={"etag": '"1"'})
