@@ -26,7 +26,7 @@ NAMES = frozenset({
     # The service's.
     "MAX_BODY_BYTES", "MAX_REQUESTS_IN_FLIGHT", "REQUEST_TIMEOUT_SECONDS", "START_TIMEOUT_SECONDS",
     "KEEP_ALIVE_SECONDS", "MAX_IDLE_CONNECTIONS", "ACCESS_LOG_SAMPLE_RATE", "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "INTRA_OP_NUM_THREADS",
+    "INTRA_OP_NUM_THREADS", "MAX_ROW_LENGTH", "MODEL_OUTPUT",
 })  # fmt: skip
 # Variables of other programs that are one slip away from a setting.
 OTHERS = frozenset({"LOGLEVEL"})

@@ -419,7 +419,7 @@ def test_what_a_loader_has_brought(browser: Browser, tmp_path: Path) -> None:
             with visiting(browser, server.url, **options) as page:
                 assert page.get_by_role("heading", level=1).text_content() == name
                 facts = page.locator("#facts code").all_text_contents()
-                assert facts == [f"gs://models/{name}", model.version, digest]
+                assert facts == [f"gs://models/{name}", str(model.generation), digest]
                 background = page.evaluate("getComputedStyle(document.body).backgroundColor")
                 assert (max(map(int, re.findall(r"\d+", background))) < 64) is (look == "dark")
                 assert Axe().run(page).response["violations"] == []
