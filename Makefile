@@ -12,6 +12,7 @@ REQUIREMENTS := $(UV) export --frozen --quiet --no-header --no-annotate
 
 CONTAINER ?= $(if $(shell command -v podman),podman,docker)
 REGISTRY ?=
+PLATFORM ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TAG ?= $(VERSION)
 SOURCE ?= $(shell git config --get remote.origin.url | sed 's|//[^/@]*@|//|')
@@ -109,18 +110,20 @@ requirements: $(UV) ## Write the requirements of both images from uv.lock, and t
 
 manifests: $(UV) ## Render all manifests into build/manifests and check them against Kubernetes' schemas and good practice (wants kubectl or npx)
 	rm -rf build/manifests && mkdir -p build/manifests
-	for rendered in overlays/local overlays/gcs overlays/gcs-key monitoring; do \
+	for rendered in overlays/local overlays/gcs overlays/gcs-key overlays/image-volume monitoring; do \
 		$(KUSTOMIZE) k8s/$$rendered > build/manifests/$$(basename $$rendered).yml || exit 1; \
 	done
 	$(CHECKS) kubernetes-validate --strict --kubernetes-version $(KUBERNETES_VERSION) build/manifests/*.yml
 	$(CHECKS) checkov --config-file k8s/checkov.yml --directory build/manifests
 
-images: $(UV) ## Build both images with podman or docker, as REGISTRY/model-load-server:TAG and -loader
+images: $(UV) ## Build both images with podman or docker, as REGISTRY/model-load-server:TAG and -loader (PLATFORM=linux/arm64 for another machine)
+	@echo "building $(SERVER_IMAGE) and $(LOADER_IMAGE) for $(or $(PLATFORM),this machine)"
 	$(RUN) --group dev bentoml build
 	mkdir -p build
 	TMPDIR=$(CURDIR)/build $(RUN) --group dev bentoml containerize model_load_server:latest \
-		--backend $(CONTAINER) --image-tag $(SERVER_IMAGE) $(LABELS:%=--opt label=org.opencontainers.image.%)
-	$(CONTAINER) build --tag $(LOADER_IMAGE) --file loader/Dockerfile $(LABELS:%=--label org.opencontainers.image.%) .
+		--backend $(CONTAINER) --image-tag $(SERVER_IMAGE) $(LABELS:%=--opt label=org.opencontainers.image.%) \
+		$(PLATFORM:%=--opt platform=%)
+	$(CONTAINER) build $(PLATFORM:%=--platform %) --tag $(LOADER_IMAGE) --file loader/Dockerfile $(LABELS:%=--label org.opencontainers.image.%) .
 
 e2e: CONTAINER := podman
 e2e: images ## Build both images and run the pods of both overlays under podman
@@ -134,7 +137,7 @@ bench: $(UV) ## Compare the server with its peers, into benchmarks/, or print ho
 	$(RUN) --group dev python -m benchmarks.server.run $(BASE:%=--base %) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(CONNECTIONS),--connections $(CONNECTIONS)) $(ROUNDS:%=--rounds %) $(SECONDS:%=--seconds %)
 
-bench-loader: $(UV) ## Compare the loader with its peers, into benchmarks/loader/
+bench-loader: $(UV) ## Compare the loader with its peers, from Google Cloud Storage and from S3, into benchmarks/
 	$(RUN) --group dev python -m benchmarks.loader.run
 
 page: environments ## Draw docs/page.png anew: what the test of the page sees (wants chromium, from Debian)

@@ -1,6 +1,7 @@
 """Download a model of 1 GiB and one of 2 KiB, each with its label file, with the loader and with its peers.
 
-All fetch the same objects from the same fake-gcs-server, in turns, in fresh processes. What is measured is the whole
+From Google Cloud Storage (fake-gcs-server, with credentials from a token server beside it), and from S3 (a small server
+of the benchmark's own). All fetch the same objects, in turns, in fresh processes. What is measured is the whole
 process. Writes `benchmarks/results/loader*` and the loader's tables in `benchmarks/README.md`.
 """
 
@@ -8,22 +9,29 @@ import json
 import os
 import random
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from onnx import helper
 
 from benchmarks.chart import chart
 from benchmarks.environments import ROOT
-from benchmarks.loader.peers import BUCKET, Peer, peers
+from benchmarks.loader.peers import BUCKET, FILES, Peer, gcs_peers, s3_peers
 from benchmarks.report import RESULTS, machine, table, write_results, write_section
 from tests.support.fake_gcs import fake_gcs_server
+from tests.support.processes import free_port
 from volume.receipt import sha256_of
 
 HERE = Path(__file__).parent
@@ -40,30 +48,75 @@ def main() -> None:
     results: Results = {}
     with tempfile.TemporaryDirectory(dir=ROOT, prefix=".bench-") as directory:
         scratch = Path(directory)
-        with fake_gcs_server(scratch / "buckets") as url:
+        buckets, target = scratch / "s3", scratch / "target"
+        with (
+            fake_gcs_server(scratch / "gcs") as gcs,
+            _server("token_server") as tokens,
+            _server("s3_server", buckets) as s3,
+        ):
             client = storage.Client(
                 project="benchmark",
                 credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
-                client_options={"api_endpoint": url},
+                client_options={"api_endpoint": gcs},
             )
             bucket = client.create_bucket(BUCKET)
+            key = write_key(scratch / "key.json", tokens)
             for label, (size, rounds) in SIZES.items():
                 prefix = f"model-of-{size}"
-                digest = upload(bucket, prefix, size, scratch)
-                results[label] = compare(peers(url, prefix, scratch / "target", scratch), rounds, digest)
+                digest = put(bucket, buckets, prefix, size)
+                programs = gcs_peers(gcs, key, prefix, target, scratch)
+                results[f"Google Cloud Storage, {label}"] = compare(programs, rounds, digest)
+                bucket.blob(f"{prefix}/model.onnx").delete()
+                results[f"S3, {label}"] = compare(s3_peers(s3, prefix, target), rounds, digest)
     write(results)
 
 
-def upload(bucket: storage.Bucket, prefix: str, size: int, scratch: Path) -> str:
-    """Upload a pair and return the model's sha256."""
-    path = scratch / "model.onnx"
+def put(bucket: storage.Bucket, directory: Path, prefix: str, size: int) -> str:
+    """Put a pair into both storages and return the model's sha256."""
+    path = directory / BUCKET / prefix / "model.onnx"
+    path.parent.mkdir(parents=True)
     with path.open("wb") as file:
         write_model(file, size)
-    bucket.blob(f"{prefix}/model.onnx").upload_from_filename(path, timeout=600)
-    bucket.blob(f"{prefix}/label.json").upload_from_filename(ROOT / "models" / "label.json")
-    digest = sha256_of(path)
-    path.unlink()
-    return digest
+    shutil.copyfile(ROOT / "models" / "label.json", path.with_name("label.json"))
+    for name in FILES:
+        bucket.blob(f"{prefix}/{name}").upload_from_filename(path.with_name(name), timeout=600)
+    return sha256_of(path)
+
+
+def write_key(path: Path, url: str) -> Path:
+    """Write a service account's key whose tokens come from the URL, and return its path."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    content = {
+        "type": "service_account",
+        "project_id": "benchmark",
+        "client_email": "loader@example.iam.gserviceaccount.com",
+        "private_key_id": "1",
+        "private_key": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+        "token_uri": f"{url}/token",
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+@contextmanager
+def _server(name: str, *arguments: Path) -> Iterator[str]:
+    """Run one of this benchmark's servers, and yield its URL."""
+    port = free_port()
+    command: list[str | Path] = [sys.executable, HERE / f"{name}.py", *arguments, str(port)]
+    with subprocess.Popen(command) as process:
+        try:
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port)).close()
+                except ConnectionRefusedError:
+                    if process.poll() is not None:
+                        raise
+                    time.sleep(0.02)
+                else:
+                    break
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
 
 
 def write_model(file: BinaryIO, size: int) -> None:
@@ -149,12 +202,18 @@ def write(results: Results) -> None:
         caption = f"**{label}**, medians of {len(measured[OURS])} rounds, whole process ({machine()}):"
         sections += [caption, table(["program", *FIGURES.values(), "loader is faster by"], rows)]
         chart(
-            RESULTS / f"loader-{label.replace(' ', '').lower()}.svg",
+            RESULTS
+            / f"loader-{label.replace('Google Cloud Storage, ', '').replace(', ', '-').replace(' ', '').lower()}.svg",
             f"{label} model and labels: seconds of the whole process",
             {name: figures["seconds"] for name, figures in medians.items()},
             OURS,
         )
     write_section("loader", "\n\n".join(sections))
+
+
+def slug(label: str) -> str:
+    """Return a label as the names of files have it; the first storage has no name there."""
+    return label.replace("Google Cloud Storage, ", "").replace(", ", "-").replace(" ", "").lower()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from loader.errors import (
     UsageError,
 )
 from loader.progress import Progress
-from loader.settings import Settings
+from loader.settings import Settings, Wanted
 from loader.sources.base import ObjectVersion, Source
 from loader.transfer.journal import Journal
 from loader.transfer.ranges import RangeDownload, workers_for
@@ -130,6 +130,9 @@ class OciSource(Source):
         self._manifests: dict[str, _Manifest] = {}
         self._authorizations: dict[str, str] = {}
         self._kind = "none"
+        # What pins the model pins the files beside it.
+        model = settings.model
+        self._pinned = model if model.uri.startswith("oci://") else Wanted("", "")
 
     @property
     def credentials(self) -> str:
@@ -138,7 +141,7 @@ class OciSource(Source):
 
     def look_up(self, uri: str, version: str) -> ObjectVersion:
         """Return a file of the manifest."""
-        place = _place(uri, version)
+        place = self._place(uri, version)
         manifest = self._manifest(place)
         name = self._name(uri, place, manifest)
         if name not in manifest.files:
@@ -155,7 +158,7 @@ class OciSource(Source):
 
     def beside(self, uri: str, location: str) -> str:
         """Return the URI of the file beside another one in the same manifest."""
-        place = _place(uri, "")
+        place = self._place(uri, "")
         name = self._name(uri, place, self._manifest(place))
         return f"{place.shown}#{posixpath.join(posixpath.dirname(name), location)}"
 
@@ -164,6 +167,10 @@ class OciSource(Source):
         workers = self._workers or workers_for(found.size)
         notes = Journal(journal, found, target)
         return RangeDownload(partial(self._read, found), notes, workers, self._deadline, self._progress).run()
+
+    def _place(self, uri: str, version: str) -> _Place:
+        is_beside = uri.partition("#")[0] == self._pinned.uri.partition("#")[0]
+        return _place(uri, version or (self._pinned.version if is_beside else ""))
 
     def _name(self, uri: str, place: _Place, manifest: _Manifest) -> str:
         if name := uri.partition("#")[2]:

@@ -17,6 +17,7 @@ import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import ConnectionError as NoConnectionError
 
 from loader import __version__
 from loader.checksums import Digest, written
@@ -135,7 +136,7 @@ class S3Source(Source):
             yield
         except ClientError as error:
             self._refuse(error, action, gone)
-        except HTTPClientError as error:
+        except (HTTPClientError, NoConnectionError) as error:
             raise self._failures.of(error.kwargs.get("error") or error) from error
         except IncompleteReadError as error:
             raise Setback("connection-failed", "the connection was cut") from error
@@ -248,7 +249,7 @@ def _find_credentials(session: Any) -> str:  # noqa: ANN401
         if found:
             found.get_frozen_credentials()
             return str(found.method)
-    except HTTPClientError as error:
+    except (HTTPClientError, NoConnectionError) as error:
         raise Setback("token-unavailable", f"no token to be had: {type(error).__name__}") from error
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -286,6 +287,14 @@ def test_a_throttle_beyond_the_deadline_is_given_up(place: Place, proxy: FaultPr
     place.assert_empty()
 
 
+def test_a_server_that_is_gone_is_unreachable(place: Place, proxy: FaultProxy, pair: Pair) -> None:
+    proxy.shutdown()
+    proxy.server_close()
+    run = place.load_pair(*pair, load_timeout_seconds=3)
+    assert_failed(run, UNREACHABLE, "Connection refused", "LOAD_TIMEOUT_SECONDS=3")
+    assert run.named("retry")
+
+
 def test_wrong_bytes_once_are_fetched_again(place: Place, storage: Storage, pair: Pair) -> None:
     storage.proxy.on("bytes", times(1, wrong_bytes))
     run = place.load_pair(*pair)
@@ -372,6 +381,69 @@ def test_without_a_checksum_or_a_pin_nothing_is_fetched(place: Place, storage: S
     place.assert_empty()
     assert place.load(**Https.pins(storage, *pair)).exit_code == 0  # type: ignore[arg-type]
     place.assert_holds(*pair)
+
+
+SECRET = "a-secret-that-no-one-may-see"  # noqa: S105 (it opens nothing)
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> dict[str, str]:
+    """Return the settings that hold a secret of every kind."""
+    key = tmp_path / "key.json"
+    key.write_text(json.dumps({"type": "service_account", "private_key": SECRET, "client_email": "me@example.org"}))
+    docker = tmp_path / "config.json"
+    docker.write_text(json.dumps({"auths": {"registry.example.org": {"username": "me", "password": SECRET}}}))
+    return {
+        "GOOGLE_APPLICATION_CREDENTIALS": str(key),
+        "AWS_SECRET_ACCESS_KEY": f"{SECRET}-key",
+        "AWS_SESSION_TOKEN": f"{SECRET}-session",
+        "HTTPS_TOKEN": f"{SECRET}-token",
+        "HTTP_PROXY": f"http://me:{SECRET}-proxy@127.0.0.1:1",
+        "HTTPS_PROXY": f"http://me:{SECRET}-proxy@127.0.0.1:1",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "DOCKER_CONFIG": str(tmp_path),
+        "LOG_LEVEL": "debug",
+        "LOAD_TIMEOUT_SECONDS": "5",
+    }
+
+
+@pytest.mark.parametrize(
+    ("faults", "settings"),
+    [
+        ({}, {}),
+        ({}, {"dry_run": "true"}),
+        ({"metadata": refuse(403)}, {}),
+        ({"metadata": refuse(500, Location=f"/?{SECRET}")}, {}),
+        ({"bytes": cut}, {}),
+        ({"bytes": refuse(401)}, {}),
+        ({}, {"no_proxy": "elsewhere"}),
+    ],
+)
+def test_secrets_are_shown_nowhere(
+    place: Place,
+    pair: Pair,
+    secrets: dict[str, str],
+    faults: dict[str, Fault],
+    settings: dict[str, str],
+) -> None:
+    storage = place.storage
+    place.settings |= secrets
+    if storage.place.startswith("https://"):
+        place.settings["MODEL_URI"] += f"?signature={SECRET}"
+    for kind, fault in faults.items():
+        storage.proxy.on(kind, itertools.repeat(fault))
+    place.termination_log.touch()
+
+    with place.start(**{**storage.pins(*pair), **settings}) as process:
+        arguments = Path(f"/proc/{process.pid}/cmdline").read_text()
+        output, error = process.communicate(timeout=30)
+
+    is_well = not faults and "no_proxy" not in settings
+    assert (process.returncode == 0) is is_well, error
+    receipt = place.directory / "receipt.json"
+    written = receipt.read_text() if receipt.exists() else ""
+    for text in (arguments, output, error, place.termination_log.read_text(), written):
+        assert SECRET not in text
 
 
 def test_labels_may_be_elsewhere(place: Place, pair: Pair, tmp_path: Path) -> None:

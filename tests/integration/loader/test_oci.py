@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.loader.conftest import Pair
+from tests.integration.loader.conftest import Pair, make_labels
 from tests.integration.loader.fault_proxy import Answer, fault_proxy
 from tests.integration.loader.running import Target, assert_failed
 from tests.integration.loader.storages import oci_bytes, web_files
@@ -40,10 +40,11 @@ def test_the_only_onnx_file_is_the_model(target: Target, url: str, pair: Pair) -
     receipt = target.assert_holds(*pair)
     assert (receipt.model.uri, receipt.model.version) == (f"{place(url)}:1#m.onnx", digest)
     assert receipt.model.checksums == {"sha256": hashlib.sha256(pair[0]).hexdigest()}
-    push(url, "models/iris", "1", {"m.onnx": pair[1], "label.json": pair[1]})
+    push(url, "models/iris", "1", {"m.onnx": pair[1], "label.json": make_labels("other")})
     for settings in ({"model_version": digest}, {"model_uri": f"{place(url)}@{digest}"}):
-        assert target.load(label_uri=f"{place(url)}@{digest}#label.json", **settings).exit_code == 0
-        target.assert_holds(*pair)
+        assert target.load(**settings).exit_code == 0
+        receipt = target.assert_holds(*pair)
+        assert [file.version for file in receipt.files] == [digest, digest]
 
 
 def test_annotations_of_modelpack_name_files_too(target: Target, url: str, pair: Pair) -> None:
