@@ -44,8 +44,7 @@ def test_the_only_onnx_file_is_the_model(target: Target, url: str, pair: Pair) -
     for settings in ({"model_version": digest}, {"model_uri": f"{place(url)}@{digest}"}):
         assert target.load(**settings).exit_code == 0
         receipt = target.assert_holds(*pair)
-        assert receipt.labels
-        assert (receipt.model.version, receipt.labels.version) == (digest, digest)
+        assert [file.version for file in receipt.files] == [digest, digest]
 
 
 def test_annotations_of_modelpack_name_files_too(target: Target, url: str, pair: Pair) -> None:

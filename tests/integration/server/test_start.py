@@ -30,7 +30,8 @@ def test_without_model_and_variables(tmp_path: Path) -> None:
     if Path("/workdir").exists():
         pytest.skip("this machine has a /workdir")
     line = fail_to_start(tmp_path, {})
-    assert "MODEL_FILEPATH is /workdir/model.onnx: No such file or directory; " in line
+    assert "MODEL_FILEPATH is /workdir/model.onnx: No such file or directory (run the loader first" in line
+    line = fail_to_start(tmp_path, {"LABEL_FILEPATH": "/workdir/label.json", "MODEL_FILEPATH": IRIS["MODEL_FILEPATH"]})
     assert "LABEL_FILEPATH is /workdir/label.json: No such file or directory (run the loader first" in line
 
 
