@@ -17,6 +17,8 @@ from tests.support.processes import ROOT
 
 URL = "http://127.0.0.1:3000"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+# A row of a table of settings: variable, programs, default, meaning.
+SETTING = re.compile(r"^\| `([A-Z_0-9]+)` \| ([a-z, ]+) \| ?(.*?) ?\| (.*) \|$", re.MULTILINE)
 DATA = {"json", "mermaid", "text", "yaml"}
 _FENCE = re.compile(r"^( *)```([^`\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
