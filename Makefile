@@ -65,6 +65,7 @@ test: environments ## Run all tests except the nightly ones, and report coverage
 	$(RUN) --group dev coverage report
 
 nightly: environments ## Run the slow tests, repeat the fault tests, and test with the oldest and newest BentoML and uvicorn (half an hour)
+	NIGHTLY=true $(RUN) --group dev pytest -m nightly
 	NIGHTLY=true $(RUN) --group dev pytest tests/unit/model_server/protocols/test_json_rows_properties.py \
 		tests/integration/server/test_hostile.py tests/integration/server/test_overload.py \
 		tests/integration/server/test_end.py
@@ -73,7 +74,7 @@ nightly: environments ## Run the slow tests, repeat the fault tests, and test wi
 		$(UV) pip install --quiet --python $(VENV)-$$resolution --requirement requirements.txt && \
 		$(UV) pip install --quiet --python $(VENV)-$$resolution --no-deps --upgrade --resolution $$resolution \
 			$(BOUNDED) && \
-		SERVICE_PYTHON=$(CURDIR)/$(VENV)-$$resolution/bin/python $(RUN) --group dev pytest \
+		SERVICE_PYTHON=$(CURDIR)/$(VENV)-$$resolution/bin/python $(RUN) --group dev pytest -m '' \
 			tests/integration/server/test_start.py tests/integration/server/test_routes.py \
 			tests/integration/server/test_overload.py::test_one_request_too_many || exit 1; \
 	done

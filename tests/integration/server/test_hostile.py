@@ -173,7 +173,7 @@ def test_document(iris: Server, tmp_path: Path) -> None:
     """What the API's document allows is taken, what it forbids refused, and each answer is of a kind that it names."""
     options = {
         "checks": "all",
-        "max-examples": 500 if NIGHTLY else 40,
+        "max-examples": 500 if NIGHTLY else 20,
         "phases": "examples,coverage,fuzzing,stateful",
         "request-timeout": 60,
     }

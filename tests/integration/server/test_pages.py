@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto
 
 from tests.support.classifiers import classifier, save
-from tests.support.processes import Server, serving
+from tests.support.processes import ONE_PROCESS, Server, serving
 
 
 def test_reference_reaches_no_other_host(iris: Server) -> None:
@@ -50,7 +50,8 @@ def test_document_is_the_models_own(tmp_path_factory: pytest.TempPathFactory) ->
     home = tmp_path_factory.mktemp("uint8")
     made = classifier(TensorProto.UINT8, ("height", 2), classes=2)
     model_path, label_path = save(made, home, ["no", "yes"])
-    with serving(home, {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)}) as server:
+    environment = {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)}
+    with serving(home, environment, command=ONE_PROCESS) as server:
         document = server.client.get("/docs.json").json()
     request = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert request["properties"]["data"]["items"] == {

@@ -300,6 +300,7 @@ def test_tasks_and_what_is_done_before_deployment(tmp_path: Path, command: tuple
         assert server.client.get("/add/get", params={"task_id": task}).text == "3"
 
 
+@pytest.mark.nightly
 def test_a_mistake_in_a_service_that_is_reloaded_is_survived(tmp_path: Path) -> None:
     for name in ("model_server", "volume"):
         (tmp_path / name).symlink_to(ROOT / name)
