@@ -67,6 +67,7 @@ test: environments ## Run all tests except the nightly ones, and report coverage
 nightly: environments ## Run the slow tests, repeat the fault tests, and test with the oldest and newest BentoML and uvicorn (half an hour)
 	NIGHTLY=true $(RUN) --group dev pytest -m nightly
 	NIGHTLY=true $(RUN) --group dev pytest tests/unit/model_server/protocols/test_json_rows_properties.py \
+		tests/unit/model_server/http/test_admission.py \
 		tests/integration/server/test_hostile.py tests/integration/server/test_overload.py \
 		tests/integration/server/test_end.py
 	for resolution in lowest highest; do \
