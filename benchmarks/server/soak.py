@@ -5,7 +5,6 @@
 
 import asyncio
 import itertools
-import json
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from benchmarks.environments import ROOT
+from benchmarks.report import write_results
 from tests.support.processes import IRIS, ONE_PROCESS, Server, serving
 
 _REQUESTS = 1_000_000
@@ -125,7 +124,7 @@ def main() -> None:
         "pss_bytes_per_request": round(float(slope) * 1024, 3),
         "samples": samples,
     }
-    (ROOT / "benchmarks" / "results" / "soak.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_results("soak", result)
     print({name: value for name, value in result.items() if name != "samples"})
     if len({one["series"] for one in samples}) > 1:
         sys.exit("the series of the metrics grew")
