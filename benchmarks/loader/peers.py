@@ -1,4 +1,4 @@
-"""The programs that are compared, each in an environment of its own."""
+"""The programs that are compared, each in its own environment."""
 
 import shutil
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ for name in ("model.onnx", "label.json"):
     bucket.blob(f"{sys.argv[2]}/{name}").download_to_filename(f"{sys.argv[3]}/{name}")
 """
 
-# On two cores the fastest of 1, 2 and 4 workers, threads and processes, and chunks of 32, 64 and 128 MiB.
+# The fastest of 1, 2 and 4 workers, threads and processes, and chunks of 32, 64 and 128 MiB on two cores.
 _DOWNLOAD_CHUNKS_CONCURRENTLY = """
 import sys
 from google.cloud import storage
@@ -38,7 +38,7 @@ Storage.download(f"gs://{sys.argv[1]}/{sys.argv[2]}", sys.argv[3])
 
 @dataclass
 class Peer:
-    """A program that brings `model.onnx` and `label.json` from a prefix of the bucket to a directory."""
+    """A program that downloads `model.onnx` and `label.json` from a prefix of the bucket to a directory."""
 
     name: str
     command: list[str]
@@ -46,7 +46,7 @@ class Peer:
 
 
 def peers(url: str, prefix: str, target: Path, scratch: Path) -> list[Peer]:
-    """Return the programs that can be run here."""
+    """Return the programs that are available on this machine."""
     client = str(environment_of("gcs", "google-cloud-storage==3.17.1"))
     kserve = str(environment_of("kserve", "kserve-storage==0.21.0"))
     place = [BUCKET, prefix, str(target)]

@@ -1,7 +1,7 @@
 """Download a model of 1 GiB and one of 2 KiB, each with its label file, with the loader and with its peers.
 
-All fetch the same objects from the same fake-gcs-server, in turns, in fresh processes. What is measured is the whole
-process. Writes `benchmarks/results/loader*` and the loader's tables in `benchmarks/README.md`.
+All programs download the same objects from the same fake-gcs-server, alternately and in fresh processes. The figures
+are those of the whole process. Writes `benchmarks/results/loader*` and the loader's tables in `benchmarks/README.md`.
 """
 
 import json
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def upload(bucket: storage.Bucket, prefix: str, size: int, scratch: Path) -> str:
-    """Upload a pair and return the model's sha256."""
+    """Upload a model and its label file, and return the model's sha256."""
     path = scratch / "model.onnx"
     with path.open("wb") as file:
         write_model(file, size)
@@ -67,10 +67,9 @@ def upload(bucket: storage.Bucket, prefix: str, size: int, scratch: Path) -> str
 
 
 def write_model(file: BinaryIO, size: int) -> None:
-    """Write an ONNX model of about `size` bytes, most of them random weights.
+    """Write an ONNX model of about `size` bytes with random weights, without holding it in memory.
 
-    The weights are a second occurrence of the field `graph`, which protobuf merges with the first: so they need not
-    be in memory.
+    The weights are in a second occurrence of the field `graph`, which protobuf merges with the first.
     """
     count = size - 200
     graph = helper.make_graph([helper.make_node("Identity", ["w"], ["y"])], "g", [], [])
@@ -84,18 +83,18 @@ def write_model(file: BinaryIO, size: int) -> None:
 
 
 def field_header(number: int, length: int) -> bytes:
-    """Return the header of a field of protobuf that has a length."""
+    """Return the header of a length-delimited protobuf field."""
     return varint(number << 3 | 2) + varint(length)
 
 
 def varint(value: int) -> bytes:
-    """Return a number as protobuf writes it."""
+    """Return a number as a protobuf varint."""
     groups = [value >> shift & 0x7F for shift in range(0, max(value.bit_length(), 1), 7)]
     return bytes([*(group | 0x80 for group in groups[:-1]), groups[-1]])
 
 
 def compare(programs: list[Peer], rounds: int, digest: str) -> dict[str, list[Measurement]]:
-    """Run each program once per round, in an order that changes, after one round that does not count."""
+    """Run each program once per round, in random order, after one round without measurement."""
     measured: dict[str, list[Measurement]] = {peer.name: [] for peer in programs}
     for number in range(rounds + 1):
         for peer in random.sample(programs, len(programs)):
@@ -107,11 +106,11 @@ def compare(programs: list[Peer], rounds: int, digest: str) -> dict[str, list[Me
 
 
 def run(peer: Peer, loader: Peer, digest: str) -> Measurement:
-    """Run a program into an empty directory, check what it brought, and return what it took."""
+    """Run a program with an empty target directory, check the downloaded model, and return the measurement."""
     target = Path(loader.environment["MODEL_FILEPATH"]).parent
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    os.sync()  # so that no one waits for the bytes of the one before
+    os.sync()  # otherwise a program could wait for the writes of the previous one
     base = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     process = subprocess.run(
         [sys.executable, "-I", "-S", HERE / "measure.py", *peer.command],
@@ -121,13 +120,13 @@ def run(peer: Peer, loader: Peer, digest: str) -> Measurement:
         capture_output=True,
     )
     if sha256_of(target / "model.onnx") != digest:
-        raise ValueError(f"{peer.name} brought other bytes than were uploaded")
+        raise ValueError(f"{peer.name} downloaded other bytes than were uploaded")
     measurement: Measurement = json.loads(process.stdout)
     return measurement
 
 
 def write(results: Results) -> None:
-    """Write the results for machines, as tables and as charts."""
+    """Write the results as JSON, as tables and as charts."""
     write_results("loader", {"runs": results})
     sections = []
     for label, measured in results.items():

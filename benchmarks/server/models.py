@@ -1,4 +1,4 @@
-"""The models that are served: the shipped one, a wider one, and one that takes its time."""
+"""The models of the benchmark: iris, one with wide rows, and a slow one."""
 
 import json
 import time
@@ -19,24 +19,24 @@ _SIDE = 256
 
 @dataclass(frozen=True)
 class BenchmarkModel:
-    """A model with its label file, and how many numbers a row of it has."""
+    """A model, its label file, and the number of values per row."""
 
     path: Path
     labels: Path
     width: int
 
     def rows(self, count: int) -> list[list[float]]:
-        """Return rows for it, always the same, with one decimal as in the iris data set."""
+        """Return random rows with one decimal, as in the iris data set; always the same for a count."""
         chance = np.random.default_rng(count)
         return [[round(float(number), 1) for number in row] for row in chance.uniform(0.1, 8, (count, self.width))]
 
 
 def benchmark_models(directory: Path, slow_seconds: float = 0.05) -> dict[str, BenchmarkModel]:
-    """Return the models by name; what is not shipped is made in the directory.
+    """Return the models by name: `iris`, and `wide` and `slow`, which are created in the directory.
 
     Args:
-        directory: where to write them.
-        slow_seconds: about what an inference of the slow one takes.
+        directory: directory for the created models.
+        slow_seconds: approximate duration of an inference of the slow model.
     """
     iris = BenchmarkModel(ROOT / "models" / "iris_svc.onnx", ROOT / "models" / "label.json", 4)
     labels = directory / "label.json"
@@ -44,7 +44,7 @@ def benchmark_models(directory: Path, slow_seconds: float = 0.05) -> dict[str, B
     wide = directory / "wide.onnx"
     onnx.save(classifier(row_shape=(30,)), wide)
     slow = directory / "slow.onnx"
-    # Two layers tell what one takes, and that how many are needed.
+    # The time of two layers determines the number of layers.
     for layers in (2, max(2, round(2 * slow_seconds / _seconds(slow, 2)))):
         onnx.save(_network(layers), slow)
     return {"iris": iris, "wide": BenchmarkModel(wide, labels, 30), "slow": BenchmarkModel(slow, labels, 4)}
@@ -64,7 +64,7 @@ def _seconds(path: Path, layers: int) -> float:
 
 
 def _network(layers: int) -> onnx.ModelProto:
-    """Return a network of small weights that multiplies a square matrix, made from the row, `layers` times."""
+    """Return a network that makes a square matrix from each row and multiplies it by weights `layers` times."""
     chance = np.random.default_rng(0)
 
     def weights(name: str, shape: Sequence[int]) -> onnx.TensorProto:
