@@ -1,4 +1,4 @@
-"""A namespace of a cluster, and what is done there with kubectl."""
+"""A namespace of a cluster, and operations in it with kubectl."""
 
 import contextlib
 import copy
@@ -22,18 +22,18 @@ _PATIENCE = "600s"
 
 @dataclass(frozen=True)
 class Cluster:
-    """A namespace that is ours alone.
+    """A namespace that only these tests use.
 
     Attributes:
-        context: of kubectl's configuration; empty for the current one.
-        namespace: its name.
+        context: kubectl context; empty for the current one.
+        namespace: name of the namespace.
     """
 
     context: str
     namespace: str
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
-        """Run a kubectl command in the namespace and return what it prints."""
+        """Run a kubectl command in the namespace and return its output."""
         run = subprocess.run(
             [*self._command(), *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=1800
         )
@@ -41,12 +41,12 @@ class Cluster:
         return run.stdout
 
     def get(self, *what: str) -> Any:
-        """Return an object, or a list's items."""
+        """Return an object, or the items of a list."""
         found = json.loads(self.kubectl("get", *what, "--output", "json"))
         return found.get("items", found)
 
     def apply(self, *manifests: Manifest) -> None:
-        """Apply the manifests, none of which may lie outside the namespace."""
+        """Apply the manifests, which must all belong to the namespace."""
         for manifest in manifests:
             name = (
                 manifest["metadata"]["name"] if manifest["kind"] == "Namespace" else manifest["metadata"]["namespace"]
@@ -57,17 +57,17 @@ class Cluster:
         )
 
     def until_rolled_out(self) -> None:
-        """Wait until all pods are those of the newest template."""
+        """Wait until all pods have the newest template."""
         self.kubectl("rollout", "status", DEPLOYMENT, f"--timeout={_PATIENCE}")
 
     def pods(self) -> list[Any]:
-        """Return the server's pods, newest first."""
+        """Return the pods of the server, newest first."""
         pods: list[Any] = self.get("pods", "--selector", "app.kubernetes.io/name=model-load-server")
         return sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True)
 
     @contextlib.contextmanager
     def forwarding(self, target: str, port: int) -> Iterator[str]:
-        """Give a URL of this machine that leads to the target's port."""
+        """Yield a local URL that is forwarded to the target's port."""
         local = free_port()
         command = [*self._command(), "port-forward", target, f"{local}:{port}"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -79,7 +79,7 @@ class Cluster:
                 process.terminate()
 
     def start_emulator(self, manifests: list[Manifest]) -> str:
-        """Run fake-gcs-server and return its URL in the cluster; the server's pods may speak to it."""
+        """Run fake-gcs-server, allow connections from the server's pods, and return its URL in the cluster."""
         flags = ["-scheme=http", f"-port={_EMULATOR_PORT}", "-backend=memory"]
         metadata = {"name": "emulator", "namespace": self.namespace}
         selector = {"e2e": "emulator"}
@@ -109,12 +109,12 @@ class Cluster:
         return f"http://emulator:{_EMULATOR_PORT}"
 
     def uploading(self) -> contextlib.AbstractContextManager[str]:
-        """Give a URL of this machine that leads to the emulator."""
+        """Yield a local URL of the emulator."""
         return self.forwarding("pod/emulator", _EMULATOR_PORT)
 
     @contextlib.contextmanager
     def load(self, manifests: list[Manifest], *, threads: int = 4, rows: int = 1) -> Iterator[Callable[[], Any]]:
-        """Ask the service from a pod and give what stops that and returns its answers and failures."""
+        """Send requests to the service from a pod, and yield a function that stops it and returns its report."""
         command = ["python", "-c", _LOAD.read_text(), "http://model-load-server/predict/label", str(threads), str(rows)]
         [server] = one(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
         self.apply(self._pod(manifests, "load", {"image": server["image"], "command": command}))
@@ -130,7 +130,7 @@ class Cluster:
         return json.loads(self.kubectl("logs", "load").splitlines()[-1])
 
     def _pod(self, manifests: list[Manifest], name: str, container: Manifest) -> Manifest:
-        """Return a pod that is as locked as the server's."""
+        """Return a pod with the same restrictions as the server's."""
         model = one(manifests, "Deployment")["spec"]["template"]["spec"]
         [server] = model["containers"]
         return {

@@ -1,4 +1,4 @@
-"""A network, a bucket in it, and a metadata server whose tokens open the bucket."""
+"""A network with a bucket, and a metadata server whose tokens give access to it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class Emulator:
     """A running fake-gcs-server.
 
     Attributes:
-        url: where containers of the network reach it.
-        bucket: a bucket there, which keeps old versions.
+        url: URL for containers in the network.
+        bucket: a bucket with object versioning.
     """
 
     url: str
@@ -56,7 +56,7 @@ def emulator(network: str) -> Iterator[Emulator]:
 
 @pytest.fixture(scope="session")
 def google_cloud(network: str, emulator: Emulator) -> Iterator[str]:
-    """The host and port, in the network, of a metadata server that is also the bucket's endpoint for its tokens."""
+    """Host and port in the network of a metadata server that is also a storage endpoint for its tokens."""
     port = free_port()
     options = {
         "volume": f"{_GOOGLE_CLOUD}:/google_cloud.py:ro",

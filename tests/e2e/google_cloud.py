@@ -1,7 +1,7 @@
 """Stand-in for Google Cloud: a metadata server, and a Cloud Storage endpoint that accepts only its tokens.
 
-Runs in a container that has only the standard library. Arguments: the port to listen on, and the host and port of the
-emulator that holds the objects.
+Runs in a container with only the standard library. Arguments: the port to listen on, and the host and port of the
+emulator that stores the objects.
 """
 
 import http.client
@@ -39,7 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {"Metadata-Flavor": "Google", "Content-Type": content_type}, text.encode())
 
     def _forward(self) -> None:
-        """Pass a request with the token on to the emulator."""
+        """Forward a request with the token to the emulator."""
         if self.headers["Authorization"] != f"Bearer {TOKEN}":
             self._answer(401, {})
             return

@@ -1,7 +1,7 @@
-"""Ask a server for labels until there is a file /tmp/stop; runs in a pod of the server's image, which has httpx.
+"""Request labels from a server until the file /tmp/stop exists. Runs in a pod with the server's image, which has httpx.
 
-Arguments: the URL, how many threads ask, and how many rows a request has. Each request has a connection of its own, as
-those of many clients have. The last line of output is JSON: how often each label was answered first, and what failed.
+Arguments: the URL, the number of threads, and the number of rows per request. Each request uses a new connection, like
+requests of many clients. The last line of output is JSON: the counts of the first labels in the answers, and failures.
 """
 
 import collections

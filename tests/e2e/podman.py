@@ -1,4 +1,4 @@
-"""Pods under podman, each made from a Deployment's own template."""
+"""Pods under podman, created from the template of a Deployment."""
 
 import contextlib
 import copy
@@ -18,19 +18,19 @@ from tests.support.processes import free_port, until
 
 LOADER = "model-loader"
 SERVER = "model-server"
-# Pulling a pod up takes a second or two, and a server in it three to five more.
+# A pod takes one or two seconds to start, and the server in it another three to five.
 _START_SECONDS = 180
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
 @dataclass
 class Pod:
-    """A pod and the client that speaks to its published port.
+    """A pod, with a client for its published port.
 
     Attributes:
-        name: its name.
-        manifests: those that it was made from.
-        client: speaks HTTP to the server.
+        name: name of the pod.
+        manifests: its manifests.
+        client: HTTP client for the server.
     """
 
     name: str
@@ -38,30 +38,30 @@ class Pod:
     client: httpx.Client
 
     def container(self, name: str) -> str:
-        """Return podman's name of the container."""
+        """Return podman's name for the container."""
         return f"{self.name}-{name}"
 
     def state(self, name: str) -> Any:
-        """Return what podman knows of the container's state."""
+        """Return the container's state from podman."""
         [inspected] = json.loads(podman("inspect", self.container(name)))
         return inspected["State"]
 
     def logs(self, name: str) -> str:
-        """Return what the container has said."""
+        """Return the container's log."""
         return podman("logs", self.container(name), stderr=subprocess.STDOUT)
 
     def python(self, code: str) -> str:
-        """Run Python code in the server's container and return what it prints."""
+        """Run Python code in the server's container and return its output."""
         return podman("exec", self.container(SERVER), "python", "-c", code)
 
     def until_ready(self) -> None:
-        """Wait until the probes of the template are answered with 200."""
+        """Wait until the probes of the template succeed."""
         [server] = one(self.manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
         for probe in _PROBES:
             until(partial(self._answers, server[probe]["httpGet"]["path"]), _START_SECONDS)
 
     def exit_code(self) -> int:
-        """Wait until the server's container has ended and return its exit code."""
+        """Wait until the server's container has ended, and return its exit code."""
         until(lambda: self.state(SERVER)["Status"] == "exited", _START_SECONDS)
         return int(self.state(SERVER)["ExitCode"])
 
@@ -76,12 +76,12 @@ class Pod:
 
 @contextlib.contextmanager
 def playing(manifests: list[Manifest], network: str, command: Sequence[str] = ()) -> Iterator[Pod]:
-    """Play the Deployment's template as a pod and give it, whether its init container succeeds or not.
+    """Run the Deployment's template as a pod and yield it, whether or not its init container succeeds.
 
-    The server's container runs the command, if one is given, in place of its image's.
+    The command, if given, replaces that of the server's image.
 
-    Podman asks no HTTP probes without curl in the image: `Pod.until_ready` does. It has one volume for all pods that
-    name it alike, and no Deployment with an init container: so the names are the pod's own, and the pod is a bare one.
+    Podman has no HTTP probes without curl in the image, so `Pod.until_ready` sends them. Pods share volumes of the same
+    name, so the names are unique. Podman runs no Deployments with init containers, so the pod is a bare one.
     """
     name = f"e2e-{secrets.token_hex(4)}"
     pod = copy.deepcopy(one(manifests, "Deployment")["spec"]["template"])
@@ -105,7 +105,7 @@ def playing(manifests: list[Manifest], network: str, command: Sequence[str] = ()
             played = podman(
                 "kube", "play", "--network", network, "-", stdin=document, stderr=subprocess.STDOUT, check=False
             )
-            print(played)  # pytest shows it when a test fails
+            print(played)  # pytest shows this if a test fails
             yield Pod(name, manifests, client)
         finally:
             podman("pod", "rm", "--force", "--time", "0", name, check=False)
@@ -113,7 +113,7 @@ def playing(manifests: list[Manifest], network: str, command: Sequence[str] = ()
 
 @contextlib.contextmanager
 def network() -> Iterator[str]:
-    """Give a network of this run's own."""
+    """Yield a network for this run."""
     name = f"e2e-{secrets.token_hex(4)}"
     podman("network", "create", name)
     try:
@@ -124,7 +124,7 @@ def network() -> Iterator[str]:
 
 @contextlib.contextmanager
 def running(image: str, network: str, options: Mapping[str, str], *command: str) -> Iterator[str]:
-    """Run a container in the network and give its address there."""
+    """Run a container in the network and yield its address."""
     flags = [f"--{option}={value}" for option, value in options.items()]
     container = podman("run", "--detach", "--rm", "--network", network, *flags, image, *command).strip()
     try:
@@ -135,14 +135,14 @@ def running(image: str, network: str, options: Mapping[str, str], *command: str)
 
 
 def answers(url: str, headers: Mapping[str, str] | None = None) -> bool:
-    """Return whether the URL is answered with 200."""
+    """Return whether a request to the URL is answered with 200."""
     with contextlib.suppress(httpx.TransportError):
         return httpx.get(url, headers=headers).status_code == 200
     return False
 
 
 def podman(*arguments: str, check: bool = True, stderr: int = subprocess.PIPE, stdin: str | None = None) -> str:
-    """Run a podman command and return what it prints."""
+    """Run a podman command and return its output."""
     run = subprocess.run(
         ["podman", *arguments],  # noqa: S607
         input=stdin,

@@ -1,4 +1,4 @@
-"""Both images on a real cluster, through the overlays, in a namespace that is made and deleted here."""
+"""Both images on a real cluster, deployed with the overlays to a temporary namespace."""
 
 import os
 import secrets
@@ -16,7 +16,7 @@ from tests.support.manifests import Manifest, one, render
 from tests.support.processes import ROOT, until
 
 IRIS = "iris/1/model.onnx"
-# Of the same shape, so that one load fits both.
+# The same shape, so that the same requests fit both models.
 OTHER = "other/1/model.onnx"
 OTHER_LABELS = {"a", "b", "c"}
 LEAST_PODS = 3
@@ -27,7 +27,7 @@ Deploy = Callable[..., list[Manifest]]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A namespace, gone afterwards with all that is in it."""
+    """A namespace that is deleted afterwards with its contents."""
     cluster = Cluster(os.environ.get("CONTEXT", ""), f"model-load-e2e-{secrets.token_hex(4)}")
     try:
         yield cluster
@@ -64,7 +64,7 @@ def deploy(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Deploy
 
 @pytest.fixture
 def iris(cluster: Cluster, deploy: Deploy) -> list[Manifest]:
-    """The manifests of the iris model, which is served by as many pods as there are at least."""
+    """The manifests for the iris model, which the minimum number of pods serves."""
     manifests = deploy()
     cluster.until_rolled_out()
     until(lambda: len(ready(cluster)) >= LEAST_PODS, 600)
@@ -72,7 +72,7 @@ def iris(cluster: Cluster, deploy: Deploy) -> list[Manifest]:
 
 
 def ready(cluster: Cluster) -> list[str]:
-    """Return the names of the pods that are ready and not on their way out."""
+    """Return the names of the pods that are ready and not terminating."""
     return [
         pod["metadata"]["name"]
         for pod in cluster.pods()
@@ -119,7 +119,7 @@ def test_switches_model_and_back_without_a_failed_request(
     assert OTHER_LABELS & set(report["answers"])
 
 
-def test_old_pods_serve_on_when_the_new_model_is_refused(
+def test_old_pods_keep_serving_when_the_new_model_is_refused(
     cluster: Cluster, iris: list[Manifest], deploy: Deploy
 ) -> None:
     with cluster.load(iris) as stop:
@@ -131,7 +131,7 @@ def test_old_pods_serve_on_when_the_new_model_is_refused(
 
 
 def refusals(cluster: Cluster) -> list[str]:
-    """Return what the loaders that have failed left for the kubelet to read."""
+    """Return the termination messages of the loaders that have failed."""
     states: list[dict[str, Any]] = [
         state
         for pod in cluster.pods()
@@ -151,7 +151,7 @@ def test_deleted_pod_is_replaced_without_a_failed_request(cluster: Cluster, iris
 
 
 def test_autoscaler_follows_the_load(cluster: Cluster, iris: list[Manifest]) -> None:
-    until(lambda: "currentMetrics" in autoscaler(cluster)["status"], 300)  # without a metrics server, never
+    until(lambda: "currentMetrics" in autoscaler(cluster)["status"], 300)  # never without a metrics server
     with cluster.load(iris, threads=16, rows=20_000) as stop:
         until(lambda: autoscaler(cluster)["status"]["desiredReplicas"] >= GROWN_PODS, 900)
         report = stop()

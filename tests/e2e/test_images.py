@@ -1,4 +1,4 @@
-"""What is in the images, and what is not."""
+"""Contents of the images."""
 
 import json
 import secrets
@@ -27,7 +27,7 @@ OPTIONS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The images that the manifests name, by container."""
+    """The images in the manifests, by container."""
     spec = one(render("local", tmp_path_factory.mktemp("local"), {}), "Deployment")["spec"]["template"]["spec"]
     [loader], [server] = spec["initContainers"], spec["containers"]
     return {"loader": loader["image"], "server": server["image"]}
@@ -35,13 +35,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module", params=["loader", "server"])
 def image(request: pytest.FixtureRequest, images: dict[str, str]) -> tuple[str, str]:
-    """The name of a container, and of its image."""
+    """The names of a container and its image."""
     return request.param, images[request.param]
 
 
 @pytest.fixture(scope="module")
 def variant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The server's image, built from our bentofile with other options of `docker`."""
+    """The server's image, built from the bentofile of this repository with other options of `docker`."""
     home = tmp_path_factory.mktemp("variant")
     name = f"e2e-{secrets.token_hex(4)}:variant"
     build(home, **OPTIONS)
@@ -78,7 +78,7 @@ def test_labels(image: tuple[str, str]) -> None:
     assert labels[f"{prefix}licenses"] == "Apache-2.0"
 
 
-def test_has_only_what_it_runs(image: tuple[str, str]) -> None:
+def test_contains_only_what_it_runs(image: tuple[str, str]) -> None:
     name, reference = image
     files = [Path(line) for line in _run(reference, "find", "/app", "-type", "f").splitlines()]
     assert not [file for file in files if file.name in TOOLS]
@@ -103,7 +103,7 @@ def test_image_has_the_packages_and_variables_of_its_bentofile(variant: str, ima
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_entry_point_serves(images: dict[str, str], network: str, arguments: Sequence[str], port: int) -> None:
-    """With a command, with none, and with its options alone, as BentoML's own images."""
+    """The arguments are a command, nothing, or only options, as with BentoML's own images."""
     name, published = f"e2e-{secrets.token_hex(4)}", free_port()
     options = {
         "name": name,

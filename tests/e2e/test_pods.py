@@ -1,4 +1,4 @@
-"""Both images in the pod that the manifests describe, under podman."""
+"""Both images in a pod created from the manifests, under podman."""
 
 import http.client
 import json
@@ -29,7 +29,7 @@ SETOSA = [5.1, 3.5, 1.4, 0.2]
 PET_ROWS = [[1, 2, 3, 4, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1]]
 IN_FLIGHT = 32
 BENTOML_SERVE = ("bentoml", "serve", "/app", "--host", "0.0.0.0", "--port", "3000")  # noqa: S104 (in a pod)
-# Tries to write where nothing may be written, as the user that the server runs as.
+# Tries to write to read-only places as the server's user.
 WRITE = """
 for directory in ("/", "/app", "/etc", "/workdir"):
     try:
@@ -42,7 +42,7 @@ for directory in ("/", "/app", "/etc", "/workdir"):
 
 @pytest.fixture(scope="module")
 def settings(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What selects the iris model, which is in the bucket beside a very different one."""
+    """Settings for the iris model, in a bucket that also contains a very different model."""
     pets = save(classifier(classes=2, row_shape=(7,)), tmp_path_factory.mktemp("pets"), ["cat", "dog"])
     for blob, (model, labels) in {
         IRIS: (ROOT / "models" / "iris_svc.onnx", ROOT / "models" / "label.json"),
@@ -55,7 +55,7 @@ def settings(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> di
 
 @pytest.fixture(scope="module")
 def local(network: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
-    """The local overlay's pod."""
+    """The pod of the local overlay."""
     with playing(render("local", tmp_path_factory.mktemp("local"), {}), network) as pod:
         pod.until_ready()
         yield pod
@@ -63,7 +63,7 @@ def local(network: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Po
 
 @pytest.fixture
 def play(settings: dict[str, str], network: str, tmp_path: Path) -> Play:
-    """Play the pod of the Google Cloud Storage overlay, with changed settings and maybe another command."""
+    """Run the pod of the Google Cloud Storage overlay with changed settings, and optionally another command."""
 
     def with_changes(*command: str, **changes: str) -> AbstractContextManager[Pod]:
         directory = Path(tempfile.mkdtemp(dir=tmp_path))
@@ -73,7 +73,7 @@ def play(settings: dict[str, str], network: str, tmp_path: Path) -> Play:
 
 
 def assert_serves_iris(pod: Pod) -> None:
-    """Ask the five routes, which must answer exactly as the specification has them."""
+    """Check that the five routes answer exactly as specified."""
     answers = {path: pod.client.get(path) for path in ("/health", "/metadata", "/label")}
     answers |= {path: pod.client.post(path, json={"data": [SETOSA]}) for path in ("/predict", "/predict/label")}
     assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(answers, 200)
@@ -145,12 +145,12 @@ def test_token_of_the_metadata_server_opens_the_bucket(play: Play, google_cloud:
         assert "401 Unauthorized" in pod.logs(LOADER)
 
 
-def test_pinned_version_is_served_though_a_newer_one_is_there(play: Play, emulator: Emulator) -> None:
+def test_pinned_version_is_served_although_a_newer_one_exists(play: Play, emulator: Emulator) -> None:
     model, labels = emulator.bucket.blob("pinned/model.onnx"), emulator.bucket.blob("pinned/label.json")
     labels.upload_from_filename(ROOT / "models" / "label.json")
     model.upload_from_filename(ROOT / "models" / "iris_svc.onnx")
     generation = str(model.generation)
-    model.upload_from_string(b"a newer model that nobody has tried")
+    model.upload_from_string(b"a newer, untested model")
     with play(GCS_MODEL_BLOB=model.name, GCS_MODEL_GENERATION=generation) as pod:
         pod.until_ready()
         assert_serves_iris(pod)
@@ -178,7 +178,7 @@ def test_sigterm_drains_every_request_in_flight(play: Play) -> None:
         pod.until_ready()
         connections = [_begun(pod, len(body)) for _ in range(IN_FLIGHT)]
         podman("kill", "--signal", "TERM", pod.container(SERVER))
-        time.sleep(1)  # for the signal to be handled; were that slower, the test would only ask for less
+        time.sleep(1)  # time for the signal to be handled; if it took longer, the test would only check less
         for connection in connections:
             connection.send(body)
         for connection in connections:
@@ -192,7 +192,7 @@ def test_sigterm_drains_every_request_in_flight(play: Play) -> None:
 @pytest.mark.parametrize("_round", range(ROUNDS))
 @pytest.mark.parametrize("command", [(), BENTOML_SERVE], ids=["one process", "bentoml serve"])
 def test_sigterm_under_load(play: Play, command: Sequence[str], _round: int) -> None:
-    """What the first process of the container has accepted it answers, and ends with 0."""
+    """The first process of the container answers all accepted requests, and exits with 0."""
     with play(*command) as pod:
         pod.until_ready()
         with under_load(pod) as load:
@@ -210,7 +210,7 @@ def test_killed_server_process_ends_the_container(play: Play) -> None:
 
 
 def _begun(pod: Pod, length: int) -> http.client.HTTPConnection:
-    """Return a connection with a request that the server has begun to handle, and that lacks its body."""
+    """Return a connection with a request without its body that the server has started to handle."""
     connection = http.client.HTTPConnection(pod.client.base_url.host, pod.client.base_url.port, timeout=60)
     connection.putrequest("POST", "/predict/label")
     connection.putheader("Content-Type", "application/json")

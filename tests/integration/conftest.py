@@ -1,4 +1,4 @@
-"""One server for all tests that only ask it, and a disk that is soon full."""
+"""A server for all tests that only send requests, and a small file system."""
 
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.support.processes import IRIS, Server, serving
 
 @pytest.fixture(scope="session")
 def iris(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The iris model, served by a real `bentoml serve`."""
+    """The iris model, served with `bentoml serve`."""
     with serving(tmp_path_factory.mktemp("iris"), IRIS) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""Bentos of this repository, built into a store of their own."""
+"""Bentos of this repository, built into a separate store."""
 
 import subprocess
 import sys
@@ -14,8 +14,8 @@ def build(home: Path, **docker: Any) -> Path:
     """Build the bento with changed options of `docker`, and return its directory.
 
     Args:
-        home: BentoML's home, which has no bento yet.
-        docker: options that differ from those in `bentofile.yaml`.
+        home: home directory of BentoML, without bentos.
+        docker: changed options.
     """
     bentofile = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
     bentofile["docker"] |= docker
@@ -34,7 +34,7 @@ def _bentoml(home: Path, directory: Path, *arguments: str) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "bentoml", *arguments],
         cwd=directory,
-        # BentoML refuses a copy of the template, made in TMPDIR, that is not below the working directory.
+        # BentoML copies the template to TMPDIR, and refuses a copy outside the working directory.
         env=service_environment(home, {"TMPDIR": str(home)}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""A clean clone, as a newcomer has it."""
+"""A clean clone of the repository."""
 
 import contextlib
 import os

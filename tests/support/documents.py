@@ -1,11 +1,11 @@
-"""The documents: every Markdown file of the repository, and the blocks of code in it.
+"""The documents (all Markdown files of the repository) and their code blocks.
 
-The info string of a block says what is done with it:
+The info string of a block determines how it is tested:
 
-- `console`: its commands, the lines after `$ `, are run, and print what is below them, where `…` stands for anything;
-- `console cluster`: they need a cluster, a cloud or a container engine, and are only read;
-- `python`: a doctest, which is run;
-- one of `DATA`: no code.
+- `console`: its commands, the lines after `$ `, are run and must print the lines below them (`…` matches anything);
+- `console cluster`: it needs a cluster, a cloud or a container engine, and only its syntax is checked;
+- `python`: it is run as a doctest;
+- one of `DATA`: it contains no code.
 """
 
 import re
@@ -29,10 +29,10 @@ class Block:
     """A fenced block.
 
     Attributes:
-        document: its document's path.
-        line: where it begins.
-        info: the words beside its opening fence.
-        text: what is in it, unindented.
+        document: path of the document.
+        line: number of its first line.
+        info: info string, after the opening fence.
+        text: its contents, without indentation.
     """
 
     document: str
@@ -42,12 +42,12 @@ class Block:
 
     @property
     def commands(self) -> list[tuple[str, str]]:
-        """Each command of a console block, with the output below it."""
+        """The commands of a console block, each with the output below it."""
         return _COMMAND.findall(self.text)
 
     @property
     def serves(self) -> bool:
-        """Whether its last command is a server, which goes on until it is stopped."""
+        """Whether its last command is a server, which runs until it is stopped."""
         return self.info == "console" and bool(re.search(r"\bserve\b(?!.*&)", self.commands[-1][0]))
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ DOCUMENTS = {name: (ROOT / name).read_text() for name in files() if name.endswit
 
 
 def blocks(info: str | None = None) -> list[Block]:
-    """Return the blocks of all documents with this info string, or all there are."""
+    """Return the blocks of all documents with this info string, or all blocks."""
     found = [
         Block(name, text.count("\n", 0, match.start()) + 1, match[2], textwrap.dedent(match[3]))
         for name, text in DOCUMENTS.items()

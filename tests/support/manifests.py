@@ -1,4 +1,4 @@
-"""The Kubernetes manifests, rendered as `kubectl apply -k` does."""
+"""The Kubernetes manifests, rendered as by `kubectl apply -k`."""
 
 import os
 import shlex
@@ -18,13 +18,13 @@ _IMAGES = {name: os.environ.get(f"{name.upper()}_IMAGE") for name in ("server", 
 
 
 def render(overlay: str, directory: Path, settings: Mapping[str, str], namespace: str = "model-load") -> list[Manifest]:
-    """Return the overlay's manifests.
+    """Return the manifests of an overlay.
 
     Args:
-        overlay: its name in `k8s/overlays`.
-        directory: an empty one, for an overlay on top of it.
+        overlay: name of the overlay in `k8s/overlays`.
+        directory: an empty directory, for an overlay on top of it.
         settings: variables to set in the ConfigMap.
-        namespace: where everything goes.
+        namespace: namespace of all objects.
     """
     changes: Manifest = {
         "resources": [os.path.relpath(ROOT / "k8s" / "overlays" / overlay, directory.resolve())],
@@ -50,6 +50,6 @@ def render(overlay: str, directory: Path, settings: Mapping[str, str], namespace
 
 
 def one(manifests: list[Manifest], kind: str) -> Manifest:
-    """Return the one manifest of this kind."""
+    """Return the only manifest of this kind."""
     [manifest] = [manifest for manifest in manifests if manifest["kind"] == kind]
     return manifest

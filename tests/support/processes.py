@@ -1,4 +1,4 @@
-"""The real programs, in processes of their own."""
+"""The loader and the service, in separate processes."""
 
 import contextlib
 import json
@@ -23,13 +23,13 @@ IRIS = {
     "MODEL_FILEPATH": str(ROOT / "models" / "iris_svc.onnx"),
     "LABEL_FILEPATH": str(ROOT / "models" / "label.json"),
 }
-# What finds the services that only tests serve.
+# Makes the services in tests/integration/server/services importable.
 SERVICES = {"PYTHONPATH": f"{ROOT / 'tests' / 'integration' / 'server' / 'services'}:{ROOT}"}
 BENTOML_SERVE = ("-m", "bentoml", "serve")
 ONE_PROCESS = ("-m", "model_server", "serve")
 _START_SECONDS = 60
-_PORTS = (20000, 32000)  # below those that the kernel gives to clients
-# An idle connection may be closed by the server in the very moment that a test uses it again.
+_PORTS = (20000, 32000)  # below the ports that the kernel assigns to clients
+# Without this, the server can close an idle connection at the moment when a test uses it again.
 _NO_IDLING = httpx.Limits(max_keepalive_connections=0)
 
 
@@ -38,10 +38,10 @@ class Server:
     """A running server.
 
     Attributes:
-        url: where it listens.
+        url: base URL.
         process: its process.
-        log: the file that its output goes to.
-        client: speaks HTTP to it.
+        log: file with its output.
+        client: HTTP client for it.
     """
 
     url: str
@@ -50,7 +50,7 @@ class Server:
     client: httpx.Client
 
     def predict(self, rows: object, route: str = "/predict") -> Any:
-        """Return the prediction for these rows, which must be answered."""
+        """Return the prediction for these rows."""
         response = self.client.post(route, json={"data": rows})
         assert response.status_code == 200, response.text
         return response.json()["prediction"]
@@ -78,11 +78,11 @@ class Server:
 
 
 def interpreter(environment: Literal["loader", "service", "serve"]) -> str:
-    """Return the Python of one of the environments that `make environments` builds next to this process's own.
+    """Return the Python of an environment from `make environments`.
 
     Args:
-        environment: `loader` and `service` hold the packages of their images, and coverage; `serve` is the environment
-            of `make serve`, without coverage. SERVICE_PYTHON replaces that of the service.
+        environment: `loader` and `service` contain the packages of their images, and coverage; `serve` is the
+            environment of `make serve`. SERVICE_PYTHON replaces that of the service.
 
     Raises:
         FileNotFoundError: the environment is missing.
@@ -106,15 +106,15 @@ def serving(  # noqa: PLR0917
     port: int | None = None,
     prefix: str = "",
 ) -> Iterator[Server]:
-    """Serve with `bentoml serve` and give the server once it is ready; it is stopped afterwards.
+    """Start a server, yield it once it is ready, and stop it afterwards.
 
     Args:
         home: directory for BentoML's files and the log.
-        environment: variables beside those of this process.
-        target: what to serve.
-        command: what serves it, if not that.
-        port: where it listens, if that matters.
-        prefix: what the paths of its routes begin with.
+        environment: environment variables, in addition to those of this process.
+        target: the service or bento to serve.
+        command: arguments of Python, by default those of `bentoml serve`.
+        port: port to listen on; by default a free one.
+        prefix: prefix of the routes.
     """
     port = port or free_port()
     with (
@@ -135,7 +135,7 @@ def starting(  # noqa: PLR0917
     command: Sequence[str] = BENTOML_SERVE,
     cwd: Path = ROOT,
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Run `bentoml serve` and give its process and the file that its output goes to; nothing of it is left over."""
+    """Start a server, yield its process and the file with its output, and stop all its processes afterwards."""
     log = home / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -157,12 +157,12 @@ def starting(  # noqa: PLR0917
 
 
 def run_loader(environment: Mapping[str, str]) -> None:
-    """Run the loader, which must succeed, with these variables beside those of this process."""
+    """Run the loader, which must succeed, with these additional environment variables."""
     subprocess.run([interpreter("loader"), "-m", "loader"], cwd=ROOT, env={**os.environ, **environment}, check=True)
 
 
 def events(log: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log; each must be JSON, and begin with the same fields."""
+    """Return the lines of a log, each of which must be JSON and begin with the same fields."""
     whole, _, _ = log.read_text().rpartition("\n")
     lines: list[dict[str, Any]] = [json.loads(line) for line in whole.splitlines()]
     for line in lines:
@@ -171,18 +171,18 @@ def events(log: Path) -> list[dict[str, Any]]:
 
 
 def service_environment(home: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return this process's environment with these variables, and a BentoML home of its own."""
+    """Return this process's environment with these variables and a separate BentoML home."""
     inherited = {name: value for name, value in os.environ.items() if name not in {*IRIS, "PYTHONPATH"}}
     return {**inherited, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", **environment}
 
 
 def children(parent: int) -> list[int]:
-    """Return the ids of the processes that this one has started."""
+    """Return the ids of the child processes of a process."""
     return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nothing listens on, nor is given to a client before it is used."""
+    """Return a free TCP port of 127.0.0.1 that the kernel does not assign to a client before it is used."""
     while True:
         port = random.randrange(*_PORTS)  # noqa: S311 (no secret)
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -191,10 +191,10 @@ def free_port() -> int:
 
 
 def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Return once the condition holds.
+    """Wait until the condition holds.
 
     Raises:
-        TimeoutError: it did not in that many seconds.
+        TimeoutError: it does not hold within this time.
     """
     deadline = time.monotonic() + seconds
     while not condition():
@@ -204,7 +204,7 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def _requests_in_flight(client: httpx.Client) -> int:
-    """Return how many requests the server counts as in flight; 0 where it shows no metrics."""
+    """Return the number of requests in flight by the server's metrics, or 0 without metrics."""
     with contextlib.suppress(httpx.TransportError):
         found = re.search(
             r"^bentoml_service_request_in_progress\{.*\} (\d+)", client.get("/metrics").text, re.MULTILINE
@@ -214,7 +214,7 @@ def _requests_in_flight(client: httpx.Client) -> int:
 
 
 def is_ready(process: subprocess.Popen[Any], client: httpx.Client, log: Path, prefix: str = "") -> bool:
-    """Return whether the server answers that it is ready; one that has ended never will, and raises."""
+    """Return whether the server is ready; raise if it has ended."""
     if process.poll() is not None:
         raise RuntimeError(f"the server ended with {process.returncode}:\n{log.read_text()}")
     with contextlib.suppress(httpx.TransportError):

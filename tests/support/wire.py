@@ -1,4 +1,4 @@
-"""HTTP by hand: what no client library would send."""
+"""HTTP without a client library, for requests that a library would not send."""
 
 import itertools
 import json
@@ -14,19 +14,19 @@ ROW = b'{"data": [[5.1, 3.5, 1.4, 0.2]]}'
 
 
 class Served(Protocol):
-    """What has a client that knows where it listens, on 127.0.0.1."""
+    """A server on 127.0.0.1 with a client for its URL."""
 
     client: httpx.Client
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back.
+    """An HTTP response.
 
     Attributes:
         status: HTTP status code.
-        headers: by their names in small letters.
-        body: as many bytes as the headers promise.
+        headers: header fields, by lowercase name.
+        body: the body, as long as the headers declare.
     """
 
     status: int
@@ -35,7 +35,7 @@ class Answer:
 
     @property
     def detail(self) -> str:
-        """The sentence of an error, which must have the one shape."""
+        """The message of an error, which must have the uniform error format."""
         assert self.headers["content-type"] == "application/json"
         document: dict[str, Any] = json.loads(self.body)
         assert list(document) == ["detail"]
@@ -52,20 +52,20 @@ def request(body: bytes = ROW, head: bytes = b"", path: bytes = b"/predict", len
     """Return the bytes of a POST.
 
     Args:
-        body: what to send.
-        head: lines to add to the head, each with its end.
-        path: what to send it to.
-        length: the Content-Length, if it is not that of the body.
+        body: body of the request.
+        head: additional header lines, each with its line end.
+        path: path of the request.
+        length: Content-Length, by default that of the body.
     """
     promised = len(body) if length is None else length
     return b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%b\r\n%b" % (path, promised, head, body)
 
 
 def answers(connection: socket.socket) -> Iterator[Answer]:
-    """Yield what is answered on a connection until it is closed.
+    """Yield the responses on a connection until it is closed.
 
     Raises:
-        EOFError: it was closed in the middle of an answer.
+        EOFError: the connection was closed in the middle of a response.
     """
     with connection.makefile("rb") as stream:
         while line := stream.readline():
@@ -81,17 +81,17 @@ def answers(connection: socket.socket) -> Iterator[Answer]:
 
 
 def answer(connection: socket.socket) -> Answer:
-    """Return the next answer."""
+    """Return the next response."""
     return next(answers(connection))
 
 
 def ask(server: Served, sent: bytes) -> Answer:
-    """Send the bytes on a new connection, which nothing follows, and return the first answer."""
+    """Send the bytes on a new connection, and return the first response."""
     with connect(server) as connection:
         connection.sendall(sent)
         return answer(connection)
 
 
 def first_answers(connection: socket.socket, count: int) -> list[Answer]:
-    """Return the next answers, no more than so many."""
+    """Return the next responses, at most `count`."""
     return list(itertools.islice(answers(connection), count))

@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard: with promtool, and in a real Prometheus that scrapes a real server."""
+"""The alert rules and the dashboard, checked with promtool and with a real Prometheus that scrapes a real server."""
 
 import contextlib
 import itertools
@@ -30,20 +30,20 @@ DASHBOARD: dict[str, Any] = json.loads((MONITORING / "dashboard.json").read_text
 PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 QUERIES: list[str] = [target["expr"] for panel in PANELS for target in panel["targets"]]
 VARIABLES = {"$namespace": "a-namespace", "$pod": "a-pod", "$__rate_interval": "10m"}
-TARGET = {  # what Kubernetes says of the server's port
+TARGET = {  # Kubernetes' metadata for the server's port
     "__meta_kubernetes_namespace": "a-namespace",
     "__meta_kubernetes_pod_name": "a-pod",
     "__meta_kubernetes_pod_phase": "Running",
     "__meta_kubernetes_pod_label_app_kubernetes_io_name": "model-load-server",
     "__meta_kubernetes_pod_container_port_name": "http",
 }
-ELSEWHERE = "kube_"  # what kube-state-metrics measures
+ELSEWHERE = "kube_"  # metrics of kube-state-metrics
 ROW = [[5.1, 3.5, 1.4, 0.2]]
 
 
 @pytest.fixture
 def extracted(tmp_path: Path) -> Path:
-    """The rules as Prometheus reads them, by the command of the documentation."""
+    """The rules in the format of Prometheus, extracted with the documented command."""
     [command] = re.findall(r"^\$ (sed .*k8s/monitoring/rules\.yml > .*)$", DEPLOYMENT, re.MULTILINE)
     rules = tmp_path / "model-load-server.rules.yml"
     subprocess.run(command.replace(rules.name, str(rules)), shell=True, cwd=ROOT, check=True)  # noqa: S602
@@ -65,7 +65,7 @@ def test_rules(extracted: Path) -> None:
     promtool("test", "rules", extracted.with_name(CASES.name))
 
 
-def test_each_rule_is_tried_firing_and_not() -> None:
+def test_each_rule_has_cases_that_fire_and_that_do_not() -> None:
     fired = set()
     for case in yaml.safe_load(CASES.read_text())["tests"]:
         expected = [
@@ -110,11 +110,11 @@ def test_names_are_those_of_the_manifests() -> None:
 
 
 def matched(label: str, query: str) -> list[str]:
-    """Return the values that the query's selectors want of a label."""
+    """Return the values of a label in the selectors of a query."""
     return re.findall(rf'\b{label}="([^"$]*)"', query)
 
 
-def test_dashboard_is_whole() -> None:
+def test_dashboard_is_complete() -> None:
     panels = DASHBOARD["panels"]
     assert [panel["id"] for panel in panels] == list(range(1, len(panels) + 1))
     cells = Counter(
@@ -137,19 +137,19 @@ def test_dashboard_is_whole() -> None:
 
 
 class Prometheus:
-    """A running Prometheus, which the client speaks to."""
+    """A running Prometheus, with a client."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
 
     def get(self, path: str, **parameters: str) -> Any:
-        """Return the data of an answer, which must be a success."""
+        """Return the data of an answer, which must be successful."""
         response = self._client.get(f"/api/v1/{path}", params=parameters)
         assert response.status_code == 200, f"{parameters}: {response.text}"
         return response.json()["data"]
 
     def values(self, query: str) -> list[float]:
-        """Return the values that there are now."""
+        """Return the current values."""
         return [float(sample["value"][1]) for sample in self.get("query", query=query)["result"]]
 
     def scrapes(self) -> float:
@@ -159,9 +159,9 @@ class Prometheus:
 
 @contextlib.contextmanager
 def prometheus(home: Path, server: Server) -> Iterator[Prometheus]:
-    """Have a Prometheus scrape the server, configured as the documentation says; it is stopped afterwards.
+    """Run a Prometheus that scrapes the server, with the documented configuration.
 
-    Debian's has no part for Kubernetes: it is told what there is instead of asking the cluster.
+    Debian's Prometheus lacks service discovery for Kubernetes, so the targets are listed in the configuration.
     """
     [documented] = re.findall(r"^```yaml\n(rule_files:.*?)^```", DEPLOYMENT, re.MULTILINE | re.DOTALL)
     configuration = yaml.safe_load(documented)
@@ -202,7 +202,7 @@ def prometheus(home: Path, server: Server) -> Iterator[Prometheus]:
 
 
 def is_up(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> bool:
-    """Return whether Prometheus is ready; one that has ended never will be, and raises."""
+    """Return whether Prometheus is ready; raise if it has ended."""
     if process.poll() is not None:
         raise RuntimeError(f"Prometheus ended with {process.returncode}:\n{log.read_text()}")
     with contextlib.suppress(httpx.TransportError):
@@ -212,7 +212,7 @@ def is_up(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """The iris model, brought by the loader, and served with one request in flight at most."""
+    """The iris model, published by the loader, and served with at most one request in flight."""
     volume = {
         "MODEL_FILEPATH": str(tmp_path / "volume/model.onnx"),
         "LABEL_FILEPATH": str(tmp_path / "volume/label.json"),
@@ -224,7 +224,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def refuse(server: Server, gate: Path) -> None:
-    """Have a request refused while another one waits for the model."""
+    """Send a request that is refused, because another one waits for the model."""
     gate.touch()
     with connect(server) as waiting:
         waiting.sendall(request(b'{"data": [[9, 9, 9, 9], [1, 1, 1, 1]]}'))
@@ -269,6 +269,6 @@ def test_every_query_finds_what_the_server_measures(server: Server, tmp_path: Pa
 
 
 def loaded(database: Prometheus) -> list[dict[str, Any]]:
-    """Return what Prometheus says of the rules."""
+    """Return the state of the rules in Prometheus."""
     [group] = database.get("rules")["groups"]
     return list(group["rules"])
