@@ -1,7 +1,7 @@
-"""What the service is made of: from the bytes of a request to class probabilities and back."""
+"""The service's code, from the bytes of a request to class probabilities and back."""
 
 import os
 
-# Both post usage statistics unless told not to, ONNX Runtime from the moment that it is imported.
+# BentoML and ONNX Runtime send usage statistics unless these are set; ONNX Runtime does so from its import on.
 for _variable, _value in {"BENTOML_DO_NOT_TRACK": "True", "ORT_DISABLE_TELEMETRY": "1"}.items():
     os.environ[_variable] = os.environ.get(_variable) or _value

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _BACKLOG = 2048
-_END_SECONDS = 2
+_EXIT_SECONDS = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -26,12 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     _add_serve(commands)
     _add_check(commands)
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # As in BentoML's own images, options without a command are those of `serve`.
+    # As in BentoML's own images, options without a command belong to `serve`.
     if words and words[0].startswith("-") and words[0] not in ("-h", "--help"):
         words.insert(0, "serve")
     options = parser.parse_args(words)
     if options.command == "check":
-        from model_server.check import check  # noqa: PLC0415 (`serve` has yet to set its signal handlers)
+        from model_server.check import check  # noqa: PLC0415 (`serve` must set its signal handlers before such imports)
 
         sys.exit(check(options.model, options.labels, as_json=options.json, seconds=options.timeout))
     serve(options.bento, options.host, options.port, options.timeout_graceful_shutdown)
@@ -41,16 +41,16 @@ def _add_serve(commands: "_Commands") -> None:
     command = commands.add_parser(
         "serve",
         help="serve the model in this one process",
-        description="Serve the model at MODEL_FILEPATH in this one process, until SIGTERM or SIGINT. What it has "
-        "accepted it answers, within the time for that, and exits with 0. `bentoml serve` serves the same from a "
-        "process manager and a worker.",
+        description="Serve the model at MODEL_FILEPATH in this one process, until SIGTERM or SIGINT. Then answer the "
+        "accepted requests, within the graceful shutdown timeout, and exit with 0. `bentoml serve` serves the same "
+        "routes with a process manager and a worker.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     command.add_argument(
         "bento",
         nargs="?",
         default=os.environ.get("BENTO_PATH", "."),
-        help="the bento, or the directory of service.py; BENTO_PATH sets the default",
+        help="the bento, or the directory that contains service.py; BENTO_PATH sets the default",
     )
     command.add_argument("--host", default="0.0.0.0", help="the address to listen on")  # noqa: S104 (as `bentoml serve`)
     command.add_argument("--port", type=int, default=3000, help="the port to listen on")
@@ -59,16 +59,16 @@ def _add_serve(commands: "_Commands") -> None:
         type=int,
         default=20,  # with the 10 s of preStop, less than the pod's terminationGracePeriodSeconds
         metavar="SECONDS",
-        help="how long requests may take to end once the server was told to stop",
+        help="how long the requests in flight may take after SIGTERM or SIGINT",
     )
 
 
 def _add_check(commands: "_Commands") -> None:
     command = commands.add_parser(
         "check",
-        help="say whether a model can be served",
-        description="Say whether the service can serve a model: what it takes and gives, its metadata, a request and "
-        "its answer, and how long an inference takes; or else why not, and what to change.",
+        help="check whether a model can be served",
+        description="Check whether the service can serve a model. Print its inputs and outputs, its metadata, a "
+        "request with its answer, and the time of an inference; or the reason why not, and what to change.",
         epilog="exit codes: 0 it can be served, 1 it cannot, 2 usage",
     )
     command.add_argument("model", type=Path, metavar="MODEL", help="the ONNX file")
@@ -77,44 +77,44 @@ def _add_check(commands: "_Commands") -> None:
         type=Path,
         nargs="?",
         metavar="LABELS",
-        help="its label file (default: label.json beside it; if there is none, names are made up)",
+        help="its label file (default: label.json next to the model; without one, made-up names)",
     )
-    command.add_argument("--json", action="store_true", help="say it as one JSON document")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
     command.add_argument(
-        "--timeout", type=float, default=60, metavar="SECONDS", help="how long that may take (default: %(default)s)"
+        "--timeout", type=float, default=60, metavar="SECONDS", help="limit for the whole check (default: %(default)s)"
     )
 
 
 def serve(bento: str, host: str, port: int, timeout_graceful_shutdown: int) -> NoReturn:
-    """Serve until SIGTERM or SIGINT, then exit with 0; with anything else when it cannot.
+    """Serve until SIGTERM or SIGINT, then exit with 0; exit with another status if it cannot serve.
 
     Args:
-        bento: a bento, or the directory of `service.py`.
+        bento: a bento, or the directory that contains `service.py`.
         host: the address to listen on.
         port: the port to listen on.
-        timeout_graceful_shutdown: seconds that requests have to end then.
+        timeout_graceful_shutdown: seconds that requests in flight then have to complete.
     """
-    # uvicorn drains on them, and then raises them again.
+    # uvicorn handles these signals by draining, and then raises them again.
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
-    # Imported only now that SIGTERM has a handler.
+    # These imports take long, so SIGTERM needs its handler first.
     from model_server.adapters import bento as adapter  # noqa: PLC0415
-    from model_server.observability.log import fail  # noqa: PLC0415
+    from model_server.observability.log import log_failure  # noqa: PLC0415
 
     adapter.configure_logging()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
-        fail(f"cannot listen on {host} port {port}: {error}", "port-unusable")
+        log_failure(f"cannot listen on {host} port {port}: {error}", "port-unusable")
         sys.exit(1)
     adapter.serve(bento, listener, timeout_graceful_shutdown)
-    fail("the server ended without being told to; its log says why", "server-ended")
+    log_failure("the server stopped without SIGTERM or SIGINT; its log says why", "server-ended")
     sys.exit(1)
 
 
 def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
-    end(0, _END_SECONDS)
+    end(0, _EXIT_SECONDS)
 
 
 if __name__ == "__main__":

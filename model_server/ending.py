@@ -1,4 +1,4 @@
-"""How the process ends."""
+"""Exiting the process within a time limit."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from typing import NoReturn
 
 
 def end(status: int, seconds: float) -> NoReturn:
-    """Exit with a status, the hard way after so many seconds: Python waits for threads, and so for inferences."""
+    """Exit with a status, by `os._exit` after `seconds`: Python waits for its threads, and so for their inferences."""
     killer = threading.Timer(seconds, os._exit, [status])
     killer.daemon = True
     killer.start()

@@ -1,13 +1,13 @@
-"""The error that stops the service before it serves."""
+"""The error that stops the service at start."""
 
 
 class StartError(Exception):
-    """The service cannot start: the message is one line that says what was found and what was expected.
+    """The service cannot start. The message is one line that says what was found and what was expected.
 
     Attributes:
         code: a short name for the error, for logs and the runbook.
-        reason: the message, without what to do.
-        change: what to do about it; empty where the reason leaves no doubt.
+        reason: the message without the fix.
+        change: the fix; empty if the reason makes it obvious.
     """
 
     def __init__(self, code: str, reason: str, change: str = "") -> None:

@@ -15,15 +15,15 @@ _DAY = 86_400
 
 
 class Settings(VolumeSettings, frozen=True, kw_only=True):
-    """The service's settings; each field is an environment variable in capitals."""
+    """The service's settings; each field is an environment variable with the same name in uppercase."""
 
     max_body_bytes: Annotated[int, Meta(gt=0, description="the largest request body accepted, in bytes")] = 8 << 20
     max_requests_in_flight: Annotated[
         Annotated[int, Meta(gt=0)] | None,
-        Meta(description="requests that may wait for their answer at once (default: those that take 40 ms together)"),
+        Meta(description="the maximum number of requests in flight (default: as many as take 40 ms together)"),
     ] = None
     request_timeout_seconds: Annotated[
-        float, Meta(gt=0, le=_DAY, description="how long a request may take to arrive, and then to be answered")
+        float, Meta(gt=0, le=_DAY, description="how long a request may take to arrive, and again to be answered")
     ] = 15
     start_timeout_seconds: Annotated[
         float, Meta(gt=0, le=_DAY, description="how long the model may take to load and to answer its first row")
@@ -32,18 +32,18 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
         float, Meta(gt=0, le=_DAY, description="how long a connection may be idle between two requests")
     ] = 620
     max_idle_connections: Annotated[
-        int, Meta(gt=0, description="idle connections that are kept; the oldest is closed when there are more")
+        int, Meta(gt=0, description="the maximum number of idle connections; beyond it, the longest idle is closed")
     ] = 1024
     access_log_sample_rate: Annotated[
-        float, Meta(ge=0, le=1, description="the share of successful requests that are logged; errors always are")
+        float, Meta(ge=0, le=1, description="the share of successful requests to log; all errors are logged")
     ] = 0
     otel_exporter_otlp_endpoint: Annotated[
         str, Meta(pattern="^(https?://.+)?$", description="the OTLP/HTTP collector to send spans to")
     ] = ""
-    intra_op_num_threads: Annotated[int, Meta(gt=0, description="the processors that one inference uses")] = 1
+    intra_op_num_threads: Annotated[int, Meta(gt=0, description="the number of processors that one inference uses")] = 1
 
     def __post_init__(self) -> None:
-        """Check that the files are there."""
+        """Check that the files exist and can be read."""
         files = {"MODEL_FILEPATH": self.model_filepath, "LABEL_FILEPATH": self.label_filepath}
         problems = [
             f"{name} is {path.absolute()}: {problem}" for name, path in files.items() if (problem := _problem(path))
@@ -53,18 +53,18 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
 
 
 def processors() -> int:
-    """Return how many processors this process may use: by its affinity, and by the quota of its control group (v2)."""
+    """Return how many processors this process may use, by its affinity and by its control group's quota (v2)."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        count = min(count, math.ceil(int(quota) / int(period)))  # "max" is no number
+        count = min(count, math.ceil(int(quota) / int(period)))  # "max" is not a number
     return count
 
 
 def _problem(path: Path) -> str | None:
     try:
         if (path / "saved_model.pb").exists():
-            return f"A SavedModel of TensorFlow, of which python -m tf2onnx.convert --saved-model {path} makes ONNX"
+            return f"A TensorFlow SavedModel; convert it to ONNX with python -m tf2onnx.convert --saved-model {path}"
         if not stat.S_ISREG(path.stat().st_mode):
             return "Not a regular file"
         path.open("rb").close()

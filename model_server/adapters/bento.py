@@ -1,4 +1,4 @@
-"""Private names of BentoML: how a service is made, started and stopped, and what its application consists of."""
+"""Private BentoML APIs: how a service is created, started and stopped, and how its application is built."""
 
 import ctypes
 import errno
@@ -32,7 +32,7 @@ from model_server.ending import end
 from model_server.errors import StartError
 from model_server.model.loading import SlowModelError, load_model
 from model_server.model.rows import InvalidRowsError
-from model_server.observability.log import Log, configure, fail, logger
+from model_server.observability.log import Log, configure, log_failure, logger
 from model_server.protocols.json_rows import sentence_of
 from model_server.settings import Settings
 from volume.log import LogLevel
@@ -49,24 +49,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_END_SECONDS = 5
+_EXIT_SECONDS = 5
 _PR_SET_PDEATHSIG = 1
-# What every BentoML application has, and no request for a prediction needs.
-_PLAIN_MIDDLEWARE = frozenset({"OpenTelemetryMiddleware", "Timeout", "ContextMiddleware"})
+# Middleware that every BentoML application has and that predictions do not need.
+_BENTOML_MIDDLEWARE = frozenset({"OpenTelemetryMiddleware", "Timeout", "ContextMiddleware"})
 
-usage_stats.do_not_track.cache_clear()  # BentoML's command has asked before it imported us, who have set it
+# BentoML's command caches BENTOML_DO_NOT_TRACK before it imports this package, which sets the variable.
+usage_stats.do_not_track.cache_clear()
 
 
 class ModelService(Service[T]):
-    """A BentoML service whose methods that take rows are answered by our own code, for a fraction of the CPU.
+    """A BentoML service whose methods that take rows bypass BentoML's request handling, to use less CPU.
 
     It loads the model before it serves the first request.
     """
 
     def __attrs_post_init__(self) -> None:
-        """Adapt the class that was declared."""
+        """Check the configuration and adapt the methods that take rows."""
         if (workers := self.config.get("workers", 1)) != 1:
-            raise BentoMLConfigException(f"workers is {workers}; expected 1: what is counted is counted by one process")
+            raise BentoMLConfigException(f"workers is {workers}; expected 1: each process counts its own metrics")
         tracing = self.config.get("tracing")
         self._shows_metrics = _take_metrics_setting(self.config)
         self._is_traced_by_bento = tracing is not None
@@ -76,27 +77,27 @@ class ModelService(Service[T]):
         access.setdefault("enabled", False)
         super().__attrs_post_init__()
         self._rows_functions = {
-            name: _adapt(name, method, parameter)
+            name: _check_rows_argument(name, method, parameter)
             for name, method in self.apis.items()
             if (parameter := _rows_parameter(method.func))
         }
         self._bind: Callable[[T], None] | None = None
-        self.http_protocol: Callable[..., Any] | None = None  # once it is an application
+        self.http_protocol: Callable[..., Any] | None = None  # set by to_asgi()
 
     def __call__(self) -> T:
-        """Return an instance; in a server, it is the one that answers."""
+        """Return an instance; in a server, this instance answers the requests."""
         instance = super().__call__()
         bind, self._bind = self._bind, None
         if bind:
             try:
                 bind(instance)
             except StartError as error:
-                fail(str(error), error.code)
+                log_failure(str(error), error.code)
                 os._exit(1)  # uvicorn would log a traceback first
         return instance
 
     def schema(self) -> dict[str, Any]:
-        """Return what BentoML's clients read: on the wire, answers are wrapped."""
+        """Return the schema for BentoML's clients: on the wire, answers are wrapped in `prediction`."""
         schema = super().schema()
         for route in schema["routes"]:
             if route["name"] in self._rows_functions:
@@ -104,7 +105,7 @@ class ModelService(Service[T]):
         return schema
 
     def to_asgi(self, is_main: bool = True) -> "ASGIApp":  # noqa: FBT001, FBT002 (BentoML's signature)
-        """Return what a worker serves, or end the process with one line on what is wrong with the model."""
+        """Return the application that a worker serves; exit with one line if a setting or the model is unusable."""
         try:
             settings = Settings.read(os.environ)
             log = configure_logging(settings.log_level)
@@ -112,15 +113,15 @@ class ModelService(Service[T]):
         except (SettingsError, StartError) as error:
             _exit(error)
         if bentoml.server_context.worker_index is not None:
-            _end_with_parent()
+            _exit_with_parent()
         if not is_main:
-            return super().to_asgi(is_main)  # other services of the user's ask it, in BentoML's own way
-        # One worker a service: its metrics need no files, which a second server in the same BENTOML_HOME would wipe.
+            return super().to_asgi(is_main)  # the user's other services call it through BentoML
+        # With one worker per service, metrics need no files, which a second server in the same BENTOML_HOME would wipe.
         os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-        # The parent of the workers never serves, and need not pay for what serving imports.
+        # The parent of the workers never serves, so it need not load these modules.
         from starlette.applications import Starlette  # noqa: PLC0415
 
-        from model_server.adapters.uvicorn import protocol_factory, serve_by_default  # noqa: PLC0415
+        from model_server.adapters.uvicorn import protocol_factory, replace_default_server  # noqa: PLC0415
         from model_server.http.asgi import Timeout  # noqa: PLC0415
         from model_server.http.server import PredictionServer  # noqa: PLC0415
 
@@ -132,26 +133,26 @@ class ModelService(Service[T]):
         server = PredictionServer(self.name, version, settings, log, shows_metrics=self._shows_metrics)
         mounted = [(application, path) for application, path, _ in self.mount_apps]
         self.mount_asgi_app(Starlette(routes=server.pages.routes))
-        # Only BentoML's proxy of other programs uses it, and it takes 8 MB.
-        sys.meta_path.insert(0, _Lazily("aiohttp"))
+        # Only BentoML's proxy for other programs uses aiohttp, which takes 8 MB.
+        sys.meta_path.insert(0, _LazyModuleFinder("aiohttp"))
         app = cast("Starlette", super().to_asgi(is_main))
         for entry in app.user_middleware:
             if _name_of(entry) == "TimeoutMiddleware":
                 entry.cls = Timeout  # type: ignore[assignment]
-        app.router.default = _no_route(app.router.default)
-        logging.getLogger("uvicorn.access").propagate = False  # it would compose lines that nobody gets to read
-        self._bind = functools.partial(self._answer, server, app, mounted)
+        app.router.default = _with_not_found(app.router.default)
+        logging.getLogger("uvicorn.access").propagate = False  # its lines would be formatted, then dropped
+        self._bind = functools.partial(self._bind_instance, server, app, mounted)
         self.http_protocol = protocol_factory(server.connections, takes_websockets=_may_take_websockets(mounted))
         if bentoml.server_context.worker_index is not None:
-            serve_by_default(self.http_protocol)
-        is_passed = self._is_traced_by_bento or not _PLAIN_MIDDLEWARE.issuperset(map(_name_of, app.user_middleware))
+            replace_default_server(self.http_protocol)
+        via_app = self._is_traced_by_bento or not _BENTOML_MIDDLEWARE.issuperset(map(_name_of, app.user_middleware))
         probes = [self._prefixed(path) for path in ("/livez", "/readyz", "/healthz", "/health", "/metrics")]
-        return server.stand_before(app, probes, is_passed=is_passed)
+        return server.wrap(app, probes, via_app=via_app)
 
-    def _answer(
+    def _bind_instance(
         self, server: "PredictionServer", app: "Starlette", mounted: "list[tuple[ASGIApp, str]]", instance: T
     ) -> None:
-        """Have an instance answer."""
+        """Route requests to an instance."""
         from starlette.applications import Starlette  # noqa: PLC0415
         from starlette.routing import Route  # noqa: PLC0415
 
@@ -169,19 +170,19 @@ class ModelService(Service[T]):
         document = describe(
             self.name,
             [Mounted(path, found.routes if isinstance(found, Starlette) else None) for found, path in mounted],
-            self._other_apis(),
+            self._openapi_of_others(),
         )
         routes = [route.path for route in (*app.routes, *server.pages.routes) if isinstance(route, Route)]
         applications = server.serve(model, methods, document, routes)
         for route in app.routes:
             if isinstance(route, Route) and route.path in applications and "POST" in (route.methods or ()):
                 route.app = applications[route.path]
-        # What is there now stays: the collector need not look at it again.
+        # Objects that exist now live as long as the process: exclude them from garbage collection.
         gc.collect()
         gc.freeze()
 
     def _rows_method(self, name: str, instance: T) -> "RowsMethod":
-        """Return what answers a declared method that takes rows."""
+        """Return a declared method that takes rows, bound to an instance."""
         from model_server.http.endpoint import RowsMethod  # noqa: PLC0415
 
         method, function = self.apis[name], self._rows_functions[name]
@@ -195,17 +196,17 @@ class ModelService(Service[T]):
             parameter=parameter,
             call=bound if next(iter(inspect.signature(bound).parameters)) == parameter else _by_name(bound, parameter),
             is_async=inspect.iscoroutinefunction(inspect.unwrap(function)),
-            parameters=_model_of(name, others) if others else None,
+            parameters=_parameters_model(name, others) if others else None,
             returns=get_type_hints(function, include_extras=True).get("return"),
             summary=(inspect.getdoc(function) or name).partition("\n")[0],
         )
 
-    def _other_apis(self) -> dict[str, Any]:
-        """Return BentoML's own document of the methods that take no rows."""
+    def _openapi_of_others(self) -> dict[str, Any]:
+        """Return BentoML's OpenAPI paths and components for the methods that do not take rows."""
         others = [api.route for name, api in self.apis.items() if name not in self._rows_functions]
         if not others:
             return {}
-        document: dict[str, Any] = json.loads(json.dumps(self.openapi_spec.asdict()))  # its statuses are numbers
+        document: dict[str, Any] = json.loads(json.dumps(self.openapi_spec.asdict()))  # makes its keys strings
         paths = {
             self._prefixed(path): operations
             for path, operations in document["paths"].items()
@@ -222,12 +223,12 @@ def _name_of(middleware: object) -> str:
 
 
 def configure_logging(level: LogLevel = LogLevel.INFO) -> Log:
-    """Send everything that this process logs to its log; BentoML configures it more than once, and does the same."""
+    """Send everything that this process logs to its log, even if BentoML configures logging again."""
     return configure(level, SERVER_LOGGING_CONFIG)
 
 
 def _take_metrics_setting(config: Mapping[str, Any]) -> bool:
-    """Switch BentoML's own metrics off, and return whether the service has any: they are ours, under its names."""
+    """Switch BentoML's metrics off, and return whether the service shows metrics: ours have the same names."""
     metrics = dict(config.get("metrics") or {})
     is_wanted = bool(metrics.pop("enabled", True))
     if metrics:
@@ -240,7 +241,7 @@ def _take_metrics_setting(config: Mapping[str, Any]) -> bool:
 
 
 def _rows_parameter(function: Callable[..., Any]) -> str:
-    """Return the name of the parameter that takes rows; empty if there is none."""
+    """Return the name of the parameter that takes rows; empty if no parameter does."""
     try:
         hints = get_type_hints(function, include_extras=True)
     except (NameError, TypeError):
@@ -253,12 +254,12 @@ def _rows_parameter(function: Callable[..., Any]) -> str:
     return next(marked, "")
 
 
-def _adapt(name: str, method: "APIMethod[..., Any]", parameter: str) -> Callable[..., Any]:
-    """Have a method check the rows of callers in this process, and return the function that was declared."""
+def _check_rows_argument(name: str, method: "APIMethod[..., Any]", parameter: str) -> Callable[..., Any]:
+    """Make a method check rows that callers in this process pass, and return the declared function."""
     function: Callable[..., Any] = getattr(method.func, "rows_function", method.func)
     if method.is_stream or method.is_task or method.ctx_param:
         raise BentoMLConfigException(
-            f"{name} takes rows, so it cannot be a stream or a task, nor take the context: declare a method of its own "
+            f"{name} takes rows, so it cannot be a stream or a task, nor take the context: declare a separate method "
             "for that"
         )
     signature = inspect.signature(function)
@@ -289,7 +290,7 @@ def _adapt(name: str, method: "APIMethod[..., Any]", parameter: str) -> Callable
     return function
 
 
-def _model_of(name: str, fields: Mapping[str, Any]) -> type[pydantic.BaseModel]:
+def _parameters_model(name: str, fields: Mapping[str, Any]) -> type[pydantic.BaseModel]:
     return pydantic.create_model(name, __config__=pydantic.ConfigDict(extra="forbid"), **fields)
 
 
@@ -297,12 +298,12 @@ def _by_name(function: Callable[..., Any], parameter: str) -> Callable[..., Any]
     return lambda rows, **others: function(**{parameter: rows}, **others)
 
 
-def _no_route(otherwise: "ASGIApp") -> "ASGIApp":
-    """Return what answers where no route matches."""
+def _with_not_found(otherwise: "ASGIApp") -> "ASGIApp":
+    """Return the application for requests that no route matches: HTTP gets 404, the rest goes to `otherwise`."""
 
     async def answer(scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] == "http":
-            from model_server.http.asgi import answer_not_found  # noqa: PLC0415 (as above)
+            from model_server.http.asgi import answer_not_found  # noqa: PLC0415 (only workers need it)
 
             await answer_not_found(scope, receive, send)
         else:
@@ -321,8 +322,8 @@ def _may_take_websockets(mounted: "list[tuple[ASGIApp, str]]") -> bool:
     )
 
 
-class _Lazily(MetaPathFinder):
-    """Has one module loaded when it is first used, not when it is imported (`importlib.util.LazyLoader`)."""
+class _LazyModuleFinder(MetaPathFinder):
+    """Import hook that loads one module on its first use instead of its import (`importlib.util.LazyLoader`)."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -344,42 +345,42 @@ def served_model() -> "Model":
     """Return the one model of this process, loaded on the first call.
 
     Raises:
-        SettingsError: a setting cannot be used.
-        StartError: a file cannot be used.
+        SettingsError: a setting is invalid.
+        StartError: the model, the label file or the receipt is unusable.
     """
     settings = Settings.read(os.environ)
 
-    def say(seconds: float) -> None:
+    def warn(seconds: float) -> None:
         fields = {"seconds": seconds, "timeout": settings.start_timeout_seconds, "path": str(settings.model_filepath)}
         logger.warning("waiting_for_model", extra={"fields": fields})
 
-    return load_model(settings, say)
+    return load_model(settings, warn)
 
 
 @bentoml.on_deployment
 def supervise() -> None:
-    """Before the workers start: end here if a setting is wrong, and see to it that no failed worker is survived.
+    """Before the workers start, exit if a setting is invalid, and make the process exit when a worker fails.
 
-    BentoML's process manager starts a failed worker again for ever, or, in a container, goes on without one.
+    BentoML's process manager restarts a failed worker forever or, in a container, keeps running without it.
     """
     try:
         configure_logging(Settings.read(os.environ).log_level)
     except SettingsError as error:
         _exit(error)
-    if _is_alone:
+    if _is_single_process:
         return
-    sys.excepthook = functools.partial(_explain, sys.excepthook)
+    sys.excepthook = functools.partial(_exit_if_port_taken, sys.excepthook)
     if threading.current_thread() is not threading.main_thread():
         return
-    if "--reload" not in sys.argv:  # else a worker that fails is started again once its code is mended
-        signal.signal(signal.SIGCHLD, _end_with_worker)
+    if "--reload" not in sys.argv:  # with it, a failed worker restarts once its code is fixed
+        signal.signal(signal.SIGCHLD, _exit_with_worker)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        from circus.sighandler import SysHandler  # noqa: PLC0415 (only the parent of workers has it)
+        from circus.sighandler import SysHandler  # noqa: PLC0415 (only the parent of the workers imports it)
 
-        SysHandler.handle_hup = SysHandler.handle_term  # else the server outlives its terminal
+        SysHandler.handle_hup = SysHandler.handle_term  # circus ignores SIGHUP and would outlive its terminal
 
 
-_is_alone = False
+_is_single_process = False
 
 
 def serve(bento: str, listener: socket.socket, timeout_graceful_shutdown: int) -> None:
@@ -387,15 +388,15 @@ def serve(bento: str, listener: socket.socket, timeout_graceful_shutdown: int) -
 
     Args:
         bento: a bento, or the directory of `service.py`.
-        listener: a socket that listens.
-        timeout_graceful_shutdown: seconds that requests have to end then.
+        listener: a listening socket.
+        timeout_graceful_shutdown: seconds that requests in flight then have to complete.
     """
-    global _is_alone  # noqa: PLW0603 (what BentoML calls before workers start must know)
-    from _bentoml_impl.server.serving import server_on_deployment  # noqa: PLC0415 (as above)
+    global _is_single_process  # noqa: PLW0603 (supervise() reads it; BentoML calls that without arguments)
+    from _bentoml_impl.server.serving import server_on_deployment  # noqa: PLC0415 (only this way to serve needs it)
 
     from model_server.adapters import uvicorn  # noqa: PLC0415
 
-    _is_alone = True
+    _is_single_process = True
     service = cast("ModelService[Any]", bentoml.load(bento, standalone_load=True))
     context = bentoml.server_context
     context.service_type = "entry_service"
@@ -407,9 +408,9 @@ def serve(bento: str, listener: socket.socket, timeout_graceful_shutdown: int) -
     uvicorn.serve(app, listener, cast("Callable[..., Any]", service.http_protocol), timeout_graceful_shutdown)
 
 
-def _end_with_worker(_signal: int, _frame: FrameType | None) -> None:
+def _exit_with_worker(_signal: int, _frame: FrameType | None) -> None:
     try:
-        # WNOWAIT only looks: the process manager still collects its child.
+        # WNOWAIT leaves the child for the process manager to reap.
         child = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return
@@ -419,34 +420,34 @@ def _end_with_worker(_signal: int, _frame: FrameType | None) -> None:
         if child.si_status:
             _exit(child.si_status)
     elif child.si_status not in (signal.SIGTERM, signal.SIGINT):
-        fail(f"a worker was killed by signal {child.si_status}", "worker-killed")
-        end(1, _END_SECONDS)
+        log_failure(f"a worker was killed by signal {child.si_status}", "worker-killed")
+        end(1, _EXIT_SECONDS)
 
 
-def _end_with_parent() -> None:
-    """Have the kernel stop this worker when its process manager is killed: it would serve on, and nobody would know."""
+def _exit_with_parent() -> None:
+    """Make the kernel stop this worker when its process manager is killed; otherwise it would keep serving."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _explain(
+def _exit_if_port_taken(
     otherwise: Callable[[type[BaseException], BaseException, TracebackType | None], object],
     kind: type[BaseException],
     error: BaseException,
     trace: TracebackType | None,
 ) -> None:
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        fail("the port is taken by another process: choose another", "port-taken")
-        os._exit(1)  # nothing was started, and the process manager's end may wait for ever
+        log_failure("the port is taken by another process: choose a different one", "port-taken")
+        os._exit(1)  # nothing was started, and the process manager's exit may wait forever
     else:
         otherwise(kind, error, trace)
 
 
 def _exit(reason: object) -> NoReturn:
-    """End with a status, or with 1 and a line that says why."""
+    """Exit with `reason` if it is an exit status, otherwise with 1 after logging it."""
     if isinstance(reason, int):
-        end(reason, _END_SECONDS)
-    fail(str(reason), getattr(reason, "code", "settings-invalid"))
+        end(reason, _EXIT_SECONDS)
+    log_failure(str(reason), getattr(reason, "code", "settings-invalid"))
     if isinstance(reason, SlowModelError):
         os._exit(1)
-    end(1, _END_SECONDS)
+    end(1, _EXIT_SECONDS)

@@ -1,4 +1,4 @@
-"""Private names of uvicorn: how it makes connections, and what it knows of them."""
+"""Private uvicorn APIs: how it creates connections, and which state they share with it."""
 
 import asyncio
 import socket
@@ -12,23 +12,23 @@ from starlette.types import ASGIApp
 from model_server.http.connection import Connection
 from model_server.http.connections import Connections
 
-_ACCEPTED_AT_ONCE = 16
-_CANCEL_SECONDS = 0.2  # before uvicorn gives up
+_LISTENERS = 16
+_CANCEL_SECONDS = 0.2  # before uvicorn's own timeout
 
 
 class Server(uvicorn.Server):
-    """uvicorn with more than one listener on its socket.
+    """A uvicorn server with several listeners on its socket.
 
-    libuv accepts one connection per listener before it reads from all that are there: under full load, new ones, also
-    those of probes, would wait for seconds.
+    libuv accepts one connection per listener before it reads from all open connections: under full load, new
+    connections, including those from probes, would wait for seconds.
     """
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and start to serve."""
-        await super().startup([one.dup() for one in sockets or () for _ in range(_ACCEPTED_AT_ONCE)])
+        """Listen and start to serve."""
+        await super().startup([listener.dup() for listener in sockets or () for _ in range(_LISTENERS)])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let requests end, and answer those that do not in time."""
+        """Wait for requests in flight, and answer predictions that are not done in time with an error."""
         seconds = self.config.timeout_graceful_shutdown
         if seconds is not None:
             asyncio.get_running_loop().call_later(max(0, seconds - _CANCEL_SECONDS), self._cancel)
@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
 
 
 class _Host:
-    """What a connection knows of uvicorn; see `model_server.http.connections.Host`."""
+    """The uvicorn state that connections use; see `model_server.http.connections.Host`."""
 
     def __init__(
         self,
@@ -71,11 +71,11 @@ class _Host:
 
 
 def protocol_factory(shared: Connections, *, takes_websockets: bool) -> Callable[..., Connection]:
-    """Return what makes a connection as uvicorn asks for it: an HTTP protocol for its `Config`.
+    """Return a connection factory for uvicorn: the HTTP protocol of its `Config`.
 
     Args:
-        shared: what all connections share.
-        takes_websockets: whether the application has anything for a WebSocket.
+        shared: the state that all connections share.
+        takes_websockets: whether the application may have WebSocket routes.
     """
     hosts: dict[int, _Host] = {}
 
@@ -98,9 +98,9 @@ def serve(app: ASGIApp, listener: socket.socket, factory: Callable[..., Any], ti
 
     Args:
         app: the application.
-        listener: a socket that listens.
-        factory: makes the connections.
-        timeout_graceful_shutdown: seconds that requests have to end then.
+        listener: a listening socket.
+        factory: creates the connections.
+        timeout_graceful_shutdown: seconds that requests in flight then have to complete.
     """
     config = uvicorn.Config(
         app,
@@ -112,9 +112,9 @@ def serve(app: ASGIApp, listener: socket.socket, factory: Callable[..., Any], ti
     Server(config).run(sockets=[listener])
 
 
-def serve_by_default(factory: Callable[..., Any]) -> None:
-    """Have the servers that others make in this process, such as BentoML's worker, serve as ours do."""
-    from uvicorn.config import HTTP_PROTOCOLS  # noqa: PLC0415 (only where others make them)
+def replace_default_server(factory: Callable[..., Any]) -> None:
+    """Make uvicorn servers that other code creates in this process, such as BentoML's worker, use our classes."""
+    from uvicorn.config import HTTP_PROTOCOLS  # noqa: PLC0415 (only needed in BentoML's workers)
 
     HTTP_PROTOCOLS["auto"] = factory  # type: ignore[assignment]
     uvicorn.Server = Server  # type: ignore[misc]

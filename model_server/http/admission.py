@@ -1,8 +1,8 @@
-"""How much may be in flight at once: requests, and bytes of large bodies."""
+"""Limits on the requests in flight and on the bytes of their large bodies."""
 
 
 class Permit:
-    """One request's place among those in flight, and the bytes that it holds."""
+    """The slot that a request in flight occupies, and the bytes that it holds."""
 
     __slots__ = ("_admission", "_held", "_is_counted", "_is_released")
 
@@ -13,20 +13,20 @@ class Permit:
         self._is_released = False
 
     def pause(self) -> None:
-        """Give up the place while the rest of the body is read: a slow client takes none from others."""
+        """Free the slot while the rest of the body is read, so that a slow client does not occupy it."""
         if self._is_counted:
             self._is_counted = False
             self._admission.in_flight -= 1
 
     def resume(self) -> bool:
-        """Take a place again, and return whether there was one."""
+        """Occupy a slot again, and return whether one was free."""
         if not self._is_counted and not self._is_released and not self._admission.is_full:
             self._is_counted = True
             self._admission.in_flight += 1
         return self._is_counted
 
     def hold(self, size: int) -> bool:
-        """Count so many bytes more as held, and return whether all bytes held are within the limit."""
+        """Add `size` bytes to those held, and return whether all permits together are within the limit."""
         if self._is_released:
             return False
         self._held += size
@@ -34,7 +34,7 @@ class Permit:
         return self._admission.held_bytes <= self._admission.max_held_bytes
 
     def release(self) -> None:
-        """Give up the place and the bytes; a second call does nothing."""
+        """Free the slot and the bytes; a second call does nothing."""
         self.pause()
         self._is_released = True
         self._admission.held_bytes -= self._held
@@ -42,15 +42,15 @@ class Permit:
 
 
 class Admission:
-    """Counts the requests in flight and the bytes that they hold; only permits change the counts.
+    """Counters of the requests in flight and of the bytes that they hold; only permits change them.
 
     Args:
-        max_in_flight: how many requests may be in flight.
-        max_held_bytes: how many bytes they may hold together.
+        max_in_flight: the maximum number of requests in flight.
+        max_held_bytes: the maximum number of bytes that they hold together.
 
     Attributes:
-        in_flight: requests that have a permit which is not paused.
-        held_bytes: what all permits hold together.
+        in_flight: the number of permits that are neither paused nor released.
+        held_bytes: the bytes that all permits hold together.
         max_in_flight: as above.
         max_held_bytes: as above.
     """
@@ -63,11 +63,11 @@ class Admission:
 
     @property
     def is_full(self) -> bool:
-        """Whether no other request may begin."""
+        """Whether no further request may begin."""
         return self.in_flight >= self.max_in_flight
 
     def try_acquire(self) -> Permit | None:
-        """Return a permit for one more request, or None if there are as many in flight as there may be."""
+        """Return a permit for one more request, or None if the maximum is in flight."""
         if self.is_full:
             return None
         self.in_flight += 1

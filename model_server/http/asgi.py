@@ -1,4 +1,4 @@
-"""Requests by ASGI: those for predictions, and all that BentoML's application answers."""
+"""Requests through ASGI: predictions, and all requests that BentoML's application answers."""
 
 import asyncio
 from collections.abc import Collection, Mapping
@@ -14,18 +14,18 @@ from model_server.http.errors import (
     SERVER_FAILED,
     Headers,
     RequestError,
+    app_error_detail,
     busy,
     error_body,
-    foreign_detail,
     not_found,
     stuck,
     too_large,
 )
 from model_server.observability.observer import RequestRecord
 
-RECORD = "model_server.record"  # in the scope of a request
+RECORD = "model_server.record"  # the scope's key for the request's record
 _JSON = (b"content-type", b"application/json")
-_MOST_ERROR_BYTES = 64 * 1024
+_MAX_ERROR_BYTES = 64 * 1024
 
 
 class AsgiEndpoint:
@@ -75,14 +75,14 @@ class AsgiEndpoint:
 
 
 class Front:
-    """The outermost ASGI application of a server: names, counts and logs requests, and gives their errors one form.
+    """The outermost ASGI application: names, counts and logs requests, and gives all errors the same format.
 
     Args:
         app: BentoML's application.
-        endpoints: what answers predictions, by their paths.
-        shared: what they share.
-        probes: paths that are answered however many requests are in flight.
-        is_passed: whether predictions go through the application too, since something there has to see them.
+        endpoints: the endpoints for predictions, by path.
+        shared: the state that the endpoints share.
+        probes: paths that are answered regardless of the number of requests in flight.
+        via_app: whether predictions pass through the application too, because its middleware must see them.
     """
 
     def __init__(
@@ -92,13 +92,13 @@ class Front:
         shared: Shared,
         probes: Collection[str],
         *,
-        is_passed: bool,
+        via_app: bool,
     ) -> None:
         self._app = app
         self._endpoints = endpoints
         self._shared = shared
         self._probes = frozenset(probes)
-        self._is_passed = is_passed
+        self._via_app = via_app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -121,18 +121,18 @@ class Front:
                 permit.release()
         if not request.is_aborted:
             if not response.status:
-                error = error or RuntimeError("the application has not answered")
+                error = error or RuntimeError("the application did not answer")
                 await _Refusal(RequestError(SERVER_FAILED, 500, code="server-failed"))(scope, receive, response.send)
             if error:
                 self._shared.observer.observe_failure(request, error)
-        if not request.is_cut:
+        if not request.is_superseded:
             self._shared.observer.observe(request, CLIENT_CLOSED_REQUEST if request.is_aborted else response.status)
 
     def _choose(self, method: str, path: str) -> tuple[ASGIApp, Permit | None]:
-        """Return what answers a request, and its permit if that does not take one itself."""
+        """Return the application that answers a request, and a permit if that application does not acquire one."""
         endpoint = self._endpoints.get(path) if method == "POST" else None
         if endpoint:
-            return self._app if self._is_passed else AsgiEndpoint(endpoint), None
+            return self._app if self._via_app else AsgiEndpoint(endpoint), None
         if path in self._probes:
             is_refused = self._shared.runner.is_stuck and not path.endswith("/metrics")
             return _Refusal(stuck()) if is_refused else self._app, None
@@ -141,7 +141,7 @@ class Front:
 
 
 class _Refusal:
-    """An application that refuses."""
+    """An application that refuses every request with the same error."""
 
     def __init__(self, error: RequestError) -> None:
         self._error = error
@@ -154,7 +154,7 @@ class _Refusal:
 
 
 class _HeadAsGet:
-    """An application that is asked for GET where it does not route HEAD; the connection leaves the body out."""
+    """An application that answers HEAD like GET where it has no HEAD route; the connection omits the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -174,10 +174,10 @@ class _HeadAsGet:
 
 
 class _Response:
-    """A response on its way: gets the request's id, and, if it is an error of others, our form.
+    """A response that gets the request's id, and this project's format if it is an error from another library.
 
     Attributes:
-        status: its HTTP status code; 0 until it begins.
+        status: the HTTP status code; 0 until the response begins.
     """
 
     def __init__(self, scope: Scope, request: RequestRecord, send: Send, permit: Permit | None) -> None:
@@ -185,13 +185,13 @@ class _Response:
         self._request = request
         self._send = send
         self._permit = permit
-        self._start: Message | None = None  # of an error, until all of its body is here
+        self._start: Message | None = None  # the start of an error, kept until its body is complete
         self._body = b""
         self._is_complete = False
         self.status = 0
 
     async def send(self, message: Message) -> None:
-        """Send the next part."""
+        """Send the next message of the response."""
         if self._is_complete:
             return
         if message["type"] == "http.response.start":
@@ -199,21 +199,21 @@ class _Response:
         elif self._start is None:
             await self._send(message)
         else:
-            self._body = (self._body + message.get("body", b""))[:_MOST_ERROR_BYTES]
+            self._body = (self._body + message.get("body", b""))[:_MAX_ERROR_BYTES]
             if not message.get("more_body", False):
                 await self._send_error(self._start)
 
     async def _begin(self, message: Message) -> None:
         if self._permit:
-            self._permit.release()  # a slow reader takes no place from others
+            self._permit.release()  # a slow reader does not occupy a slot
         self.status = message["status"]
         request_id = (b"x-request-id", self._request.request_id)
         if self.status >= HTTPStatus.BAD_REQUEST and not self._request.is_ours:
             self._start = message
-        elif _is_known(self._scope, message):
+        elif _matches_etag(self._scope, message):
             self.status = HTTPStatus.NOT_MODIFIED
             self._is_complete = True
-            headers = (*_kept(message["headers"]), request_id)
+            headers = (*_without_content_headers(message["headers"]), request_id)
             await self._send({**message, "status": self.status, "headers": headers})
             await self._send({"type": "http.response.body"})
         else:
@@ -222,15 +222,15 @@ class _Response:
     async def _send_error(self, start: Message) -> None:
         self._is_complete = True
         headers = start.get("headers", ())
-        detail = foreign_detail(self._scope["method"], self._scope["path"], self.status, dict(headers), self._body)
+        detail = app_error_detail(self._scope["method"], self._scope["path"], self.status, dict(headers), self._body)
         request_id = (b"x-request-id", self._request.request_id)
-        await _send(self._send, self.status, error_body(detail), (request_id, *_kept(headers)))
+        await _send(self._send, self.status, error_body(detail), (request_id, *_without_content_headers(headers)))
 
 
 class Timeout:
-    """Middleware that answers with 504 when an application has not begun to answer in time.
+    """Middleware that answers with 504 if the application does not begin to answer in time.
 
-    It stands in for BentoML's, which holds its timer, and an exception, until the time has passed.
+    It replaces BentoML's, which keeps a timer and an exception in memory until the timeout has passed.
 
     Args:
         app: the application.
@@ -242,7 +242,7 @@ class Timeout:
         self._timeout = timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have the application answer."""
+        """Run the application."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -257,12 +257,12 @@ class Timeout:
         except TimeoutError:
             if not limit.expired():
                 raise
-            detail = f"The server had no answer within {self._timeout:g} seconds."
+            detail = f"The server did not begin to answer within {self._timeout:g} seconds."
             await _Refusal(RequestError(detail, HTTPStatus.GATEWAY_TIMEOUT, code="timeout"))(scope, receive, send)
 
 
 async def answer_not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer where no route matches."""
+    """Answer with 404, for requests that no route matches."""
     await _Refusal(not_found(scope["method"], scope["path"]))(scope, receive, send)
 
 
@@ -290,16 +290,16 @@ async def _read_body(receive: Receive, permit: Permit | None, max_body_bytes: in
     return b"".join(parts)
 
 
-def _is_known(scope: Scope, response: Message) -> bool:
-    """Return whether the client has what it would be sent, by the entity tag (RFC 9110, section 13.1.2)."""
+def _matches_etag(scope: Scope, response: Message) -> bool:
+    """Return whether `If-None-Match` has the response's entity tag (RFC 9110, section 13.1.2)."""
     etag = dict(response.get("headers", ())).get(b"etag")
     if etag is None or response["status"] != HTTPStatus.OK:
         return False
-    asked = [tag.strip() for name, value in scope["headers"] if name == b"if-none-match" for tag in value.split(b",")]
-    return any(tag == b"*" or tag.removeprefix(b"W/") == etag.removeprefix(b"W/") for tag in asked)
+    tags = [tag.strip() for name, value in scope["headers"] if name == b"if-none-match" for tag in value.split(b",")]
+    return any(tag == b"*" or tag.removeprefix(b"W/") == etag.removeprefix(b"W/") for tag in tags)
 
 
-def _kept(headers: Headers) -> Headers:
+def _without_content_headers(headers: Headers) -> Headers:
     return [header for header in headers if not header[0].startswith(b"content-")]
 
 

@@ -1,4 +1,4 @@
-"""Connections: from bytes to requests and back, and how much of the server one may take, and for how long."""
+"""HTTP/1.1 connections: parsing requests, writing answers, and limits on each client's memory and time."""
 
 import asyncio
 import contextvars
@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
 _MAX_HEAD_BYTES = 64 * 1024
-_MAX_PARSED_BYTES = 2048  # parsed at once: at most a few dozen requests, and all of an ordinary one
-_MAX_JOINED_BYTES = 16 * 1024  # of a body that is copied behind its head, to be sent at once
+_MAX_PARSED_BYTES = 2048  # parsed at once: an ordinary request fits, and a few dozen requests at most
+_MAX_JOINED_BYTES = 16 * 1024  # a body up to this size is sent in one write with its head
 _MAX_DISCARDED_BYTES = 64 * 1024
-_CHUNKED_BYTES = 8  # a body in chunks of one byte takes six times its size, and extensions and trailers take some
+# One-byte chunks take six times the size of the body; chunk extensions and trailers take more.
+_MAX_CHUNKED_FACTOR = 8
 _MAX_LENGTH_DIGITS = 18
 _HEAD_END = b"\r\n\r\n"
 _MIN_BYTES_PER_SECOND = 64 * 1024
@@ -46,14 +47,14 @@ _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 class Connection(asyncio.Protocol):
-    """One connection. It has one request at a time answered.
+    """A connection, which answers one request at a time.
 
-    Bytes are parsed a request at a time: what a client sends ahead of the answers waits unparsed, and nothing more is
-    read meanwhile. Predictions are answered where the last byte of their body arrives, without ASGI in between.
+    It parses one request at a time: requests that a client sends ahead wait unparsed, and reading pauses until the
+    current request is answered. A prediction starts when the last byte of its body arrives, without ASGI in between.
 
     Args:
-        shared: what all connections share.
-        host: the server that they belong to.
+        shared: the state that all connections share.
+        host: the server that the connection belongs to.
     """
 
     def __init__(self, shared: Connections, host: Host) -> None:
@@ -61,46 +62,46 @@ class Connection(asyncio.Protocol):
         self._host = host
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._since = self._loop.time()  # the state that it is in began
-        # What comes in.
+        self._state_since = self._loop.time()  # when the current state (idle, receiving, closing) began
+        # Input.
         self._parser = httptools.HttpRequestParser(self)
-        self._waiting = b""  # what is for later requests
-        self._parsed = 0  # bytes of those
+        self._unparsed = b""  # bytes for later requests
+        self._parsed = 0  # offset in `_unparsed`: bytes before it are parsed
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._is_in_head = False
-        self._received = 0  # bytes of the head or of the body that is being received, as they were sent
+        self._received = 0  # bytes received of the current head or body, with chunk headers and trailers
         self._body_size = 0
-        self._length: int | None = None  # of the body, where the head says it
+        self._length: int | None = None  # the request's Content-Length
         self._incoming: Exchange | None = None
         self._refusal: RequestError | None = None  # why the parser was stopped
-        self._upgrades = False
-        # What goes out.
+        self._is_upgrade = False
+        # Output.
         self._current: Exchange | None = None
         self._queue: deque[Exchange] = deque()
-        self._has_asked = False
-        self._is_ending = False  # nothing that comes in matters any more
-        self._is_held = False
+        self._has_received_request = False
+        self._is_closing = False  # further input is ignored
+        self._has_backlog = False
         self._is_scheduled = False
         self._is_body_full = False
         self._is_reading_paused = False
-        self._writable: asyncio.Event | None = None  # while the client takes nothing
+        self._writable: asyncio.Event | None = None  # exists while the write buffer is full
         self._written = 0
-        self._unread_since: float | None = None
-        self._taken = 0  # bytes, by then
+        self._slow_since: float | None = None
+        self._sent_then = 0  # bytes sent up to `_slow_since`
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Register the connection."""
         self.transport = cast("asyncio.Transport", transport)
         self._host.connections.add(self)
         self._shared.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
-        """Drop what nobody waits for any more."""
+        """Unregister the connection and cancel its requests."""
         self._host.connections.discard(self)
         self._shared.remove(self)
-        self._is_ending = True
-        self._waiting = b""
+        self._is_closing = True
+        self._unparsed = b""
         self._queue.clear()
         self.resume_writing()
         exchange, self._current = self._current, None
@@ -109,106 +110,106 @@ class Connection(asyncio.Protocol):
         if exchange.cycle:
             exchange.cycle.disconnect()
             return
-        self._settle(exchange)
+        self._release(exchange)
         self._shared.observer.observe(exchange.record, CLIENT_CLOSED_REQUEST)
 
     def shutdown(self) -> None:
-        """Close once the current request is answered; uvicorn calls this when it stops."""
+        """Close once the current request is answered; uvicorn calls this when it shuts down."""
         if self._current is None:
             self.transport.close()
         else:
             self._current.head.is_last = True
 
     def cancel(self) -> None:
-        """Answer the current prediction with an error: the time to drain is over."""
+        """Answer the current prediction with an error, since the time for draining is over."""
         exchange = self._current
         if exchange and exchange.job and exchange.endpoint and not exchange.is_answered:
             exchange.job.cancel()
             exchange.endpoint.fail(exchange.record, stopping(), partial(self._respond, exchange))
 
     def close(self) -> None:
-        """Close, when what is written has been sent."""
+        """Close after sending the bytes already written."""
         self._shared.idle.pop(self, None)
-        self._is_ending = True
+        self._is_closing = True
         self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Parse the bytes, or keep those that are for later requests."""
-        if self._is_ending:
+        """Parse the bytes, or keep them if they belong to later requests."""
+        if self._is_closing:
             return
         self._shared.idle.pop(self, None)
-        if len(data) <= _MAX_PARSED_BYTES and not self._waiting and self._takes_bytes():
+        if len(data) <= _MAX_PARSED_BYTES and not self._unparsed and self._can_parse():
             self._parse(data)
-            if self._queue or self._waiting:
-                self._parse_waiting()
+            if self._queue or self._unparsed:
+                self._parse_next()
         else:
-            self._waiting = self._waiting[self._parsed :] + data
+            self._unparsed = self._unparsed[self._parsed :] + data
             self._parsed = 0
-            self._parse_waiting()
+            self._parse_next()
 
     def pause_writing(self) -> None:
-        """Wait with further answers: the client does not take what is written."""
+        """Hold back further answers, because the write buffer is full."""
         self._writable = asyncio.Event()
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Resume answering."""
         if self._writable:
             self._writable.set()
             self._writable = None
-            if self._is_held:
+            if self._has_backlog:
                 self._parse_later()
 
-    def _takes_bytes(self) -> bool:
-        """Return whether bytes are for the current request, or it is time for the next one."""
+    def _can_parse(self) -> bool:
+        """Return whether the next bytes belong to the current request, or a new request may begin."""
         return (self._current is None or not self._current.is_received) and not self._queue and not self._writable
 
     def _parse_later(self) -> None:
-        """Parse what waits after other connections have had their turn."""
+        """Parse the waiting bytes after the other connections have had their turn."""
         if not self._is_scheduled:
             self._is_scheduled = True
-            # Not in the context of the request before, which would be kept as long as requests follow each other.
-            self._loop.call_soon(self._parse_waiting, context=self._context)
+            # A separate context: the previous request's would stay in memory as long as requests follow each other.
+            self._loop.call_soon(self._parse_next, context=self._context)
 
-    def _parse_waiting(self) -> None:
-        """Begin the next request, or parse up to its end."""
+    def _parse_next(self) -> None:
+        """Begin the next queued request, or parse up to the end of one."""
         self._is_scheduled = False
         if self._queue and self._current is None and not self._writable:
             self._begin(self._queue.popleft())
-        while self._waiting and not self._is_ending and self._takes_bytes():
+        while self._unparsed and not self._is_closing and self._can_parse():
             start = self._parsed
             end = start + _MAX_PARSED_BYTES
             if self._incoming is None:
-                # The tail of the last piece may have the beginning of this mark.
-                found = self._waiting.find(_HEAD_END, max(0, start - len(_HEAD_END) + 1), end)
+                # The mark may begin in the last bytes of the previous part.
+                found = self._unparsed.find(_HEAD_END, max(0, start - len(_HEAD_END) + 1), end)
                 end = end if found < 0 else found + len(_HEAD_END)
             elif self._length is not None:
                 end = start + self._length - self._body_size
             self._parsed = end
-            piece = self._waiting[start:end]
-            if end >= len(self._waiting):
-                self._waiting = b""
-            self._parse(piece)
+            part = self._unparsed[start:end]
+            if end >= len(self._unparsed):
+                self._unparsed = b""
+            self._parse(part)
             if self._current is None:
-                break  # one was answered
-        if self._is_ending:
-            self._waiting = b""
-        elif self._current is None and (self._queue or self._waiting) and not self._writable:
+                break  # a request was answered: other connections go first
+        if self._is_closing:
+            self._unparsed = b""
+        elif self._current is None and (self._queue or self._unparsed) and not self._writable:
             self._parse_later()
-        self._hold(is_held=bool(self._waiting or self._queue))
+        self._set_backlog(has_backlog=bool(self._unparsed or self._queue))
 
-    def _hold(self, *, is_held: bool) -> None:
-        if is_held and not self._is_held:
-            self._shared.observer.metrics.observe_hold()
-        self._is_held = is_held
+    def _set_backlog(self, *, has_backlog: bool) -> None:
+        if has_backlog and not self._has_backlog:
+            self._shared.observer.metrics.observe_read_pause()
+        self._has_backlog = has_backlog
         self._update_reading()
 
     def read_body(self) -> None:
-        """Read on, after a body that was not asked for had filled its buffer."""
+        """Resume reading, which pauses while a full buffer of the body waits for the application."""
         self._is_body_full = False
         self._update_reading()
 
     def _update_reading(self) -> None:
-        is_paused = self._is_held or self._is_body_full
+        is_paused = self._has_backlog or self._is_body_full
         if is_paused != self._is_reading_paused and not self.transport.is_closing():
             self._is_reading_paused = is_paused
             if is_paused:
@@ -224,46 +225,46 @@ class Connection(asyncio.Protocol):
             self._upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             if self._refusal is None:
-                is_short = isinstance(error.__context__, MemoryError)  # of a callback
-                self._refusal = no_memory() if is_short else _invalid("The request is not valid HTTP/1.1.")
-            self._stop(self._refusal)
+                is_memory_error = isinstance(error.__context__, MemoryError)  # raised in a callback
+                self._refusal = no_memory() if is_memory_error else _invalid("The request is not valid HTTP/1.1.")
+            self._reject(self._refusal)
             return
         exchange = self._incoming
         if exchange and exchange.endpoint and exchange is self._current and not exchange.is_answered:
             self._await_body(exchange)
         if self._is_in_head:
             if self._received > _MAX_HEAD_BYTES + _MAX_PARSED_BYTES:
-                self._stop(_long_head())
-        elif exchange and self._received > _CHUNKED_BYTES * (self._body_size + _MAX_HEAD_BYTES):
-            self._stop(_padded())
+                self._reject(_head_too_large())
+        elif exchange and self._received > _MAX_CHUNKED_FACTOR * (self._body_size + _MAX_HEAD_BYTES):
+            self._reject(_body_padded())
 
     def on_message_begin(self) -> None:
-        """Begin a head."""
-        self._since = self._loop.time()
-        self._has_asked = self._is_in_head = True
+        """Begin the head of a request."""
+        self._state_since = self._loop.time()
+        self._has_received_request = self._is_in_head = True
         self._url = b""
         self._headers = []
 
     def on_url(self, url: bytes) -> None:
-        """Take a part of the target."""
+        """Append a part of the request target."""
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; trailers are left out."""
+        """Append a header; trailers are checked and dropped."""
         name = name.lower()
         if self._is_in_head:
             self._headers.append((name, value))
         elif name in _NOT_IN_TRAILERS:
-            raise self._refused(_invalid(f"The trailer {name.decode()!r} belongs into the head."))
+            raise self._stop_parser(_invalid(f"The trailer {name.decode()!r} belongs in the head."))
 
     def on_headers_complete(self) -> None:
-        """Begin to answer, if it is the request's turn."""
+        """Begin to answer the request, or queue it behind the current one."""
         method = self._parser.get_method()
         version = self._parser.get_http_version()
         if self._parser.should_upgrade() and method != b"CONNECT" and version == "1.1":
-            if self._upgrades:
-                raise self._refused(_invalid("The request asks for two upgrades."))
-            self._upgrades = True
+            if self._is_upgrade:
+                raise self._stop_parser(_invalid("The request asks for two upgrades."))
+            self._is_upgrade = True
             return
         head = Head(method, self._url, version, self._headers, is_last=not self._parser.should_keep_alive())
         if version != "1.1":
@@ -279,7 +280,7 @@ class Connection(asyncio.Protocol):
             try:
                 path = unquote(httptools.parse_url(self._url).path.decode("ascii"))
             except (httptools.HttpParserInvalidURLError, AttributeError, UnicodeDecodeError):
-                raise self._refused(_invalid("The request's target is not a valid URL.")) from None
+                raise self._stop_parser(_invalid("The request's target is not a valid URL.")) from None
         record = self._shared.observer.begin(method.decode(), path, head.by_name)
         self._incoming = exchange = Exchange(head, record, endpoint)
         if endpoint:
@@ -290,7 +291,7 @@ class Connection(asyncio.Protocol):
             self._queue.append(exchange)
 
     def on_body(self, data: bytes) -> None:
-        """Take a part of the body."""
+        """Append a part of the body."""
         exchange = self._incoming
         if exchange is None:
             return
@@ -309,17 +310,17 @@ class Connection(asyncio.Protocol):
                 exchange.body = bytearray(exchange.body)
             exchange.body += data
         if exchange.endpoint and self._body_size > INLINE_BYTES:
-            self._bound(exchange, exchange.endpoint, len(data))
+            self._limit_body(exchange, exchange.endpoint, len(data))
 
     def on_message_complete(self) -> None:
-        """Answer a prediction, now that it is here."""
+        """Answer a prediction, now that its body is complete."""
         exchange, self._incoming = self._incoming, None
         if exchange is None:
             return
         exchange.is_received = True
         self._received = 0
         if exchange.is_answered:
-            self._rest(exchange)
+            self._next(exchange)
         elif exchange.cycle:
             exchange.cycle.finish_body()
         elif exchange is self._current and exchange.endpoint:
@@ -328,26 +329,26 @@ class Connection(asyncio.Protocol):
     def _check(self, head: Head) -> None:
         if head.version not in ("1.1", "1.0"):
             detail = f"HTTP {head.version} is not supported; expected HTTP/1.1."
-            raise self._refused(RequestError(detail, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, code="http-version"))
-        if self._received > _MAX_HEAD_BYTES:  # with what else came in the same piece
+            raise self._stop_parser(RequestError(detail, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, code="http-version"))
+        if self._received > _MAX_HEAD_BYTES:  # the count includes other bytes of the same part: measure the head
             size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
             if size > _MAX_HEAD_BYTES:
-                raise self._refused(_long_head())
+                raise self._stop_parser(_head_too_large())
         hosts = int(b"host" in head.by_name)
         if head.has_duplicates:
             hosts = sum(name == b"host" for name, _ in self._headers)
         if hosts > 1 or (hosts == 0 and head.version == "1.1"):
-            raise self._refused(_invalid(f"The request has {hosts} Host headers; expected one."))
+            raise self._stop_parser(_invalid(f"The request has {hosts} Host headers; expected one."))
         if len(head.by_name.get(b"content-length", b"")) > _MAX_LENGTH_DIGITS:
-            raise self._refused(_invalid("The Content-Length has too many digits."))
+            raise self._stop_parser(_invalid("The Content-Length has too many digits."))
 
-    def _refused(self, error: RequestError) -> ValueError:
-        """Return what stops the parser when it is raised in one of its callbacks, and keep why."""
+    def _stop_parser(self, error: RequestError) -> ValueError:
+        """Store the error, and return an exception that stops the parser when a callback raises it."""
         self._refusal = error
         return ValueError(error.detail)
 
     def _begin(self, exchange: Exchange) -> None:
-        """Begin to answer a request, the whole of which may not be here yet."""
+        """Begin to answer a request, which may not have arrived completely."""
         self._current = exchange
         if exchange.refusal:
             self._refuse(exchange, exchange.refusal)
@@ -357,7 +358,7 @@ class Connection(asyncio.Protocol):
             self._predict(exchange, exchange.endpoint)
 
     def _await_body(self, exchange: Exchange) -> None:
-        """Refuse a prediction whose body is still to come, or let it come."""
+        """Acquire a permit for a prediction whose body has not arrived completely, or refuse the request."""
         if exchange.permit:
             return
         exchange.permit = self._shared.admission.try_acquire()
@@ -377,11 +378,11 @@ class Connection(asyncio.Protocol):
         job = endpoint.answer(exchange.record, bytes(body), partial(self._respond, exchange))
         if job:
             exchange.job = job
-            if exchange.permit is None:  # which the event loop has no use for: it does nothing else meanwhile
+            if exchange.permit is None:  # predictions answered on the event loop need none: it runs one at a time
                 exchange.permit = admission.try_acquire()
 
-    def _bound(self, exchange: Exchange, endpoint: Endpoint, size: int) -> None:
-        """Refuse a body that is too large, or would be one too many."""
+    def _limit_body(self, exchange: Exchange, endpoint: Endpoint, size: int) -> None:
+        """Refuse a body that is too large, or that exceeds the limit for all bodies together."""
         if self._body_size > endpoint.max_body_bytes:
             refusal = too_large(endpoint.max_body_bytes)
         elif exchange.permit is None or exchange.permit.hold(size):
@@ -424,7 +425,7 @@ class Connection(asyncio.Protocol):
         task.add_done_callback(self._host.tasks.discard)
 
     def send_continue(self, head: Head) -> None:
-        """Ask for the body, if the client waits for that."""
+        """Send 100 Continue if the client waits for it."""
         if head.wants_continue:
             head.wants_continue = False
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -435,37 +436,37 @@ class Connection(asyncio.Protocol):
         self.transport.write(data)
 
     async def drain(self) -> None:
-        """Wait until the client takes what is written."""
+        """Wait until the write buffer has room."""
         if self._writable:
             await self._writable.wait()
 
     def write_head(self, head: Head, status: int, lines: list[bytes]) -> None:
-        """Write the head of a response that an application gives."""
+        """Write the status line and the headers of a response."""
         if head.wants_continue:
-            head.is_last = True  # the client may send the body, or the next request
+            head.is_last = True  # without 100 Continue, the next bytes may be the body or a new request
         default = (b"%b: %b" % header for header in self._host.default_headers)
         close = (b"connection: close",) if head.is_last else ()
         line = b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b""))
         self.write(b"\r\n".join((line, *default, *lines, *close, b"", b"")))
 
     def finish(self, cycle: Cycle) -> None:
-        """Take note that an application has answered."""
+        """Finish a request that an application has answered."""
         if self._current and self._current.cycle is cycle:
             self._finish(self._current)
 
     def abandon(self, cycle: Cycle) -> None:
-        """Take note that an application has ended without an answer, or in the middle of one."""
+        """Close the connection after an application has stopped without an answer, or in the middle of one."""
         if self._current and self._current.cycle is cycle and not self._current.is_answered:
             self.transport.abort() if cycle.is_started else self.transport.close()
 
     def _respond(self, exchange: Exchange, status: int, body: bytes, headers: Headers) -> None:
-        """Answer, without any application."""
+        """Write a JSON answer without an application."""
         if self.transport.is_closing():
             return
         head, record = exchange.head, exchange.record
-        self._settle(exchange)
+        self._release(exchange)
         if status == HTTPStatus.OK and not head.is_last and len(body) <= _MAX_JOINED_BYTES:
-            ok = self._shared.ok(self._host.default_headers)
+            ok = self._shared.ok_head(self._host.default_headers)
             self.write(b"%b%d\r\nx-request-id: %b\r\n\r\n%b" % (ok, len(body), record.request_id, body))
         else:
             lines = [
@@ -481,15 +482,15 @@ class Connection(asyncio.Protocol):
         self._finish(exchange)
 
     def _refuse(self, exchange: Exchange, error: RequestError) -> None:
-        """Answer with an error; what comes of the body is left out, or ends the connection if that is much."""
+        """Answer with an error; the rest of the body is discarded, or ends the connection if it is too long."""
         if not exchange.is_received and (self._length is None or self._length > _MAX_DISCARDED_BYTES):
             exchange.head.is_last = True
         exchange.record.code, exchange.record.reason = error.code, error.reason
         self._respond(exchange, error.status, error_body(error.detail), error.headers)
 
-    def _stop(self, error: RequestError) -> None:
-        """Answer what is not a whole request, once what came before it is answered, and close."""
-        self._waiting = b""
+    def _reject(self, error: RequestError) -> None:
+        """Answer an invalid or incomplete request with an error, after the requests before it, and close."""
+        self._unparsed = b""
         exchange, self._incoming = self._incoming, None
         if exchange is None:
             head = Head(b"", b"", "1.1", (), is_last=True)
@@ -505,96 +506,96 @@ class Connection(asyncio.Protocol):
             self._linger()
         else:
             if exchange.cycle:
-                exchange.cycle.disconnect(is_cut=True)
+                exchange.cycle.disconnect(is_superseded=True)
             self._refuse(exchange, error)
 
-    def _settle(self, exchange: Exchange) -> None:
-        """Give back what a request has taken."""
+    def _release(self, exchange: Exchange) -> None:
+        """Release a request's permit and cancel its job."""
         if exchange.permit:
             exchange.permit.release()
         if exchange.job:
             exchange.job.cancel()
 
     def _finish(self, exchange: Exchange) -> None:
-        """Go on after an answer."""
+        """Mark a request as answered, and continue with the next one once it has arrived completely."""
         exchange.is_answered = True
         if not exchange.is_received and exchange.head.is_last:
             self._linger()
         elif exchange.is_received:
-            self._rest(exchange)
+            self._next(exchange)
 
-    def _rest(self, exchange: Exchange) -> None:
-        """Begin the next request, or wait for it."""
+    def _next(self, exchange: Exchange) -> None:
+        """Close after the last request; otherwise begin the next one, or become idle."""
         self._current = None
         if exchange.head.is_last:
             self.close()
             return
-        self._since = self._loop.time()
+        self._state_since = self._loop.time()
         self._is_body_full = False
-        if self._queue or self._waiting:
+        if self._queue or self._unparsed:
             self._parse_later()
-        elif self._is_held:
-            self._hold(is_held=False)
-        if not self._is_in_head and not self._queue and not self._waiting:
-            self._shared.rest(self)
+        elif self._has_backlog:
+            self._set_backlog(has_backlog=False)
+        if not self._is_in_head and not self._queue and not self._unparsed:
+            self._shared.mark_idle(self)
 
     def _linger(self) -> None:
-        """Say that this is the end, and close soon.
+        """Close the sending side now, and the connection a little later.
 
-        To close with bytes unread would reset the connection, maybe before the client has read the answer.
+        Closing with unread input would reset the connection, possibly before the client has read the answer.
         """
-        self._is_ending = True
-        self._since = self._loop.time()
+        self._is_closing = True
+        self._state_since = self._loop.time()
         if self._is_reading_paused:
-            self._is_held = self._is_body_full = False
+            self._has_backlog = self._is_body_full = False
             self._update_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
             self.transport.close()
 
-    def check_time(self, now: float, timeout: float, idle_seconds: float) -> None:
-        """End the connection if it is late.
+    def check_timeouts(self, now: float, timeout: float, idle_seconds: float) -> None:
+        """Close the connection if its request, its client or its idle time exceeds a limit.
 
         Args:
-            now: the time, by the event loop's clock.
-            timeout: seconds that a request may take to arrive, and a client to read.
-            idle_seconds: how long the connection may be idle.
+            now: the event loop's time.
+            timeout: seconds that a request may take to arrive, and that a client may read too slowly.
+            idle_seconds: seconds that the connection may be idle.
         """
-        seconds = now - self._since
+        seconds = now - self._state_since
         if self._is_unread(now, timeout):
             self._shared.observer.observe_unread(timeout)
-            # With a reset: else the kernel would keep offering what it has.
+            # SO_LINGER 0 resets the connection: otherwise the kernel would keep its unsent bytes in memory.
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
-        elif self._is_ending:
+        elif self._is_closing:
             if seconds > _LINGER_SECONDS and not self.transport.get_write_buffer_size():
                 self.transport.abort()
         elif self._is_in_head or (self._incoming and not self._is_body_full):
             if seconds > timeout:
-                detail = f"The request was not here within {timeout:g} seconds."
-                self._stop(RequestError(detail, HTTPStatus.REQUEST_TIMEOUT, code="request-timeout"))
-        elif self._current is None and seconds > (idle_seconds if self._has_asked else timeout):
+                detail = f"The request did not arrive within {timeout:g} seconds."
+                self._reject(RequestError(detail, HTTPStatus.REQUEST_TIMEOUT, code="request-timeout"))
+        elif self._current is None and seconds > (idle_seconds if self._has_received_request else timeout):
             self.close()
 
     def _is_unread(self, now: float, timeout: float) -> bool:
-        """Return whether the client has read less than 64 KiB per second of what was written for that long."""
+        """Return whether the client has read its answers at less than 64 KiB per second for `timeout` seconds."""
         size = self.transport.get_write_buffer_size()
-        taken = self._written - size
+        sent = self._written - size
         if not size:
-            self._unread_since = None
-        elif self._unread_since is None or taken - self._taken >= _MIN_BYTES_PER_SECOND * (now - self._unread_since):
-            self._unread_since = now
-            self._taken = taken
-        elif now - self._unread_since > timeout:
+            self._slow_since = None
+        elif self._slow_since is None or sent - self._sent_then >= _MIN_BYTES_PER_SECOND * (now - self._slow_since):
+            self._slow_since = now
+            self._sent_then = sent
+        elif now - self._slow_since > timeout:
             return True
         return False
 
     def _upgrade(self, rest: bytes) -> None:
-        """Hand a WebSocket to its protocol, or read the request as if it had not asked for another one.
+        """Hand a WebSocket to its protocol, or parse the request again without its Upgrade header.
 
-        A server may do that (RFC 9110, section 7.8). The parser would leave out the body; clients that would rather
-        have HTTP/2 ask for it with any request.
+        A server may ignore an upgrade (RFC 9110, section 7.8). Clients that prefer HTTP/2 offer one with every request,
+        and the parser would drop the body of such a request.
         """
         method, version = self._parser.get_method(), self._parser.get_http_version()
         by_name = dict(self._headers)
@@ -605,7 +606,7 @@ class Connection(asyncio.Protocol):
             head = b"".join([line, *(b"%b: %b\r\n" % header for header in self._headers), b"\r\n"])
             self._shared.remove(self)
             self._host.connections.discard(self)
-            self._is_ending = True
+            self._is_closing = True
             protocol.connection_made(self.transport)
             protocol.data_received(head + rest)
             self.transport.set_protocol(protocol)
@@ -616,22 +617,22 @@ class Connection(asyncio.Protocol):
             for name, value in kept
         ]
         self._parser = httptools.HttpRequestParser(self)
-        self._waiting = rest + self._waiting[self._parsed :]
+        self._unparsed = rest + self._unparsed[self._parsed :]
         self._parsed = 0
         self._parse(b"".join([line, *(b"%b: %b\r\n" % header for header in without), b"\r\n"]))
-        self._upgrades = False
+        self._is_upgrade = False
 
 
 def _invalid(detail: str) -> RequestError:
     return RequestError(detail, code="http-invalid")
 
 
-def _padded() -> RequestError:
-    detail = "The body takes far more bytes than it holds."
+def _body_padded() -> RequestError:
+    detail = "The body has far more chunk headers or trailers than data; send larger chunks."
     return RequestError(detail, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, code="body-padded")
 
 
-def _long_head() -> RequestError:
+def _head_too_large() -> RequestError:
     return RequestError(
         f"The path and the headers are larger than {_MAX_HEAD_BYTES} bytes together.",
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,

@@ -1,4 +1,4 @@
-"""What all connections of a server share, and the server that they belong to."""
+"""The state that all connections of a server share, and the interface of that server."""
 
 import asyncio
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ class Host(Protocol):
     """The server that connections belong to.
 
     Attributes:
-        app: answers what is not answered from the bytes of a connection.
-        connections: all that are open; each adds and removes itself.
-        tasks: those that run the application.
+        app: the ASGI application for all requests except predictions.
+        connections: all open connections; each adds and removes itself.
+        tasks: the tasks that run the application.
         root_path: the path that the application is mounted at.
-        state: what the application's lifespan has left for its requests.
+        state: the state that the application's lifespan provides to requests.
     """
 
     app: ASGIApp
@@ -36,22 +36,22 @@ class Host(Protocol):
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
-        """Headers of every response; another list when they have changed."""
+        """Headers of every response; a new list object whenever they change."""
 
     def websocket(self) -> asyncio.Protocol | None:
-        """Return a protocol for a connection that asks for a WebSocket; None if there is none."""
+        """Return a protocol for a WebSocket connection; None if the server does not support WebSockets."""
 
 
 class Connections:
-    """What all connections of a server share; it closes those that are idle or late.
+    """All connections of a server and the state they share; it closes connections that exceed a time limit.
 
-    One sweep checks all of them twice a second, so that a request needs no timer.
+    One sweep checks all connections twice a second, so that no request needs a timer.
 
     Args:
-        endpoints: what answers predictions from the bytes of a connection, by the request's target.
+        endpoints: the endpoints that answer predictions directly, by request target.
         observer: names, counts and logs requests.
-        admission: says how many requests may be in flight.
-        settings: say how long and how large a request may be, and how long and how many connections may be idle.
+        admission: limits the requests in flight.
+        settings: the time limits for requests and idle connections, and the maximum number of idle connections.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Connections:
         self.observer = observer
         self.admission = admission
         self.timeout = settings.request_timeout_seconds
-        self.idle: dict[Connection, None] = {}  # the one that has been idle longest comes first
+        self.idle: dict[Connection, None] = {}  # ordered, the longest idle first
         self._idle_seconds = settings.keep_alive_seconds
         self._max_idle = settings.max_idle_connections
         self._all: set[Connection] = set()
@@ -69,8 +69,8 @@ class Connections:
         self._default_headers: object = None
         self._ok = b""
 
-    def ok(self, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-        """Return the head of an answer with status 200 in JSON, up to the value of its Content-Length."""
+    def ok_head(self, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+        """Return the head of a JSON answer with status 200, up to the value of Content-Length."""
         if default_headers is not self._default_headers:
             self._default_headers = default_headers
             lines = (b"HTTP/1.1 200 OK", *(b"%b: %b" % header for header in default_headers))
@@ -78,18 +78,18 @@ class Connections:
         return self._ok
 
     def add(self, connection: "Connection") -> None:
-        """Watch a connection."""
+        """Include a connection in the sweeps."""
         self._all.add(connection)
         if not self._is_sweeping:
             self._sweep_later()
 
     def remove(self, connection: "Connection") -> None:
-        """Forget a connection."""
+        """Remove a connection from the sweeps."""
         self._all.discard(connection)
         self.idle.pop(connection, None)
 
-    def rest(self, connection: "Connection") -> None:
-        """Take note that a connection is idle, and close the oldest that is, if there are too many."""
+    def mark_idle(self, connection: "Connection") -> None:
+        """Mark a connection as idle, and close the longest idle one if there are too many."""
         self.idle[connection] = None
         if len(self.idle) > self._max_idle:
             next(iter(self.idle)).close()
@@ -101,7 +101,7 @@ class Connections:
     def _sweep(self) -> None:
         now = asyncio.get_running_loop().time()
         for connection in list(self._all):
-            connection.check_time(now, self.timeout, self._idle_seconds)
+            connection.check_timeouts(now, self.timeout, self._idle_seconds)
         self._is_sweeping = False
         if self._all:
             self._sweep_later()

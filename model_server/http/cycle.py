@@ -1,4 +1,4 @@
-"""One request to an ASGI application over a connection, and its response."""
+"""One request from a connection to an ASGI application, and the response."""
 
 import asyncio
 import re
@@ -20,17 +20,17 @@ _WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
 class Cycle:
-    """A request that an ASGI application answers, in a task of its own.
+    """A request that an ASGI application answers, in its own task.
 
     Args:
-        connection: where it came from.
-        head: its head.
-        scope: what the application is told about it.
-        request: its record.
+        connection: the connection that the request arrived on.
+        head: the head of the request.
+        scope: the ASGI scope of the request.
+        request: the record of the request.
 
     Attributes:
         is_started: whether the head of the response is written.
-        is_complete: whether all of the response is written.
+        is_complete: whether the whole response is written.
     """
 
     def __init__(self, connection: "Connection", head: "Head", scope: Scope, request: RequestRecord) -> None:
@@ -39,37 +39,41 @@ class Cycle:
         self._scope = scope
         self._request = request
         self._body = bytearray()
-        self._has_news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._is_body_complete = False
         self._is_body_delivered = False
         self._is_disconnected = False
         self._is_chunked = False
-        self._remaining: int | None = None  # bytes that the response's Content-Length still promises
+        self._remaining: int | None = None  # bytes of the response's Content-Length not yet sent
         self.is_started = False
         self.is_complete = False
 
     def feed(self, data: bytes) -> bool:
-        """Take bytes of the body, and return whether there is room for more."""
+        """Append bytes of the body, and return whether the buffer has room for more."""
         self._body += data
-        self._has_news.set()
+        self._changed.set()
         return len(self._body) <= _MAX_BUFFERED_BYTES
 
     def finish_body(self) -> None:
-        """Take note that the body is complete."""
+        """Mark the body as complete."""
         self._is_body_complete = True
-        self._has_news.set()
+        self._changed.set()
 
-    def disconnect(self, *, is_cut: bool = False) -> None:
-        """Tell the application that its client has left, or that the connection has answered in its place."""
+    def disconnect(self, *, is_superseded: bool = False) -> None:
+        """Tell the application that its client has disconnected.
+
+        Args:
+            is_superseded: the connection has answered the request with an error in place of the application.
+        """
         self._is_disconnected = True
-        if is_cut:
-            self._request.is_cut = True
+        if is_superseded:
+            self._request.is_superseded = True
         elif not self.is_complete:
             self._request.is_aborted = True
-        self._has_news.set()
+        self._changed.set()
 
     async def run(self, app: ASGIApp) -> None:
-        """Have the application answer."""
+        """Run the application."""
         try:
             await app(self._scope, self._receive, self._send)
         finally:
@@ -79,18 +83,18 @@ class Cycle:
     async def _receive(self) -> Message:
         if not self._is_body_complete and not self.is_started:
             self._connection.send_continue(self._head)
-        while not (self._body or self._is_body_complete > self._is_body_delivered or self._is_over):
+        while not (self._body or self._is_body_complete > self._is_body_delivered or self._is_done):
             self._connection.read_body()
-            self._has_news.clear()
-            await self._has_news.wait()
-        if self._is_over:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._is_done:
             return {"type": "http.disconnect"}
         body, self._body = bytes(self._body), bytearray()
         self._is_body_delivered = self._is_body_complete
         return {"type": "http.request", "body": body, "more_body": not self._is_body_complete}
 
     @property
-    def _is_over(self) -> bool:
+    def _is_done(self) -> bool:
         return self._is_disconnected or self.is_complete
 
     async def _send(self, message: Message) -> None:
@@ -129,7 +133,7 @@ class Cycle:
                 self._is_chunked = True
                 lines.append(b"transfer-encoding: chunked")
             else:
-                self._head.is_last = True  # the end of the connection is that of the body
+                self._head.is_last = True  # closing the connection ends the body
         self._connection.write_head(self._head, status, lines)
 
     def _send_body(self, data: bytes, *, more: bool) -> None:
@@ -139,10 +143,10 @@ class Cycle:
         elif self._remaining is not None and not is_dropped:
             self._remaining -= len(data)
             if self._remaining < 0 or (self._remaining and not more):
-                raise RuntimeError("the response's body has another length than its Content-Length")
+                raise RuntimeError("the length of the response's body differs from its Content-Length")
         if data and not is_dropped:
             self._connection.write(data)
         if not more:
             self.is_complete = True
-            self._has_news.set()
+            self._changed.set()
             self._connection.finish(self)

@@ -1,4 +1,4 @@
-"""Errors over HTTP: every one is `{"detail": "<one sentence>"}`."""
+"""HTTP errors. The body of each is `{"detail": "<one sentence>"}`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,22 +15,22 @@ from model_server.protocols.json_rows import BodyError, sentence_of
 
 Headers = Sequence[tuple[bytes, bytes]]
 
-CLIENT_CLOSED_REQUEST = 499  # nginx's status for an answer that nobody waited for
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected before the answer
 SERVER_FAILED = "The server failed to answer; its log says why."
 RETRY_SOON: Headers = ((b"retry-after", b"1"),)
-_SHOWN = 80
-_MOST_ERRORS = 3
+_MAX_SHOWN_CHARACTERS = 80
+_MAX_SHOWN_ERRORS = 3
 
 
 class RequestError(InvalidArgument):
-    """A request that is refused; BentoML takes it for one of its own errors.
+    """A refused request, as one of BentoML's errors.
 
     Attributes:
-        detail: one sentence for the client: what was wrong and what was expected.
+        detail: one sentence for the client that says what was wrong and what was expected.
         status: HTTP status code, 4xx or 5xx.
-        headers: extra response headers.
+        headers: additional response headers.
         code: a short name for the error, for logs.
-        reason: why it was refused, for metrics, where the status alone does not say so.
+        reason: the reason for metrics, if the status alone does not determine it.
     """
 
     reason = ""
@@ -44,16 +44,21 @@ class RequestError(InvalidArgument):
 
 
 def invalid(error: BodyError | InvalidRowsError, field: str) -> RequestError:
-    """Return the refusal of a body, whose rows are in that field."""
+    """Return the refusal of a body.
+
+    Args:
+        error: what is wrong with the body.
+        field: the name of the field that holds the rows.
+    """
     if isinstance(error, InvalidRowsError):
         return RequestError(sentence_of(error, field), code="rows-invalid")
     return RequestError(str(error), code=error.code)
 
 
 def busy() -> RequestError:
-    """Return the refusal of a request that would be one too many."""
+    """Return the refusal of a request that exceeds the limit of requests or bytes in flight."""
     return RequestError(
-        "The server has as many requests as it can answer soon; send this one again later.",
+        "The server already has as many requests as it can answer soon; send this one again later.",
         HTTPStatus.SERVICE_UNAVAILABLE,
         RETRY_SOON,
         "busy",
@@ -61,33 +66,33 @@ def busy() -> RequestError:
 
 
 def stopping() -> RequestError:
-    """Return the answer to what the server has no time for any more."""
+    """Return the answer to a request that the stopping server cannot complete."""
     detail = "The server is stopping; send the request again."
     return unavailable(detail, "stopping", RETRY_SOON)
 
 
 def stuck() -> RequestError:
-    """Return the answer to probes while the server can answer no others."""
+    """Return the answer to probes while overdue inferences occupy every thread."""
     return unavailable(
-        "Every inference takes longer than a request may; the server answers no others meanwhile.", "stuck"
+        "Every inference takes longer than a request may, so the server cannot start another one.", "stuck"
     )
 
 
 def unavailable(detail: str, code: str, headers: Headers = ()) -> RequestError:
-    """Return an answer for while the server cannot answer any request."""
+    """Return the answer to a request while the server cannot answer any."""
     error = RequestError(detail, HTTPStatus.SERVICE_UNAVAILABLE, headers, code)
     error.reason = UNAVAILABLE
     return error
 
 
 def no_memory() -> RequestError:
-    """Return the answer to a request that memory was too short for."""
-    detail = "The server has no memory for this request."
+    """Return the answer to a request that the server does not have enough memory for."""
+    detail = "The server does not have enough memory for this request."
     return RequestError(detail, HTTPStatus.SERVICE_UNAVAILABLE, code="no-memory")
 
 
 def too_large(max_body_bytes: int) -> RequestError:
-    """Return the refusal of a body that is larger than the limit."""
+    """Return the refusal of a body that exceeds the size limit."""
     return RequestError(
         f"The body is larger than {max_body_bytes} bytes; send the rows in several requests.",
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -96,10 +101,10 @@ def too_large(max_body_bytes: int) -> RequestError:
 
 
 def check_headers(headers: Mapping[bytes, bytes]) -> None:
-    """Check that a body is uncompressed JSON in UTF-8, by the headers of its request.
+    """Check that the headers of a request declare its body as uncompressed JSON in UTF-8.
 
     Raises:
-        RequestError: it is not.
+        RequestError: the headers declare a different media type, charset or encoding.
     """
     content_type = headers.get(b"content-type", b"application/json")
     if content_type != b"application/json":
@@ -113,47 +118,47 @@ def check_headers(headers: Mapping[bytes, bytes]) -> None:
 
 
 def error_body(detail: str) -> bytes:
-    """Return the body of an error."""
+    """Return the body of an error answer."""
     return orjson.dumps({"detail": detail})
 
 
 def not_found(method: str, path: str) -> RequestError:
-    """Return the answer where no route matches."""
+    """Return the answer to a request that no route matches."""
     return RequestError(
-        f"There is no {method} {_quoted(path)}; /docs.json lists what there is.",
+        f"There is no {method} {_quoted(path)}; /docs.json lists all routes.",
         HTTPStatus.NOT_FOUND,
         code="not-found",
     )
 
 
-def foreign_detail(method: str, path: str, status: int, headers: Mapping[bytes, bytes], body: bytes) -> str:
-    """Return the sentence for an error that BentoML, FastAPI or an application of the user's has answered with.
+def app_error_detail(method: str, path: str, status: int, headers: Mapping[bytes, bytes], body: bytes) -> str:
+    """Return the sentence for an error answer from BentoML, FastAPI or the user's application.
 
-    The words of a 4xx are kept, those of a 5xx are not: they may name internals.
+    The text of a 4xx is kept; that of a 5xx is replaced, because it may expose internals.
     """
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return SERVER_FAILED
-    said = _words(body)
-    if status == HTTPStatus.METHOD_NOT_ALLOWED and said in ("", HTTPStatus.METHOD_NOT_ALLOWED.phrase):
+    sentence = _error_sentence(body)
+    if status == HTTPStatus.METHOD_NOT_ALLOWED and sentence in ("", HTTPStatus.METHOD_NOT_ALLOWED.phrase):
         allowed = headers.get(b"allow", b"no method").decode("latin-1")
         return f"{method} {_quoted(path)} is not allowed; expected {allowed}."
-    return said or f"{method} {_quoted(path)} was refused with {status}."
+    return sentence or f"{method} {_quoted(path)} was refused with {status}."
 
 
-def _words(body: bytes) -> str:
-    """Return the one sentence of an error's body, in any of the shapes that frameworks give it."""
+def _error_sentence(body: bytes) -> str:
+    """Return the message in an error body, for the formats of the common frameworks; empty if there is none."""
     try:
         document: Any = json.loads(body)
     except (ValueError, RecursionError):
         document = body.decode(errors="replace")
-        if "<" in document:  # a page
+        if "<" in document:  # HTML
             return ""
-    if isinstance(document, list) and len(document) == 1:  # BentoML's
+    if isinstance(document, list) and len(document) == 1:  # BentoML's format
         document = document[0]
     if isinstance(document, dict):
         detail = document.get("detail") or document.get("error")
-        if isinstance(detail, list):  # pydantic's
-            detail = "; ".join(map(_validation_problem, detail[:_MOST_ERRORS]))
+        if isinstance(detail, list):  # pydantic's format
+            detail = "; ".join(map(_validation_problem, detail[:_MAX_SHOWN_ERRORS]))
         document = detail
     return " ".join(document.split()) if isinstance(document, str) else ""
 
@@ -165,7 +170,7 @@ def _validation_problem(error: object) -> str:
 
 
 def _unsupported(header: str, value: bytes, expected: str) -> RequestError:
-    found = value.decode("latin-1")[:_SHOWN]
+    found = value.decode("latin-1")[:_MAX_SHOWN_CHARACTERS]
     return RequestError(
         f"The {header} is {found!r}; expected {expected}.",
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -175,4 +180,4 @@ def _unsupported(header: str, value: bytes, expected: str) -> RequestError:
 
 
 def _quoted(path: str) -> str:
-    return quote(path[:_SHOWN])
+    return quote(path[:_MAX_SHOWN_CHARACTERS])

@@ -1,4 +1,4 @@
-"""A request and its answer, on the connection that they share."""
+"""The state of one request on its connection."""
 
 from typing import TYPE_CHECKING
 
@@ -18,14 +18,14 @@ class Head:
     """The head of a request.
 
     Attributes:
-        method: its method; empty for bytes that are not a request.
-        url: what is asked for.
+        method: the HTTP method; empty for bytes that are not a request.
+        url: the request target.
         version: "1.1" or "1.0".
-        headers: all headers in their order, the names in lower case.
-        by_name: the headers by their names.
-        has_duplicates: whether one is there twice.
+        headers: all headers in order, with lowercase names.
+        by_name: the headers by name.
+        has_duplicates: whether a header name occurs more than once.
         is_last: whether the connection closes after the answer.
-        wants_continue: whether the client waits to be asked for the body.
+        wants_continue: whether the client waits for 100 Continue before it sends the body.
     """
 
     __slots__ = ("by_name", "has_duplicates", "headers", "is_last", "method", "url", "version", "wants_continue")
@@ -42,7 +42,7 @@ class Head:
 
 
 class Exchange:
-    """A request and what is known of its answer."""
+    """A request and the state of its answer."""
 
     body: bytes | bytearray = b""
     permit: "Permit | None" = None

@@ -1,4 +1,4 @@
-"""What serves predictions, put together: the endpoints, the front, the connections and what they share."""
+"""Assembly of the prediction server from its endpoints, its outermost application and its connections."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -18,27 +18,27 @@ from model_server.observability.observer import Observer
 from model_server.prediction.runner import INLINE_SECONDS, Runner
 from model_server.settings import Settings, processors
 
-_WAIT_SECONDS = 0.04  # in which all in flight are answered at best, having one row each
-_OWN_SECONDS = 0.0001  # what a request takes besides the inference
-_MOST_IN_FLIGHT = 128
-_FEWEST_IN_FLIGHT = 8
-_LARGE_BODIES = 8  # as many of the largest may be held at once
+_WAIT_SECONDS = 0.04  # target wait for the last of the requests in flight, if each has one row
+_OVERHEAD_SECONDS = 0.0001  # time of a request apart from the inference
+_MAX_IN_FLIGHT = 128
+_MIN_IN_FLIGHT = 8
+_LARGE_BODIES = 8  # bodies of the maximum size that may be in memory at once
 
 
 class PredictionServer:
-    """Answers the methods of a service that take rows, and stands in front of the application that has the rest.
+    """Answers the service's methods that take rows, in front of the application that answers everything else.
 
     Args:
         name: the service's name.
-        version: its version.
-        settings: how large and how long requests may be, and how many.
-        log: gets a line for each error.
-        shows_metrics: whether `/metrics` is there.
+        version: the service's version.
+        settings: the limits on requests: size, duration and number.
+        log: receives a line for each error.
+        shows_metrics: whether to serve `/metrics`.
 
     Attributes:
         observer: names, counts and logs requests.
-        pages: routes that the application needs.
-        connections: what the connections of a server share.
+        pages: additional routes that the application must include.
+        connections: the state that all connections share.
     """
 
     def __init__(self, name: str, version: str, settings: Settings, log: Log, *, shows_metrics: bool) -> None:
@@ -46,7 +46,7 @@ class PredictionServer:
         self._settings = settings
         self._log = log
         self._metrics = Metrics(name, version)
-        admission = Admission(_FEWEST_IN_FLIGHT, _LARGE_BODIES * settings.max_body_bytes)
+        admission = Admission(_MIN_IN_FLIGHT, _LARGE_BODIES * settings.max_body_bytes)
         self._metrics.in_flight = lambda: (admission.in_flight, admission.max_in_flight)
         self._endpoints: dict[str, Endpoint] = {}
         self._targets: dict[bytes, Endpoint] = {}
@@ -63,41 +63,41 @@ class PredictionServer:
         self.pages = Pages(name, self._metrics if shows_metrics else None)
         self.connections = Connections(self._targets, self.observer, admission, settings)
 
-    def stand_before(self, app: ASGIApp, probes: Collection[str], *, is_passed: bool) -> ASGIApp:
+    def wrap(self, app: ASGIApp, probes: Collection[str], *, via_app: bool) -> ASGIApp:
         """Return the application to serve.
 
         Args:
-            app: what answers everything but predictions.
-            probes: paths that are answered however many requests are in flight.
-            is_passed: whether predictions have to go through that application too.
+            app: the application that answers everything except predictions.
+            probes: paths that are answered regardless of the number of requests in flight.
+            via_app: whether predictions pass through that application too.
         """
-        front = Front(app, self._endpoints, self._shared, probes, is_passed=is_passed)
+        front = Front(app, self._endpoints, self._shared, probes, via_app=via_app)
         if not self._settings.otel_exporter_otlp_endpoint:
-            self._is_direct = not is_passed
+            self._is_direct = not via_app
             return front
         from model_server.observability.tracing import Tracing  # noqa: PLC0415 (its imports take 0.2 s)
 
         tracing = Tracing(self._name, self.observer, probes)
         self._shared.step = tracing.step
-        return tracing.around(front)
+        return tracing.wrap(front)
 
     def serve(
         self, model: Model, methods: Iterable[RowsMethod], document: dict[str, Any], routes: Iterable[str]
     ) -> dict[str, ASGIApp]:
-        """Begin to answer.
+        """Begin to answer requests.
 
         Args:
-            model: whose rows the methods take.
-            methods: the methods of the service that take rows.
-            document: the OpenAPI document of everything else; it is completed.
-            routes: other paths that are routes.
+            model: the model whose rows the methods take.
+            methods: the service's methods that take rows.
+            document: the OpenAPI document of the other routes; the methods are added to it.
+            routes: the paths of the other routes.
 
         Returns:
-            The application for each method's path.
+            An application for each method, by path.
         """
         self._log.model = model.info["sha256"]
         self._metrics.show_model(model.info, model.receipt)
-        self._shared.admission.max_in_flight = self._settings.max_requests_in_flight or most_in_flight(
+        self._shared.admission.max_in_flight = self._settings.max_requests_in_flight or default_max_in_flight(
             model, self._shared.runner.threads
         )
         self._endpoints.update({method.route: Endpoint(method, model, self._shared) for method in methods})
@@ -109,11 +109,11 @@ class PredictionServer:
         return {path: AsgiEndpoint(endpoint) for path, endpoint in self._endpoints.items()}
 
 
-def most_in_flight(model: Model, threads: int) -> int:
-    """Return how many requests of one row are answered in the time that the last of them may wait, within bounds."""
+def default_max_in_flight(model: Model, threads: int) -> int:
+    """Return how many one-row requests the server can answer within 40 ms, between a minimum and a maximum."""
     at_once = threads if model.seconds(1) > INLINE_SECONDS else 1
-    answered = _WAIT_SECONDS * at_once / (model.sample_seconds + _OWN_SECONDS)
-    return max(_FEWEST_IN_FLIGHT, 2 * threads, min(_MOST_IN_FLIGHT, round(answered)))
+    answered = _WAIT_SECONDS * at_once / (model.sample_seconds + _OVERHEAD_SECONDS)
+    return max(_MIN_IN_FLIGHT, 2 * threads, min(_MAX_IN_FLIGHT, round(answered)))
 
 
 def _untraced(_name: str, function: Any) -> Any:  # noqa: ANN401 (any function)

@@ -1,4 +1,4 @@
-"""What the service logs: each event is one line, whoever says it, and holds nothing of a request but its id."""
+"""The service's log: one line per event, from any library, with nothing from a request except its id and method."""
 
 import atexit
 import functools
@@ -18,21 +18,21 @@ from volume.log import LogLevel, json_line, now, say_end
 logger = logging.getLogger("model_server")
 
 _FORMATTER = logging.Formatter()
-_PIPE_BUF = 4096  # what a pipe that takes something takes whole
-_LAST_MILLISECONDS = 200
+_PIPE_BUF = 4096  # a writable pipe accepts this many bytes at once
+_FLUSH_MILLISECONDS = 200
 
 
 class Log(logging.Handler):
-    """Every line of this process, in JSON unless a terminal shows it.
+    """Logging handler for the whole process. It writes text to a terminal, and JSON to anything else.
 
-    It never waits for who reads it: a line that finds no room is left out, and the next one says in `suppressed` how
-    many were.
+    It never waits for the reader: a line that does not fit into the output is dropped, and the next line reports the
+    number of dropped lines in `suppressed`.
 
     Args:
-        descriptor: what the lines are written to.
+        descriptor: the file descriptor of the output.
 
     Attributes:
-        model: the digest of the model that is served, once it is known.
+        model: the sha256 of the served model; empty until it is known.
     """
 
     model = ""
@@ -41,40 +41,41 @@ class Log(logging.Handler):
         super().__init__()
         self._terminal = os.isatty(descriptor)
         if self._terminal:
-            # What has room may have too little, and only a description of our own may be told not to wait.
+            # poll() can report room for less than a whole line, and O_NONBLOCK on the inherited description would
+            # affect other processes: reopen the terminal.
             with suppress(OSError):
                 descriptor = os.open(os.ttyname(descriptor), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
         self._descriptor = descriptor
-        self._room = select.poll()
-        self._room.register(descriptor, select.POLLOUT)
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
         self._is_file = False
-        with suppress(OSError):  # it is closed
+        with suppress(OSError):  # the descriptor is closed
             self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        self._rest = b""
+        self._unwritten = b""
         self._suppressed = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log a record; the message of one of ours is the event, and its attribute `fields` has the rest."""
+        """Log a record; in those of this package, the message is the event, and `fields` has the event's fields."""
         try:
-            self._say_record(record)
-        except Exception:  # noqa: BLE001 (as `logging` has it: who logs wrongly goes on)
+            self._write_record(record)
+        except Exception:  # noqa: BLE001 (as in `logging`: a bad record must not stop its caller)
             self.handleError(record)
 
-    def _say_record(self, record: logging.LogRecord) -> None:
+    def _write_record(self, record: logging.LogRecord) -> None:
         trace = _FORMATTER.formatException(record.exc_info) if record.exc_info else None
         level = next(level for level in reversed(LogLevel) if record.levelno >= level.number or level == LogLevel.DEBUG)
         if record.name == logger.name:
-            self.say(level, record.getMessage(), **record.__dict__.get("fields", {}), trace=trace)
+            self.write(level, record.getMessage(), **record.__dict__.get("fields", {}), trace=trace)
         else:
-            self.say(level, "message", logger=record.name, message=record.getMessage(), trace=trace)
+            self.write(level, "message", logger=record.name, message=record.getMessage(), trace=trace)
 
-    def say(self, level: LogLevel, event: str, **fields: object) -> None:
-        """Log an event, if its level is logged.
+    def write(self, level: LogLevel, event: str, **fields: object) -> None:
+        """Log an event, unless its level is below the handler's.
 
         Args:
-            level: how much it matters.
-            event: what has happened, in one word.
-            fields: what else there is to say; None when there is nothing.
+            level: the level of the event.
+            event: the name of the event, one word.
+            fields: the fields of the event; those with the value None are omitted.
         """
         if level.number < self.level:
             return
@@ -82,39 +83,39 @@ class Log(logging.Handler):
         try:
             fields["suppressed"] = self._suppressed or None
             compose = _text_line if self._terminal else json_line
-            written = self._write(compose(level, event, self.model, **fields))
+            written = self._write_line(compose(level, event, self.model, **fields))
             self._suppressed = 0 if written else self._suppressed + 1
         finally:
             self.release()
 
     def flush(self) -> None:
-        """Write what is left of a line, if somebody reads it."""
+        """Write the rest of an incomplete line, if the output accepts it within 200 ms."""
         self.acquire()
         try:
-            self._drain(_LAST_MILLISECONDS)
+            self._write_some(_FLUSH_MILLISECONDS)
         finally:
             self.release()
 
-    def _write(self, line: str) -> bool:
-        self._drain()
-        if self._rest:
+    def _write_line(self, line: str) -> bool:
+        self._write_some()
+        if self._unwritten:
             return False
-        self._rest = whole = line.encode(errors="backslashreplace")
-        self._drain()
-        if self._rest is whole:
-            self._rest = b""
+        self._unwritten = encoded = line.encode(errors="backslashreplace")
+        self._write_some()
+        if self._unwritten is encoded:
+            self._unwritten = b""
             return False
         return True
 
-    def _drain(self, milliseconds: int = 0) -> None:
-        size = len(self._rest) if self._is_file else _PIPE_BUF
+    def _write_some(self, milliseconds: int = 0) -> None:
+        size = len(self._unwritten) if self._is_file else _PIPE_BUF
         try:
-            while self._rest and self._room.poll(milliseconds):
-                self._rest = self._rest[os.write(self._descriptor, self._rest[:size]) :]
+            while self._unwritten and self._poll.poll(milliseconds):
+                self._unwritten = self._unwritten[os.write(self._descriptor, self._unwritten[:size]) :]
         except BlockingIOError:
             pass
-        except OSError:  # nobody can read it any more
-            self._rest = b""
+        except OSError:  # the reader has closed the output
+            self._unwritten = b""
 
 
 def _text_line(level: LogLevel, event: str, _model: str, **fields: object) -> str:
@@ -127,18 +128,18 @@ def _text_line(level: LogLevel, event: str, _model: str, **fields: object) -> st
 
 @functools.cache
 def service_log() -> Log:
-    """Return the log of this process, on its standard output."""
+    """Return the log of this process, which writes to standard output."""
     log = Log(1)
     atexit.register(log.flush)
     return log
 
 
 def configure(level: LogLevel = LogLevel.INFO, config: dict[str, Any] | None = None) -> Log:
-    """Send everything that this process logs to its log, and return that.
+    """Send everything that this process logs to its log, and return that log.
 
     Args:
-        level: the least level that is logged; from other packages, warnings at least.
-        config: a configuration of `logging` that others apply later; it is replaced by ours.
+        level: the minimum level for this package; other packages log warnings and errors.
+        config: a `logging` configuration that another library applies later; its content is replaced.
     """
     config = {} if config is None else config
     log = service_log()
@@ -147,7 +148,7 @@ def configure(level: LogLevel = LogLevel.INFO, config: dict[str, Any] | None = N
         logger.name: level.number,
         "bentoml": logging.INFO,
         "circus": logging.WARNING,
-        "uvicorn.error": logging.ERROR,  # of what it warns about, the log of requests has a line
+        "uvicorn.error": logging.ERROR,  # the request log already covers what uvicorn warns about
     }
     config.clear()
     config.update(
@@ -161,23 +162,23 @@ def configure(level: LogLevel = LogLevel.INFO, config: dict[str, Any] | None = N
     )
     logging.config.dictConfig(config)
     logging.captureWarnings(capture=True)
-    sys.excepthook = _say_crash
-    threading.excepthook = _say_end_of_thread
-    sys.unraisablehook = lambda crash: _say_crash(crash.exc_type, crash.exc_value, crash.exc_traceback)
+    sys.excepthook = _log_crash
+    threading.excepthook = _log_thread_crash
+    sys.unraisablehook = lambda crash: _log_crash(crash.exc_type, crash.exc_value, crash.exc_traceback)
     return log
 
 
-def fail(sentence: str, code: str) -> None:
-    """Log on standard error why this process ends, as one line, with a short name for the error."""
+def log_failure(sentence: str, code: str) -> None:
+    """Log on standard error why this process exits, as one line with the error's short name."""
     say_end("model-load-server", sentence, code=code)
 
 
-def _say_end_of_thread(end: threading.ExceptHookArgs) -> None:
+def _log_thread_crash(end: threading.ExceptHookArgs) -> None:
     if not issubclass(end.exc_type, SystemExit):
-        _say_crash(end.exc_type, end.exc_value, end.exc_traceback)
+        _log_crash(end.exc_type, end.exc_value, end.exc_traceback)
 
 
-def _say_crash(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+def _log_crash(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error or kind(), trace)
     else:

@@ -1,4 +1,4 @@
-"""What the service counts; requests under the names of BentoML's own metrics."""
+"""The service's metrics; those for requests have the names of BentoML's own metrics."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -16,7 +16,7 @@ _SERVICE = ("service_name", "service_version")
 _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _INFERENCE_BUCKETS = (0.00001, 0.000025, 0.00005, *_BUCKETS)
 
-UNAVAILABLE = "unavailable"  # the server stops, or cannot answer any request
+UNAVAILABLE = "unavailable"  # the server is stopping, or cannot answer any request
 UNREAD = "unread"  # the client did not read its answer
 _REASONS: dict[int, str] = {
     HTTPStatus.BAD_REQUEST: "invalid",
@@ -32,12 +32,12 @@ _REASONS: dict[int, str] = {
 
 
 def reason_of(status: int) -> str:
-    """Return why a request was refused, by the status of its answer; empty when it was not refused."""
+    """Return the refusal reason for a status; empty for a request that was not refused."""
     return _REASONS.get(status, "")
 
 
 class _Histogram:
-    """How often what was observed fell into each bucket, and its sum."""
+    """The number of observed values in each bucket, and their sum."""
 
     def __init__(self, buckets: tuple[float, ...]) -> None:
         self._buckets = buckets
@@ -62,16 +62,16 @@ class _Histogram:
 
 
 class Metrics(Collector):
-    """Counts and times requests by route and status; for one thread, so that no count needs a lock.
+    """Counts and times requests by route and status. For use by one thread only: the counters have no lock.
 
-    BentoML's own middleware labels by the raw path, so that any client could grow its memory without bound.
+    BentoML's own middleware labels requests by their raw path, so any client could grow its memory without bound.
 
     Args:
-        service_name: the label that BentoML gives to its metrics.
-        service_version: likewise.
+        service_name: the value of BentoML's label `service_name`.
+        service_version: the value of BentoML's label `service_version`.
 
     Attributes:
-        in_flight: gives the number of requests that are here and have no answer yet, and how many may be.
+        in_flight: returns the number of requests in flight, and the maximum.
     """
 
     in_flight: Callable[[], tuple[int, int]] | None = None
@@ -81,7 +81,7 @@ class Metrics(Collector):
         self._receipt: Receipt | None = None
         self._requests: dict[tuple[str, int], _Histogram] = {}
         self._refused = Counter(dict.fromkeys((*_REASONS.values(), UNAVAILABLE, UNREAD), 0))
-        self._holds = 0
+        self._pauses = 0
         self._rows = 0
         self._inferences = _Histogram(_INFERENCE_BUCKETS)
         self._registry = prometheus_client.CollectorRegistry()
@@ -89,7 +89,7 @@ class Metrics(Collector):
         self._registry.register(self)
 
     def show_model(self, model: Mapping[str, str], receipt: Receipt | None) -> None:
-        """Show the model that is served, and what its loader says about the load, if one brought it."""
+        """Set the model that is served, and the receipt of its load, if there is one."""
         self._model.info(dict(model))
         self._receipt = receipt
 
@@ -97,10 +97,10 @@ class Metrics(Collector):
         """Count one answered request.
 
         Args:
-            endpoint: its route, never its raw path.
+            endpoint: the route of the request, never its raw path.
             status: HTTP status code of the answer.
             seconds: time from request to answer.
-            reason: why it was refused, one that `reason_of` gives or `UNAVAILABLE`; empty when it was not.
+            reason: the refusal reason, from `reason_of` or `UNAVAILABLE`; empty if the request was not refused.
         """
         histogram = self._requests.get((endpoint, status))
         if histogram is None:
@@ -110,15 +110,15 @@ class Metrics(Collector):
             self._refused[reason] += 1
 
     def observe_unread(self) -> None:
-        """Count a connection that was ended because its client did not read."""
+        """Count a connection that was aborted because its client did not read its answers."""
         self._refused[UNREAD] += 1
 
-    def observe_hold(self) -> None:
-        """Count a pause in reading from a connection that has sent further requests before it was answered."""
-        self._holds += 1
+    def observe_read_pause(self) -> None:
+        """Count a pause in reading from a connection whose client sends requests ahead of the answers."""
+        self._pauses += 1
 
     def observe_inference(self, rows: int, seconds: float) -> None:
-        """Count what the model has answered: how many rows, and in how many seconds."""
+        """Count the rows of one request that the model has answered, and the seconds that it took."""
         self._rows += rows
         self._inferences.observe(seconds)
 
@@ -147,13 +147,13 @@ class Metrics(Collector):
             )
             progress.add_metric(self._service, in_flight)
             yield progress
-            yield GaugeMetricFamily("model_server_max_requests_in_flight", "How many of them there may be", limit)
+            yield GaugeMetricFamily("model_server_max_requests_in_flight", "Maximum of requests in progress", limit)
         refused = CounterMetricFamily("model_server_refused", "Requests refused", labels=("reason",))
         for reason, count in self._refused.items():
             refused.add_metric((reason,), count)
         yield refused
         yield CounterMetricFamily(
-            "model_server_read_pauses", "Pauses in reading a connection whose client sent requests ahead", self._holds
+            "model_server_read_pauses", "Pauses in reading a connection whose client sent requests ahead", self._pauses
         )
         yield CounterMetricFamily("model_server_rows", "Rows that the model has answered", self._rows)
         inference = HistogramMetricFamily(
@@ -162,11 +162,11 @@ class Metrics(Collector):
         self._inferences.add_to(inference)
         yield inference
         if self._receipt:
-            yield GaugeMetricFamily("model_load_seconds", "Seconds that the load took", self._receipt.seconds)
-            yield GaugeMetricFamily("model_load_attempts", "1, and 1 for each of its retries", self._receipt.attempts)
+            yield GaugeMetricFamily("model_load_seconds", "Duration of the load in seconds", self._receipt.seconds)
+            yield GaugeMetricFamily("model_load_attempts", "1, plus the retries of the load", self._receipt.attempts)
 
     def exposition(self) -> bytes:
-        """Return all metrics in the Prometheus text format, those of the process and of the user's code too."""
-        ours: bytes = prometheus_client.generate_latest(self._registry)
-        theirs: bytes = prometheus_client.generate_latest()
-        return ours + theirs
+        """Return all metrics in the Prometheus text format, including those of the process and the user's code."""
+        own: bytes = prometheus_client.generate_latest(self._registry)
+        default: bytes = prometheus_client.generate_latest()
+        return own + default

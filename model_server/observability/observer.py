@@ -1,4 +1,4 @@
-"""What is recorded of each request: its id, its metrics and its log line."""
+"""The record of each request: its id, its metrics and its log line."""
 
 import itertools
 import re
@@ -12,30 +12,29 @@ from model_server.observability.metrics import UNREAD, Metrics, reason_of
 from volume.log import LogLevel
 
 _REQUEST_ID = re.compile(rb"[\w.:/+=@-]{1,128}")
-_BAD_REQUEST = int(HTTPStatus.BAD_REQUEST)  # quicker to compare with
-_BAD_REQUEST = int(HTTPStatus.BAD_REQUEST)  # quicker to compare with
+_BAD_REQUEST = int(HTTPStatus.BAD_REQUEST)  # compares faster than the enum
 _TRACE_ID = re.compile(rb"[\da-f]{2}-(?!0{32})([\da-f]{32})-[\da-f]{16}-[\da-f]{2}")
 
 
 class RequestRecord:
-    """What is known of one request.
+    """The data of one request for logs and metrics.
 
     Attributes:
-        method: its HTTP method; None for bytes that are not a request.
-        route: its path if that is a route, else "other".
-        request_id: the id that it came with, or one of our own.
-        started: when its answer began to be the server's matter, by `time.perf_counter`.
-        reason: why it was refused, where its status alone does not say so.
-        code: which error it was answered with, if that has a code.
-        is_ours: whether the body of its answer is our own, not that of BentoML or of an application of the user's.
-        is_cut: whether its connection has answered it already, with an error.
-        is_aborted: whether its client left before the whole answer was sent.
+        method: the HTTP method; None for bytes that are not a request.
+        route: the path if it is a route, else "other".
+        request_id: the id from the client or its trace, or a generated one.
+        started: the time by `time.perf_counter` from which the server's time is measured.
+        reason: the refusal reason, if the status alone does not determine it.
+        code: the code of the error that the request was answered with; empty if it has none.
+        is_ours: whether this package wrote the body of the answer, not BentoML or the user's application.
+        is_superseded: whether the connection has answered with an error in place of the application.
+        is_aborted: whether the client disconnected before the whole answer was sent.
     """
 
     reason = ""
     code = ""
     is_ours = False
-    is_cut = False
+    is_superseded = False
     is_aborted = False
 
     def __init__(self, method: str | None, route: str, request_id: bytes) -> None:
@@ -45,21 +44,21 @@ class RequestRecord:
         self.started = time.perf_counter()
 
     def restart(self) -> None:
-        """Begin to count time now: what a client takes to send is not the server's time."""
+        """Measure time from now on: the time that a client takes to send the request does not count."""
         self.started = time.perf_counter()
 
 
 class Observer:
-    """Names each request, counts it, and logs it if it is an error or in the sample.
+    """Gives each request an id, counts it, and logs it if it is an error or in the sample.
 
     Args:
-        metrics: counts.
-        log: gets the lines.
-        sample_rate: the share of successful requests that are logged.
+        metrics: counts the requests.
+        log: receives the log lines.
+        sample_rate: the share of successful requests that are logged, from 0 to 1.
 
     Attributes:
         metrics: as above.
-        routes: paths that may be in metrics and logs; any other is "other".
+        routes: the paths that appear in metrics and logs; every other path is "other".
     """
 
     def __init__(self, metrics: Metrics, log: Log, sample_rate: float) -> None:
@@ -74,12 +73,12 @@ class Observer:
     def begin(
         self, method: str | None = None, path: str = "", headers: Mapping[bytes, bytes] | None = None
     ) -> RequestRecord:
-        """Return the record of a request, with the id that its client or its trace gave it, or one of our own.
+        """Return the record of a request, with the id from its client or its trace, or a generated one.
 
         Args:
-            method: its HTTP method.
-            path: its path.
-            headers: its headers, by their names in lower case.
+            method: the HTTP method.
+            path: the path.
+            headers: the headers by lowercase name.
         """
         headers = headers or {}
         request_id = headers.get(b"x-request-id")
@@ -90,7 +89,7 @@ class Observer:
         return RequestRecord(method, path if path in self.routes else "other", request_id)
 
     def observe(self, request: RequestRecord, status: int) -> None:
-        """Record that a request was answered, with this HTTP status code."""
+        """Count a request that was answered with an HTTP status code, and log it if needed."""
         seconds = time.perf_counter() - request.started
         reason = ""
         if status < _BAD_REQUEST:
@@ -107,15 +106,15 @@ class Observer:
             "reason": reason or None,
             "code": request.code or None,
         }
-        self._log.say(level, "request", **_fields(request), **fields)
+        self._log.write(level, "request", **_fields(request), **fields)
 
     def observe_unread(self, seconds: float) -> None:
-        """Record a connection that was aborted because its client did not read for so many seconds."""
+        """Count and log a connection that was aborted after its client read too slowly for `seconds`."""
         self.metrics.observe_unread()
-        self._log.say(LogLevel.WARNING, "connection_aborted", seconds=round(seconds, 6), reason=UNREAD)
+        self._log.write(LogLevel.WARNING, "connection_aborted", seconds=round(seconds, 6), reason=UNREAD)
 
     def observe_failure(self, request: RequestRecord, error: BaseException) -> None:
-        """Log an unforeseen exception, which ended a request."""
+        """Log an unexpected exception that a request raised."""
         logger.error("request_failed", exc_info=error, extra={"fields": _fields(request)})
 
     def _is_sampled(self) -> bool:

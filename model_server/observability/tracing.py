@@ -1,4 +1,4 @@
-"""Spans of requests, sent by OTLP over HTTP; imported only where tracing is on."""
+"""Spans of requests, sent with OTLP over HTTP. Imported only if tracing is on."""
 
 import asyncio
 import logging
@@ -21,24 +21,24 @@ from model_server.observability.observer import Observer
 
 B = TypeVar("B")
 
-_FLUSH_SECONDS = 1.5  # less than a process has when it was told to stop
+_FLUSH_SECONDS = 1.5  # less than the time that a process has to exit after SIGTERM
 _PARENT = ("traceparent", "tracestate")
 _CLIENT_CLOSED_REQUEST = 499
 
 
 class Tracing:
-    """Makes a span for each request but those of probes, and one for each step of a prediction.
+    """Creates a span for each request except probes, and one for each step of a prediction.
 
-    The SDK and the exporter read their other settings from the environment themselves.
+    The SDK and the exporter read their other settings from the environment.
 
     Args:
-        service_name: the service's name, if the environment has none.
-        observer: knows the paths that may be in spans.
-        probes: paths that get no spans.
+        service_name: the service's name, unless the environment sets one.
+        observer: has the routes, the only paths that appear in spans.
+        probes: paths without spans.
     """
 
     def __init__(self, service_name: str, observer: Observer, probes: Collection[str]) -> None:
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # a dead collector fills no log
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # a dead collector must not fill the log
         resource = Resource.create()
         if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
             resource = resource.merge(Resource({SERVICE_NAME: service_name}))
@@ -50,10 +50,10 @@ class Tracing:
         self._tracer = self._provider.get_tracer("model_server")
 
     def step(self, name: str, function: Callable[..., B]) -> Callable[..., B]:
-        """Return the function with a span of that name around each call."""
+        """Return the function with a span called `name` around each call."""
 
-        def traced(*args: Any, **kwargs: Any) -> B:  # noqa: ANN401 (of any function)
-            if not get_current_span().is_recording():  # the sampler has left this request out
+        def traced(*args: Any, **kwargs: Any) -> B:  # noqa: ANN401 (any function)
+            if not get_current_span().is_recording():  # the sampler did not select this request
                 return function(*args, **kwargs)
             span = self._tracer.start_span(name)
             try:
@@ -66,18 +66,18 @@ class Tracing:
 
         return traced
 
-    def around(self, app: ASGIApp) -> ASGIApp:
-        """Return the application with a span around each request; what is left of them is sent when it ends."""
+    def wrap(self, app: ASGIApp) -> ASGIApp:
+        """Return the application with a span around each request; the last spans are sent when it shuts down."""
 
         async def traced(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "lifespan":
 
-                async def send_last(message: Message) -> None:
+                async def flush_before_shutdown(message: Message) -> None:
                     if message["type"].startswith("lifespan.shutdown"):
                         await self._flush()
                     await send(message)
 
-                await app(scope, receive, send_last)
+                await app(scope, receive, flush_before_shutdown)
             elif scope["type"] != "http" or scope["path"] in self._probes:
                 await app(scope, receive, send)
             else:
@@ -88,7 +88,7 @@ class Tracing:
     async def _trace(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         status: int = _CLIENT_CLOSED_REQUEST
 
-        async def send_noted(message: Message) -> None:
+        async def send_and_keep_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -103,9 +103,9 @@ class Tracing:
         span = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes)
         with use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
             try:
-                await app(scope, receive, send_noted)
+                await app(scope, receive, send_and_keep_status)
             finally:
-                _end(span, status)
+                _end_span(span, status)
 
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()
@@ -113,17 +113,17 @@ class Tracing:
 
         def shut_down() -> None:
             self._provider.shutdown()
-            with suppress(RuntimeError):  # the loop is closed
+            with suppress(RuntimeError):  # the event loop is closed
                 loop.call_soon_threadsafe(done.set)
 
-        # No thread of the loop's own: the process would wait for it without bound.
+        # Not the event loop's executor: the process would wait for its threads without a limit.
         threading.Thread(target=shut_down, daemon=True).start()
         with suppress(TimeoutError):
             await asyncio.wait_for(done.wait(), _FLUSH_SECONDS)
 
 
 class _Exporter(OTLPSpanExporter):
-    """Says once when spans are lost, and once when they are taken again."""
+    """An exporter that logs when spans begin to be lost, and when the collector accepts them again."""
 
     _failing = False
 
@@ -140,7 +140,7 @@ class _Exporter(OTLPSpanExporter):
         return result
 
 
-def _end(span: Span, status: int) -> None:
+def _end_span(span: Span, status: int) -> None:
     span.set_attribute("http.response.status_code", status)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         span.set_attribute("error.type", str(int(status)))

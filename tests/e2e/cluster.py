@@ -1,4 +1,4 @@
-"""A namespace of a cluster, and operations in it with kubectl."""
+"""A namespace on a cluster, controlled with kubectl."""
 
 import contextlib
 import copy
@@ -17,16 +17,16 @@ DEPLOYMENT = "deployment/model-load-server"
 EMULATOR_IMAGE = os.environ.get("EMULATOR_IMAGE", "docker.io/fsouza/fake-gcs-server:1.52.2")
 _EMULATOR_PORT = 4443
 _LOAD = Path(__file__).with_name("load.py")
-_PATIENCE = "600s"
+_TIMEOUT = "600s"
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A namespace that only these tests use.
+    """A namespace for these tests only.
 
     Attributes:
-        context: kubectl context; empty for the current one.
-        namespace: name of the namespace.
+        context: the kubectl context; empty for the current one.
+        namespace: the name of the namespace.
     """
 
     context: str
@@ -46,7 +46,7 @@ class Cluster:
         return found.get("items", found)
 
     def apply(self, *manifests: Manifest) -> None:
-        """Apply the manifests, which must all belong to the namespace."""
+        """Apply the manifests, all of which must be in the namespace."""
         for manifest in manifests:
             name = (
                 manifest["metadata"]["name"] if manifest["kind"] == "Namespace" else manifest["metadata"]["namespace"]
@@ -57,17 +57,17 @@ class Cluster:
         )
 
     def until_rolled_out(self) -> None:
-        """Wait until all pods have the newest template."""
-        self.kubectl("rollout", "status", DEPLOYMENT, f"--timeout={_PATIENCE}")
+        """Wait until all pods are from the newest template."""
+        self.kubectl("rollout", "status", DEPLOYMENT, f"--timeout={_TIMEOUT}")
 
     def pods(self) -> list[Any]:
-        """Return the pods of the server, newest first."""
+        """Return the server's pods, newest first."""
         pods: list[Any] = self.get("pods", "--selector", "app.kubernetes.io/name=model-load-server")
         return sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True)
 
     @contextlib.contextmanager
     def forwarding(self, target: str, port: int) -> Iterator[str]:
-        """Yield a local URL that is forwarded to the target's port."""
+        """Forward a local port to the target's port, and yield the local URL."""
         local = free_port()
         command = [*self._command(), "port-forward", target, f"{local}:{port}"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -79,7 +79,7 @@ class Cluster:
                 process.terminate()
 
     def start_emulator(self, manifests: list[Manifest]) -> str:
-        """Run fake-gcs-server, allow connections from the server's pods, and return its URL in the cluster."""
+        """Run fake-gcs-server, allow the server's pods to connect to it, and return its URL in the cluster."""
         flags = ["-scheme=http", f"-port={_EMULATOR_PORT}", "-backend=memory"]
         metadata = {"name": "emulator", "namespace": self.namespace}
         selector = {"e2e": "emulator"}
@@ -105,28 +105,32 @@ class Cluster:
                 },
             },
         )
-        self.kubectl("wait", "pod/emulator", "--for=condition=Ready", f"--timeout={_PATIENCE}")
+        self.kubectl("wait", "pod/emulator", "--for=condition=Ready", f"--timeout={_TIMEOUT}")
         return f"http://emulator:{_EMULATOR_PORT}"
 
     def uploading(self) -> contextlib.AbstractContextManager[str]:
-        """Yield a local URL of the emulator."""
+        """Forward a local port to the emulator; the context manager yields the local URL."""
         return self.forwarding("pod/emulator", _EMULATOR_PORT)
 
     @contextlib.contextmanager
     def load(self, manifests: list[Manifest], *, threads: int = 4, rows: int = 1) -> Iterator[Callable[[], Any]]:
-        """Send requests to the service from a pod, and yield a function that stops it and returns its report."""
+        """Send requests to the service from a pod.
+
+        Yields:
+            A function that stops them, and returns the answers and failures.
+        """
         command = ["python", "-c", _LOAD.read_text(), "http://model-load-server/predict/label", str(threads), str(rows)]
         [server] = one(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
         self.apply(self._pod(manifests, "load", {"image": server["image"], "command": command}))
         try:
-            self.kubectl("wait", "pod/load", "--for=condition=Ready", f"--timeout={_PATIENCE}")
+            self.kubectl("wait", "pod/load", "--for=condition=Ready", f"--timeout={_TIMEOUT}")
             yield self._stop_load
         finally:
             self.kubectl("delete", "pod/load", "--ignore-not-found", "--grace-period=1")
 
     def _stop_load(self) -> Any:
         self.kubectl("exec", "load", "--", "python", "-c", "open('/tmp/stop', 'w').close()")
-        self.kubectl("wait", "pod/load", "--for=jsonpath={.status.phase}=Succeeded", f"--timeout={_PATIENCE}")
+        self.kubectl("wait", "pod/load", "--for=jsonpath={.status.phase}=Succeeded", f"--timeout={_TIMEOUT}")
         return json.loads(self.kubectl("logs", "load").splitlines()[-1])
 
     def _pod(self, manifests: list[Manifest], name: str, container: Manifest) -> Manifest:

@@ -1,4 +1,4 @@
-"""A network with a bucket, and a metadata server whose tokens give access to it."""
+"""Fixtures: a network, a bucket in it, and a metadata server with tokens for the bucket."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Emulator:
     """A running fake-gcs-server.
 
     Attributes:
-        url: URL for containers in the network.
+        url: the URL for containers in the network.
         bucket: a bucket with object versioning.
     """
 
@@ -56,7 +56,7 @@ def emulator(network: str) -> Iterator[Emulator]:
 
 @pytest.fixture(scope="session")
 def google_cloud(network: str, emulator: Emulator) -> Iterator[str]:
-    """Host and port in the network of a metadata server that is also a storage endpoint for its tokens."""
+    """The host and port, in the network, of a metadata server; it also serves the bucket to holders of its tokens."""
     port = free_port()
     options = {
         "volume": f"{_GOOGLE_CLOUD}:/google_cloud.py:ro",

@@ -1,7 +1,7 @@
-"""Stand-in for Google Cloud: a metadata server, and a Cloud Storage endpoint that accepts only its tokens.
+"""A substitute for Google Cloud: a metadata server, and a Cloud Storage endpoint that accepts only its tokens.
 
-Runs in a container with only the standard library. Arguments: the port to listen on, and the host and port of the
-emulator that stores the objects.
+It runs in a container that has only the standard library. Arguments: the port to listen on, and the host and port of
+the emulator with the objects.
 """
 
 import http.client

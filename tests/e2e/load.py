@@ -1,7 +1,7 @@
-"""Request labels from a server until the file /tmp/stop exists. Runs in a pod with the server's image, which has httpx.
+"""Request labels from a server until the file /tmp/stop exists; runs in a pod of the server's image, which has httpx.
 
-Arguments: the URL, the number of threads, and the number of rows per request. Each request uses a new connection, like
-requests of many clients. The last line of output is JSON: the counts of the first labels in the answers, and failures.
+Arguments: the URL, the number of threads, and the rows per request. Each request has its own connection, as with many
+clients. The last line of output is JSON: how often each label was the first in an answer, and the failures.
 """
 
 import collections

@@ -1,4 +1,4 @@
-"""Pods under podman, created from the template of a Deployment."""
+"""Pods under podman, each created from the pod template of a Deployment."""
 
 import contextlib
 import copy
@@ -18,19 +18,19 @@ from tests.support.processes import free_port, until
 
 LOADER = "model-loader"
 SERVER = "model-server"
-# A pod takes one or two seconds to start, and the server in it another three to five.
+# A pod starts in a second or two, and its server in three to five more.
 _START_SECONDS = 180
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
 @dataclass
 class Pod:
-    """A pod, with a client for its published port.
+    """A pod and a client for its published port.
 
     Attributes:
-        name: name of the pod.
-        manifests: its manifests.
-        client: HTTP client for the server.
+        name: the name of the pod.
+        manifests: the manifests that the pod was created from.
+        client: an HTTP client for the server.
     """
 
     name: str
@@ -38,16 +38,16 @@ class Pod:
     client: httpx.Client
 
     def container(self, name: str) -> str:
-        """Return podman's name for the container."""
+        """Return podman's name of the container."""
         return f"{self.name}-{name}"
 
     def state(self, name: str) -> Any:
-        """Return the container's state from podman."""
+        """Return the container's state from `podman inspect`."""
         [inspected] = json.loads(podman("inspect", self.container(name)))
         return inspected["State"]
 
     def logs(self, name: str) -> str:
-        """Return the container's log."""
+        """Return the container's output."""
         return podman("logs", self.container(name), stderr=subprocess.STDOUT)
 
     def python(self, code: str) -> str:
@@ -55,20 +55,20 @@ class Pod:
         return podman("exec", self.container(SERVER), "python", "-c", code)
 
     def until_ready(self) -> None:
-        """Wait until the probes of the template succeed."""
+        """Wait until all probes of the template succeed."""
         [server] = one(self.manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
         for probe in _PROBES:
             until(partial(self._answers, server[probe]["httpGet"]["path"]), _START_SECONDS)
 
     def exit_code(self) -> int:
-        """Wait until the server's container has ended, and return its exit code."""
+        """Wait until the server's container has exited, and return its exit code."""
         until(lambda: self.state(SERVER)["Status"] == "exited", _START_SECONDS)
         return int(self.state(SERVER)["ExitCode"])
 
     def _answers(self, path: str) -> bool:
         if self.state(SERVER)["Status"] != "running":
-            said = podman("pod", "logs", self.name, stderr=subprocess.STDOUT, check=False)
-            raise RuntimeError(f"the server is {self.state(SERVER)['Status']}:\n{said}")
+            output = podman("pod", "logs", self.name, stderr=subprocess.STDOUT, check=False)
+            raise RuntimeError(f"the server is {self.state(SERVER)['Status']}:\n{output}")
         with contextlib.suppress(httpx.TransportError):
             return self.client.get(path).status_code == 200
         return False
@@ -76,12 +76,13 @@ class Pod:
 
 @contextlib.contextmanager
 def playing(manifests: list[Manifest], network: str, command: Sequence[str] = ()) -> Iterator[Pod]:
-    """Run the Deployment's template as a pod and yield it, whether or not its init container succeeds.
+    """Run the Deployment's template as a pod, and yield it, whether its init container succeeds or not.
 
-    The command, if given, replaces that of the server's image.
+    The server's container runs `command`, if given, in place of its image's.
 
-    Podman has no HTTP probes without curl in the image, so `Pod.until_ready` sends them. Pods share volumes of the same
-    name, so the names are unique. Podman runs no Deployments with init containers, so the pod is a bare one.
+    Podman runs HTTP probes only with curl in the image, so `Pod.until_ready` sends the requests. Pods with the same
+    volume name would share the volume, so the names are made unique. Podman supports no init containers in Deployments,
+    so this is a bare pod.
     """
     name = f"e2e-{secrets.token_hex(4)}"
     pod = copy.deepcopy(one(manifests, "Deployment")["spec"]["template"])
@@ -105,7 +106,7 @@ def playing(manifests: list[Manifest], network: str, command: Sequence[str] = ()
             played = podman(
                 "kube", "play", "--network", network, "-", stdin=document, stderr=subprocess.STDOUT, check=False
             )
-            print(played)  # pytest shows this if a test fails
+            print(played)  # pytest shows it when a test fails
             yield Pod(name, manifests, client)
         finally:
             podman("pod", "rm", "--force", "--time", "0", name, check=False)
@@ -113,7 +114,7 @@ def playing(manifests: list[Manifest], network: str, command: Sequence[str] = ()
 
 @contextlib.contextmanager
 def network() -> Iterator[str]:
-    """Yield a network for this run."""
+    """Create a network for this run, and yield its name."""
     name = f"e2e-{secrets.token_hex(4)}"
     podman("network", "create", name)
     try:
@@ -124,7 +125,7 @@ def network() -> Iterator[str]:
 
 @contextlib.contextmanager
 def running(image: str, network: str, options: Mapping[str, str], *command: str) -> Iterator[str]:
-    """Run a container in the network and yield its address."""
+    """Run a container in the network, and yield its address there."""
     flags = [f"--{option}={value}" for option, value in options.items()]
     container = podman("run", "--detach", "--rm", "--network", network, *flags, image, *command).strip()
     try:
@@ -135,7 +136,7 @@ def running(image: str, network: str, options: Mapping[str, str], *command: str)
 
 
 def answers(url: str, headers: Mapping[str, str] | None = None) -> bool:
-    """Return whether a request to the URL is answered with 200."""
+    """Return whether the URL answers with 200."""
     with contextlib.suppress(httpx.TransportError):
         return httpx.get(url, headers=headers).status_code == 200
     return False

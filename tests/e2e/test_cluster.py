@@ -16,10 +16,10 @@ from tests.support.manifests import Manifest, one, render
 from tests.support.processes import ROOT, until
 
 IRIS = "iris/1/model.onnx"
-# The same shape, so that the same requests fit both models.
+# It has the same shape as the iris model, so that one load works for both.
 OTHER = "other/1/model.onnx"
 OTHER_LABELS = {"a", "b", "c"}
-LEAST_PODS = 3
+MIN_PODS = 3
 GROWN_PODS = 5
 
 Deploy = Callable[..., list[Manifest]]
@@ -27,7 +27,7 @@ Deploy = Callable[..., list[Manifest]]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A namespace that is deleted afterwards with its contents."""
+    """A namespace, which is deleted with everything in it afterwards."""
     cluster = Cluster(os.environ.get("CONTEXT", ""), f"model-load-e2e-{secrets.token_hex(4)}")
     try:
         yield cluster
@@ -37,7 +37,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def deploy(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Deploy:
-    """Apply the Google Cloud Storage overlay with changed settings, and return its manifests."""
+    """Return a function that applies the Google Cloud Storage overlay with changed settings."""
 
     def manifests(settings: dict[str, str]) -> list[Manifest]:
         return render("gcs", tmp_path_factory.mktemp("overlay"), settings, cluster.namespace)
@@ -64,10 +64,10 @@ def deploy(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Deploy
 
 @pytest.fixture
 def iris(cluster: Cluster, deploy: Deploy) -> list[Manifest]:
-    """The manifests for the iris model, which the minimum number of pods serves."""
+    """The manifests for the iris model, once the minimum number of pods is ready."""
     manifests = deploy()
     cluster.until_rolled_out()
-    until(lambda: len(ready(cluster)) >= LEAST_PODS, 600)
+    until(lambda: len(ready(cluster)) >= MIN_PODS, 600)
     return manifests
 
 
@@ -131,7 +131,7 @@ def test_old_pods_keep_serving_when_the_new_model_is_refused(
 
 
 def refusals(cluster: Cluster) -> list[str]:
-    """Return the termination messages of the loaders that have failed."""
+    """Return the termination messages of failed loaders."""
     states: list[dict[str, Any]] = [
         state
         for pod in cluster.pods()
@@ -145,18 +145,18 @@ def test_deleted_pod_is_replaced_without_a_failed_request(cluster: Cluster, iris
     deleted = ready(cluster)[0]
     with cluster.load(iris) as stop:
         cluster.kubectl("delete", "pod", deleted)
-        until(lambda: len(set(ready(cluster)) - {deleted}) >= LEAST_PODS, 600)
+        until(lambda: len(set(ready(cluster)) - {deleted}) >= MIN_PODS, 600)
         report = stop()
     assert report["failures"] == []
 
 
 def test_autoscaler_follows_the_load(cluster: Cluster, iris: list[Manifest]) -> None:
-    until(lambda: "currentMetrics" in autoscaler(cluster)["status"], 300)  # never without a metrics server
+    until(lambda: "currentMetrics" in autoscaler(cluster)["status"], 300)  # without a metrics server, never
     with cluster.load(iris, threads=16, rows=20_000) as stop:
         until(lambda: autoscaler(cluster)["status"]["desiredReplicas"] >= GROWN_PODS, 900)
         report = stop()
     assert report["failures"] == []
-    until(lambda: autoscaler(cluster)["status"]["currentReplicas"] == LEAST_PODS, 1800)
+    until(lambda: autoscaler(cluster)["status"]["currentReplicas"] == MIN_PODS, 1800)
 
 
 def autoscaler(cluster: Cluster) -> Any:

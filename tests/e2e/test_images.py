@@ -1,4 +1,4 @@
-"""Contents of the images."""
+"""The content of the images."""
 
 import json
 import secrets
@@ -35,13 +35,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module", params=["loader", "server"])
 def image(request: pytest.FixtureRequest, images: dict[str, str]) -> tuple[str, str]:
-    """The names of a container and its image."""
+    """The names of a container and of its image."""
     return request.param, images[request.param]
 
 
 @pytest.fixture(scope="module")
 def variant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The server's image, built from the bentofile of this repository with other options of `docker`."""
+    """The server's image, built from our bentofile with other `docker` options."""
     home = tmp_path_factory.mktemp("variant")
     name = f"e2e-{secrets.token_hex(4)}:variant"
     build(home, **OPTIONS)
@@ -61,7 +61,7 @@ def test_size(image: tuple[str, str]) -> None:
     assert above_base <= {"loader": 260 - 184, "server": 450 - 184}[name] * MB
 
 
-def test_user_is_a_number_and_entry_point_no_shell(image: tuple[str, str]) -> None:
+def test_user_is_numeric_and_entry_point_is_not_a_shell(image: tuple[str, str]) -> None:
     config = inspected(image[1])["Config"]
     assert config["User"] == "65532:65532"
     assert config["Entrypoint"][0] == "python"
@@ -78,7 +78,7 @@ def test_labels(image: tuple[str, str]) -> None:
     assert labels[f"{prefix}licenses"] == "Apache-2.0"
 
 
-def test_contains_only_what_it_runs(image: tuple[str, str]) -> None:
+def test_has_only_the_files_it_needs(image: tuple[str, str]) -> None:
     name, reference = image
     files = [Path(line) for line in _run(reference, "find", "/app", "-type", "f").splitlines()]
     assert not [file for file in files if file.name in TOOLS]
@@ -103,7 +103,7 @@ def test_image_has_the_packages_and_variables_of_its_bentofile(variant: str, ima
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_entry_point_serves(images: dict[str, str], network: str, arguments: Sequence[str], port: int) -> None:
-    """The arguments are a command, nothing, or only options, as with BentoML's own images."""
+    """It accepts a command, no arguments, or options alone, like BentoML's own images."""
     name, published = f"e2e-{secrets.token_hex(4)}", free_port()
     options = {
         "name": name,

@@ -1,4 +1,4 @@
-"""Both images in a pod created from the manifests, under podman."""
+"""Both images in the pods of the manifests, under podman."""
 
 import http.client
 import json
@@ -29,7 +29,7 @@ SETOSA = [5.1, 3.5, 1.4, 0.2]
 PET_ROWS = [[1, 2, 3, 4, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1]]
 IN_FLIGHT = 32
 BENTOML_SERVE = ("bentoml", "serve", "/app", "--host", "0.0.0.0", "--port", "3000")  # noqa: S104 (in a pod)
-# Tries to write to read-only places as the server's user.
+# Tries to write to read-only directories as the server's user.
 WRITE = """
 for directory in ("/", "/app", "/etc", "/workdir"):
     try:
@@ -42,7 +42,7 @@ for directory in ("/", "/app", "/etc", "/workdir"):
 
 @pytest.fixture(scope="module")
 def settings(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Settings for the iris model, in a bucket that also contains a very different model."""
+    """Settings for the iris model; the bucket also has a very different model."""
     pets = save(classifier(classes=2, row_shape=(7,)), tmp_path_factory.mktemp("pets"), ["cat", "dog"])
     for blob, (model, labels) in {
         IRIS: (ROOT / "models" / "iris_svc.onnx", ROOT / "models" / "label.json"),
@@ -55,7 +55,7 @@ def settings(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> di
 
 @pytest.fixture(scope="module")
 def local(network: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
-    """The pod of the local overlay."""
+    """The local overlay's pod."""
     with playing(render("local", tmp_path_factory.mktemp("local"), {}), network) as pod:
         pod.until_ready()
         yield pod
@@ -63,7 +63,7 @@ def local(network: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Po
 
 @pytest.fixture
 def play(settings: dict[str, str], network: str, tmp_path: Path) -> Play:
-    """Run the pod of the Google Cloud Storage overlay with changed settings, and optionally another command."""
+    """Return a function that runs the pod of the Google Cloud Storage overlay with changed settings and command."""
 
     def with_changes(*command: str, **changes: str) -> AbstractContextManager[Pod]:
         directory = Path(tempfile.mkdtemp(dir=tmp_path))
@@ -73,7 +73,7 @@ def play(settings: dict[str, str], network: str, tmp_path: Path) -> Play:
 
 
 def assert_serves_iris(pod: Pod) -> None:
-    """Check that the five routes answer exactly as specified."""
+    """Check that the five routes answer exactly as in the specification."""
     answers = {path: pod.client.get(path) for path in ("/health", "/metadata", "/label")}
     answers |= {path: pod.client.post(path, json={"data": [SETOSA]}) for path in ("/predict", "/predict/label")}
     assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(answers, 200)
@@ -100,7 +100,7 @@ def test_local_overlay_serves_iris(local: Pod) -> None:
     assert_serves_iris(local)
 
 
-def test_first_process_is_python_without_any_privilege(local: Pod) -> None:
+def test_first_process_is_python_without_privileges(local: Pod) -> None:
     status = dict(re.findall(r"^(\w+):\t(.*)$", local.python("print(open('/proc/1/status').read())"), re.MULTILINE))
     assert status["Name"].startswith("python")
     assert status["Uid"].split() == ["65532"] * 4
@@ -116,7 +116,7 @@ def test_root_and_volume_are_read_only(local: Pod) -> None:
     assert local.python(WRITE).splitlines() == ["Read-only file system"] * 4
 
 
-def test_environment_alone_switches_the_model(play: Play) -> None:
+def test_the_environment_alone_selects_the_model(play: Play) -> None:
     with play() as pod:
         pod.until_ready()
         assert_serves_iris(pod)
@@ -145,7 +145,7 @@ def test_token_of_the_metadata_server_opens_the_bucket(play: Play, google_cloud:
         assert "401 Unauthorized" in pod.logs(LOADER)
 
 
-def test_pinned_version_is_served_although_a_newer_one_exists(play: Play, emulator: Emulator) -> None:
+def test_a_pinned_version_is_served_despite_a_newer_one(play: Play, emulator: Emulator) -> None:
     model, labels = emulator.bucket.blob("pinned/model.onnx"), emulator.bucket.blob("pinned/label.json")
     labels.upload_from_filename(ROOT / "models" / "label.json")
     model.upload_from_filename(ROOT / "models" / "iris_svc.onnx")
@@ -176,9 +176,9 @@ def test_sigterm_drains_every_request_in_flight(play: Play) -> None:
     body = json.dumps({"data": [SETOSA] * 1000}).encode()
     with play() as pod:
         pod.until_ready()
-        connections = [_begun(pod, len(body)) for _ in range(IN_FLIGHT)]
+        connections = [_accepted_request(pod, len(body)) for _ in range(IN_FLIGHT)]
         podman("kill", "--signal", "TERM", pod.container(SERVER))
-        time.sleep(1)  # time for the signal to be handled; if it took longer, the test would only check less
+        time.sleep(1)  # for the signal to be handled; if that takes longer, the test only becomes weaker
         for connection in connections:
             connection.send(body)
         for connection in connections:
@@ -192,7 +192,7 @@ def test_sigterm_drains_every_request_in_flight(play: Play) -> None:
 @pytest.mark.parametrize("_round", range(ROUNDS))
 @pytest.mark.parametrize("command", [(), BENTOML_SERVE], ids=["one process", "bentoml serve"])
 def test_sigterm_under_load(play: Play, command: Sequence[str], _round: int) -> None:
-    """The first process of the container answers all accepted requests, and exits with 0."""
+    """The first process of the container answers what it has accepted, and exits with 0."""
     with play(*command) as pod:
         pod.until_ready()
         with under_load(pod) as load:
@@ -209,8 +209,8 @@ def test_killed_server_process_ends_the_container(play: Play) -> None:
         assert pod.exit_code() == 137
 
 
-def _begun(pod: Pod, length: int) -> http.client.HTTPConnection:
-    """Return a connection with a request without its body that the server has started to handle."""
+def _accepted_request(pod: Pod, length: int) -> http.client.HTTPConnection:
+    """Return a connection with a request that the server has accepted and whose body is not sent yet."""
     connection = http.client.HTTPConnection(pod.client.base_url.host, pod.client.base_url.port, timeout=60)
     connection.putrequest("POST", "/predict/label")
     connection.putheader("Content-Type", "application/json")

@@ -1,4 +1,4 @@
-"""A server for all tests that only send requests, and a small file system."""
+"""Fixtures: a server shared by all tests that do not change it, and a small disk."""
 
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.support.processes import IRIS, Server, serving
 
 @pytest.fixture(scope="session")
 def iris(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The iris model, served with `bentoml serve`."""
+    """A server for the iris model, run by `bentoml serve`."""
     with serving(tmp_path_factory.mktemp("iris"), IRIS) as server:
         yield server
 

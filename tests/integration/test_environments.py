@@ -1,4 +1,4 @@
-"""The loader and the service are tested with exactly the packages of their images."""
+"""The environments of the loader and the service have exactly the packages of their images, and coverage."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def test_has_the_packages_of_the_image_and_coverage(program: Literal["loader", "
 
 
 def required(path: Path) -> dict[str, str]:
-    """Return the packages that a requirements file lists for this platform, with their versions."""
+    """Return the packages in a requirements file that this platform needs, with their versions."""
     lines = path.read_text().replace("\\\n", "").splitlines()
     requirements = [Requirement(line.partition(" --hash")[0]) for line in lines]
     return {

@@ -1,4 +1,4 @@
-"""Bentos of this repository, built into a separate store."""
+"""Building this repository's bento into a separate store."""
 
 import subprocess
 import sys
@@ -11,11 +11,11 @@ from tests.support.processes import ROOT, service_environment
 
 
 def build(home: Path, **docker: Any) -> Path:
-    """Build the bento with changed options of `docker`, and return its directory.
+    """Build the bento with changed `docker` options, and return its directory.
 
     Args:
-        home: home directory of BentoML, without bentos.
-        docker: changed options.
+        home: a BentoML home without bentos.
+        docker: the options that differ from those in `bentofile.yaml`.
     """
     bentofile = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
     bentofile["docker"] |= docker
@@ -26,7 +26,7 @@ def build(home: Path, **docker: Any) -> Path:
 
 
 def containerize(home: Path, image: str) -> None:
-    """Build the image of the bento in this home, with podman."""
+    """Build the image of the bento in this BentoML home, with podman."""
     _bentoml(home, home, "containerize", "model_load_server:latest", "--backend", "podman", "--image-tag", image)
 
 
@@ -34,7 +34,7 @@ def _bentoml(home: Path, directory: Path, *arguments: str) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "bentoml", *arguments],
         cwd=directory,
-        # BentoML copies the template to TMPDIR, and refuses a copy outside the working directory.
+        # BentoML copies the template to TMPDIR, and refuses it if that is not below the working directory.
         env=service_environment(home, {"TMPDIR": str(home)}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

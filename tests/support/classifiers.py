@@ -1,4 +1,4 @@
-"""ONNX classifiers of every kind, generated."""
+"""Generated ONNX classifiers of many kinds."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ def model(
     weights: dict[str, Array] | None = None,
     properties: dict[str, str] | None = None,
 ) -> ModelProto:
-    """Return a model of these nodes; an output of None is a ZipMap's sequence of maps."""
+    """Return a model with these nodes; an output of None is a ZipMap's sequence of maps."""
     graph = helper.make_graph(
         list(nodes),
         "generated",
@@ -54,9 +54,9 @@ def classifier(
     trailing: Sequence[int] = (),
     properties: dict[str, str] | None = None,
 ) -> ModelProto:
-    """Return the classifier whose answer `expected` computes.
+    """Return a classifier whose answers `expected` computes.
 
-    It averages what a free dimension repeats, multiplies the row by fixed weights and applies a softmax.
+    It averages over free dimensions, multiplies the row by fixed weights and applies a softmax.
 
     Args:
         input_type: element type of the input.
@@ -64,9 +64,9 @@ def classifier(
         batch: the batch dimension; a string is a free one.
         classes: number of classes.
         names: class names of the ZipMap.
-        zip_map: give the probabilities as maps.
-        label_output: give the most probable class too, before the probabilities.
-        label_last: give it after them.
+        zip_map: whether to output the probabilities as maps.
+        label_output: whether to output the most probable class too, before the probabilities.
+        label_last: whether that output comes after the probabilities instead.
         output_type: element type of the probabilities.
         output_name: name of the probabilities.
         trailing: dimensions of 1 after the classes.
@@ -109,7 +109,7 @@ def classifier(
 
 
 def endless() -> ModelProto:
-    """Return a model whose inference never ends: a loop that has no count and always goes on."""
+    """Return a model whose inference never ends, due to a loop without a trip count."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["go_on"], ["goes_on"]), helper.make_node("Identity", ["state"], ["next"])],
         "body",
@@ -132,7 +132,7 @@ def endless() -> ModelProto:
 
 
 def expected(rows: Array, classes: int = 3, *, averaged: bool = False) -> Array:
-    """Return the probabilities that `classifier` answers with, of shape (N, classes)."""
+    """Return the probabilities that the models from `classifier` compute, of shape (N, classes)."""
     matrix = np.asarray(rows, np.float32).reshape(len(rows), -1)
     if averaged:
         matrix = matrix.mean(axis=1, keepdims=True)

@@ -1,11 +1,11 @@
-"""The documents (all Markdown files of the repository) and their code blocks.
+"""The documents: all Markdown files of the repository, and their code blocks.
 
 The info string of a block determines how it is tested:
 
-- `console`: its commands, the lines after `$ `, are run and must print the lines below them (`…` matches anything);
-- `console cluster`: it needs a cluster, a cloud or a container engine, and only its syntax is checked;
-- `python`: it is run as a doctest;
-- one of `DATA`: it contains no code.
+- `console`: the commands, after `$ `, are run and must print the lines below them, where `…` matches anything;
+- `console cluster`: the commands need a cluster, a cloud or a container engine, and are not run;
+- `python`: the block is run as a doctest;
+- one of `DATA`: the block is not code.
 """
 
 import re
@@ -29,10 +29,10 @@ class Block:
     """A fenced block.
 
     Attributes:
-        document: path of the document.
-        line: number of its first line.
-        info: info string, after the opening fence.
-        text: its contents, without indentation.
+        document: the path of its document.
+        line: the line of its opening fence.
+        info: the info string after its opening fence.
+        text: the content, without indentation.
     """
 
     document: str
@@ -47,7 +47,7 @@ class Block:
 
     @property
     def serves(self) -> bool:
-        """Whether its last command is a server, which runs until it is stopped."""
+        """Whether the last command is a server, which runs until it is stopped."""
         return self.info == "console" and bool(re.search(r"\bserve\b(?!.*&)", self.commands[-1][0]))
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ DOCUMENTS = {name: (ROOT / name).read_text() for name in files() if name.endswit
 
 
 def blocks(info: str | None = None) -> list[Block]:
-    """Return the blocks of all documents with this info string, or all blocks."""
+    """Return the blocks of all documents, optionally only those with this info string."""
     found = [
         Block(name, text.count("\n", 0, match.start()) + 1, match[2], textwrap.dedent(match[3]))
         for name, text in DOCUMENTS.items()

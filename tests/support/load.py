@@ -1,4 +1,4 @@
-"""Clients that send requests continuously, and detect accepted requests without an answer."""
+"""Clients that send requests continuously and record which accepted requests get no complete answer."""
 
 import selectors
 import socket
@@ -16,12 +16,12 @@ _MANY_ROWS = b'{"data": [' + b"[5.1, 3.5, 1.4, 0.2], " * 5000 + b"[5.1, 3.5, 1.4
 
 @dataclass
 class Load:
-    """Results of the clients.
+    """The results of the clients.
 
     Attributes:
-        answered: number of requests that were accepted and answered completely.
-        broken: results of requests that were accepted but not answered completely.
-        ended: tells the clients to stop.
+        answered: the number of accepted requests with a complete answer.
+        broken: the failure of each accepted request without one.
+        ended: set to stop the clients.
     """
 
     answered: int = 0
@@ -29,7 +29,7 @@ class Load:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def ask(self, server: Served, body: bytes) -> None:
-        """Send requests until the server accepts no more. It accepts a request by asking for its body."""
+        """Send requests until the server accepts no more; 100 Continue means that it has accepted one."""
         while not self.ended.is_set():
             try:
                 connection = connect(server)
@@ -50,7 +50,7 @@ class Load:
                         self.broken.append(f"status {status}")
 
     def ask_on_one_connection(self, server: Served) -> None:
-        """Send each request after the answer to the previous one; no answer may be incomplete."""
+        """Send each request after the answer to the one before; every answer must be complete."""
         with connect(server) as connection:
             try:
                 connection.sendall(request())
@@ -60,14 +60,14 @@ class Load:
                     if self.ended.is_set():
                         return
                     connection.sendall(request())
-            except OSError:  # the server closed the idle connection
+            except OSError:  # the server closed the connection while it was idle
                 return
             except EOFError as error:
                 self.broken.append(repr(error))
 
 
 def accepts(connection: socket.socket, head: bytes) -> bool:
-    """Send the head of a request, and return whether the server asks for the body."""
+    """Send the head of a request, and return whether the server answers with 100 Continue."""
     got = b""
     try:
         connection.sendall(head)
@@ -82,7 +82,7 @@ def accepts(connection: socket.socket, head: bytes) -> bool:
 
 @contextmanager
 def under_load(server: Served) -> Iterator[Load]:
-    """Run clients that send requests continuously, and yield their results."""
+    """Run clients against the server, and yield their results."""
     load = Load()
     bodies = [ROW, ROW, ROW, _MANY_ROWS]
     clients = [

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests, rendered as by `kubectl apply -k`."""
+"""The Kubernetes manifests, rendered as `kubectl apply -k` does."""
 
 import os
 import shlex
@@ -18,13 +18,13 @@ _IMAGES = {name: os.environ.get(f"{name.upper()}_IMAGE") for name in ("server", 
 
 
 def render(overlay: str, directory: Path, settings: Mapping[str, str], namespace: str = "model-load") -> list[Manifest]:
-    """Return the manifests of an overlay.
+    """Return the overlay's manifests.
 
     Args:
-        overlay: name of the overlay in `k8s/overlays`.
+        overlay: the overlay's name in `k8s/overlays`.
         directory: an empty directory, for an overlay on top of it.
         settings: variables to set in the ConfigMap.
-        namespace: namespace of all objects.
+        namespace: the namespace for all objects.
     """
     changes: Manifest = {
         "resources": [os.path.relpath(ROOT / "k8s" / "overlays" / overlay, directory.resolve())],

@@ -1,4 +1,4 @@
-"""The loader and the service, in separate processes."""
+"""The real programs, each in its own process."""
 
 import contextlib
 import json
@@ -23,13 +23,13 @@ IRIS = {
     "MODEL_FILEPATH": str(ROOT / "models" / "iris_svc.onnx"),
     "LABEL_FILEPATH": str(ROOT / "models" / "label.json"),
 }
-# Makes the services in tests/integration/server/services importable.
+# Makes the services that only tests serve importable.
 SERVICES = {"PYTHONPATH": f"{ROOT / 'tests' / 'integration' / 'server' / 'services'}:{ROOT}"}
 BENTOML_SERVE = ("-m", "bentoml", "serve")
 ONE_PROCESS = ("-m", "model_server", "serve")
 _START_SECONDS = 60
-_PORTS = (20000, 32000)  # below the ports that the kernel assigns to clients
-# Without this, the server can close an idle connection at the moment when a test uses it again.
+_PORTS = (20000, 32000)  # below the kernel's range of ephemeral ports
+# The server may close an idle connection at the moment that a test uses it again.
 _NO_IDLING = httpx.Limits(max_keepalive_connections=0)
 
 
@@ -38,10 +38,10 @@ class Server:
     """A running server.
 
     Attributes:
-        url: base URL.
-        process: its process.
-        log: file with its output.
-        client: HTTP client for it.
+        url: the URL that it listens on.
+        process: the process.
+        log: the file with its output.
+        client: an HTTP client for it.
     """
 
     url: str
@@ -50,7 +50,7 @@ class Server:
     client: httpx.Client
 
     def predict(self, rows: object, route: str = "/predict") -> Any:
-        """Return the prediction for these rows."""
+        """Return the prediction for these rows; the request must succeed."""
         response = self.client.post(route, json={"data": rows})
         assert response.status_code == 200, response.text
         return response.json()["prediction"]
@@ -78,11 +78,11 @@ class Server:
 
 
 def interpreter(environment: Literal["loader", "service", "serve"]) -> str:
-    """Return the Python of an environment from `make environments`.
+    """Return the Python interpreter of an environment that `make environments` builds next to this process's own.
 
     Args:
-        environment: `loader` and `service` contain the packages of their images, and coverage; `serve` is the
-            environment of `make serve`. SERVICE_PYTHON replaces that of the service.
+        environment: `loader` and `service` have the packages of their images, and coverage; `serve` is the environment
+            of `make serve`, without coverage. SERVICE_PYTHON overrides the interpreter for `service`.
 
     Raises:
         FileNotFoundError: the environment is missing.
@@ -106,15 +106,15 @@ def serving(  # noqa: PLR0917
     port: int | None = None,
     prefix: str = "",
 ) -> Iterator[Server]:
-    """Start a server, yield it once it is ready, and stop it afterwards.
+    """Run a server, yield it once it is ready, and stop it at the end.
 
     Args:
-        home: directory for BentoML's files and the log.
-        environment: environment variables, in addition to those of this process.
-        target: the service or bento to serve.
-        command: arguments of Python, by default those of `bentoml serve`.
-        port: port to listen on; by default a free one.
-        prefix: prefix of the routes.
+        home: the directory for BentoML's files and the log.
+        environment: variables in addition to those of this process.
+        target: the service or the directory to serve.
+        command: the arguments for Python that serve it.
+        port: the port to listen on; None for any.
+        prefix: the prefix of the routes' paths.
     """
     port = port or free_port()
     with (
@@ -135,7 +135,11 @@ def starting(  # noqa: PLR0917
     command: Sequence[str] = BENTOML_SERVE,
     cwd: Path = ROOT,
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Start a server, yield its process and the file with its output, and stop all its processes afterwards."""
+    """Start a server, and end all its processes afterwards; the arguments are those of `serving`.
+
+    Yields:
+        The process, and the file with its output.
+    """
     log = home / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -157,12 +161,12 @@ def starting(  # noqa: PLR0917
 
 
 def run_loader(environment: Mapping[str, str]) -> None:
-    """Run the loader, which must succeed, with these additional environment variables."""
+    """Run the loader, which must succeed, with these variables in addition to those of this process."""
     subprocess.run([interpreter("loader"), "-m", "loader"], cwd=ROOT, env={**os.environ, **environment}, check=True)
 
 
 def events(log: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log, each of which must be JSON and begin with the same fields."""
+    """Return the lines of a log; each must be JSON and begin with the same fields."""
     whole, _, _ = log.read_text().rpartition("\n")
     lines: list[dict[str, Any]] = [json.loads(line) for line in whole.splitlines()]
     for line in lines:
@@ -177,14 +181,14 @@ def service_environment(home: Path, environment: Mapping[str, str]) -> dict[str,
 
 
 def children(parent: int) -> list[int]:
-    """Return the ids of the child processes of a process."""
+    """Return the ids of a process's children."""
     return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
 def free_port() -> int:
-    """Return a free TCP port of 127.0.0.1 that the kernel does not assign to a client before it is used."""
+    """Return a free TCP port on 127.0.0.1 that the kernel does not use for outgoing connections."""
     while True:
-        port = random.randrange(*_PORTS)  # noqa: S311 (no secret)
+        port = random.randrange(*_PORTS)  # noqa: S311 (not a secret)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
@@ -194,7 +198,7 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> None:
     """Wait until the condition holds.
 
     Raises:
-        TimeoutError: it does not hold within this time.
+        TimeoutError: the condition did not hold within `seconds`.
     """
     deadline = time.monotonic() + seconds
     while not condition():
@@ -204,7 +208,7 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def _requests_in_flight(client: httpx.Client) -> int:
-    """Return the number of requests in flight by the server's metrics, or 0 without metrics."""
+    """Return the server's number of requests in flight; 0 if it shows no metrics."""
     with contextlib.suppress(httpx.TransportError):
         found = re.search(
             r"^bentoml_service_request_in_progress\{.*\} (\d+)", client.get("/metrics").text, re.MULTILINE
@@ -214,7 +218,11 @@ def _requests_in_flight(client: httpx.Client) -> int:
 
 
 def is_ready(process: subprocess.Popen[Any], client: httpx.Client, log: Path, prefix: str = "") -> bool:
-    """Return whether the server is ready; raise if it has ended."""
+    """Return whether the server is ready.
+
+    Raises:
+        RuntimeError: its process has ended.
+    """
     if process.poll() is not None:
         raise RuntimeError(f"the server ended with {process.returncode}:\n{log.read_text()}")
     with contextlib.suppress(httpx.TransportError):

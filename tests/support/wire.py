@@ -1,4 +1,4 @@
-"""HTTP without a client library, for requests that a library would not send."""
+"""HTTP over plain sockets, for requests that no client library would send."""
 
 import itertools
 import json
@@ -14,19 +14,19 @@ ROW = b'{"data": [[5.1, 3.5, 1.4, 0.2]]}'
 
 
 class Served(Protocol):
-    """A server on 127.0.0.1 with a client for its URL."""
+    """A server on 127.0.0.1 with a client whose base URL has its port."""
 
     client: httpx.Client
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP response.
+    """An answer.
 
     Attributes:
         status: HTTP status code.
-        headers: header fields, by lowercase name.
-        body: the body, as long as the headers declare.
+        headers: the headers by lowercase name.
+        body: the body, as long as Content-Length says.
     """
 
     status: int
@@ -35,7 +35,7 @@ class Answer:
 
     @property
     def detail(self) -> str:
-        """The message of an error, which must have the uniform error format."""
+        """The sentence of an error, which must have the common error format."""
         assert self.headers["content-type"] == "application/json"
         document: dict[str, Any] = json.loads(self.body)
         assert list(document) == ["detail"]
@@ -52,20 +52,20 @@ def request(body: bytes = ROW, head: bytes = b"", path: bytes = b"/predict", len
     """Return the bytes of a POST.
 
     Args:
-        body: body of the request.
-        head: additional header lines, each with its line end.
-        path: path of the request.
-        length: Content-Length, by default that of the body.
+        body: the body.
+        head: lines to add to the head, each with its line end.
+        path: the request target.
+        length: the Content-Length, if it differs from the length of the body.
     """
     promised = len(body) if length is None else length
     return b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%b\r\n%b" % (path, promised, head, body)
 
 
 def answers(connection: socket.socket) -> Iterator[Answer]:
-    """Yield the responses on a connection until it is closed.
+    """Yield the answers on a connection until it is closed.
 
     Raises:
-        EOFError: the connection was closed in the middle of a response.
+        EOFError: the connection was closed in the middle of an answer.
     """
     with connection.makefile("rb") as stream:
         while line := stream.readline():
@@ -81,17 +81,17 @@ def answers(connection: socket.socket) -> Iterator[Answer]:
 
 
 def answer(connection: socket.socket) -> Answer:
-    """Return the next response."""
+    """Return the next answer."""
     return next(answers(connection))
 
 
 def ask(server: Served, sent: bytes) -> Answer:
-    """Send the bytes on a new connection, and return the first response."""
+    """Send the bytes on a new connection, and return the first answer."""
     with connect(server) as connection:
         connection.sendall(sent)
         return answer(connection)
 
 
 def first_answers(connection: socket.socket, count: int) -> list[Answer]:
-    """Return the next responses, at most `count`."""
+    """Return the next `count` answers, or fewer if the connection closes."""
     return list(itertools.islice(answers(connection), count))

@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard, checked with promtool and with a real Prometheus that scrapes a real server."""
+"""The alert rules and the dashboard, with promtool and with a real Prometheus that scrapes a real server."""
 
 import contextlib
 import itertools
@@ -30,20 +30,20 @@ DASHBOARD: dict[str, Any] = json.loads((MONITORING / "dashboard.json").read_text
 PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 QUERIES: list[str] = [target["expr"] for panel in PANELS for target in panel["targets"]]
 VARIABLES = {"$namespace": "a-namespace", "$pod": "a-pod", "$__rate_interval": "10m"}
-TARGET = {  # Kubernetes' metadata for the server's port
+TARGET = {  # the labels that Kubernetes discovery gives the server's port
     "__meta_kubernetes_namespace": "a-namespace",
     "__meta_kubernetes_pod_name": "a-pod",
     "__meta_kubernetes_pod_phase": "Running",
     "__meta_kubernetes_pod_label_app_kubernetes_io_name": "model-load-server",
     "__meta_kubernetes_pod_container_port_name": "http",
 }
-ELSEWHERE = "kube_"  # metrics of kube-state-metrics
+KUBE_STATE_METRICS = "kube_"  # prefix of the metrics from kube-state-metrics
 ROW = [[5.1, 3.5, 1.4, 0.2]]
 
 
 @pytest.fixture
 def extracted(tmp_path: Path) -> Path:
-    """The rules in the format of Prometheus, extracted with the documented command."""
+    """The rules in Prometheus' own format, extracted with the command in the documentation."""
     [command] = re.findall(r"^\$ (sed .*k8s/monitoring/rules\.yml > .*)$", DEPLOYMENT, re.MULTILINE)
     rules = tmp_path / "model-load-server.rules.yml"
     subprocess.run(command.replace(rules.name, str(rules)), shell=True, cwd=ROOT, check=True)  # noqa: S602
@@ -89,7 +89,7 @@ def test_alerts_say_what_to_do() -> None:
     assert sorted(rows) == sorted((rule["alert"], rule["labels"]["severity"]) for rule in RULES)
 
 
-def test_names_are_those_of_the_manifests() -> None:
+def test_names_match_the_manifests() -> None:
     deployment, autoscaler = (yaml.safe_load((BASE / name).read_text()) for name in ("deployment.yml", "hpa.yml"))
     [labels] = (entry["pairs"] for entry in yaml.safe_load((BASE / "kustomization.yml").read_text())["labels"])
     pod = deployment["spec"]["template"]["spec"]
@@ -110,7 +110,7 @@ def test_names_are_those_of_the_manifests() -> None:
 
 
 def matched(label: str, query: str) -> list[str]:
-    """Return the values of a label in the selectors of a query."""
+    """Return the values that the query's selectors require for a label."""
     return re.findall(rf'\b{label}="([^"$]*)"', query)
 
 
@@ -137,7 +137,7 @@ def test_dashboard_is_complete() -> None:
 
 
 class Prometheus:
-    """A running Prometheus, with a client."""
+    """A client for a running Prometheus."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
@@ -149,19 +149,19 @@ class Prometheus:
         return response.json()["data"]
 
     def values(self, query: str) -> list[float]:
-        """Return the current values."""
+        """Return the current values of a query."""
         return [float(sample["value"][1]) for sample in self.get("query", query=query)["result"]]
 
     def scrapes(self) -> float:
-        """Return how many scrapes have succeeded."""
+        """Return the number of successful scrapes."""
         return sum(self.values("sum_over_time(up[1h])"))
 
 
 @contextlib.contextmanager
 def prometheus(home: Path, server: Server) -> Iterator[Prometheus]:
-    """Run a Prometheus that scrapes the server, with the documented configuration.
+    """Run a Prometheus that scrapes the server, configured as in the documentation.
 
-    Debian's Prometheus lacks service discovery for Kubernetes, so the targets are listed in the configuration.
+    Debian's package is built without Kubernetes discovery, so static targets replace the cluster's.
     """
     [documented] = re.findall(r"^```yaml\n(rule_files:.*?)^```", DEPLOYMENT, re.MULTILINE | re.DOTALL)
     configuration = yaml.safe_load(documented)
@@ -202,7 +202,11 @@ def prometheus(home: Path, server: Server) -> Iterator[Prometheus]:
 
 
 def is_up(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> bool:
-    """Return whether Prometheus is ready; raise if it has ended."""
+    """Return whether Prometheus is ready.
+
+    Raises:
+        RuntimeError: its process has ended.
+    """
     if process.poll() is not None:
         raise RuntimeError(f"Prometheus ended with {process.returncode}:\n{log.read_text()}")
     with contextlib.suppress(httpx.TransportError):
@@ -212,7 +216,7 @@ def is_up(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """The iris model, published by the loader, and served with at most one request in flight."""
+    """A server for the iris model, which the loader loaded, with at most one request in flight."""
     volume = {
         "MODEL_FILEPATH": str(tmp_path / "volume/model.onnx"),
         "LABEL_FILEPATH": str(tmp_path / "volume/label.json"),
@@ -224,7 +228,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def refuse(server: Server, gate: Path) -> None:
-    """Send a request that is refused, because another one waits for the model."""
+    """Send a request that is refused while another one waits for the model."""
     gate.touch()
     with connect(server) as waiting:
         waiting.sendall(request(b'{"data": [[9, 9, 9, 9], [1, 1, 1, 1]]}'))
@@ -235,7 +239,7 @@ def refuse(server: Server, gate: Path) -> None:
 
 
 @pytest.mark.usefixtures("extracted")
-def test_every_query_finds_what_the_server_measures(server: Server, tmp_path: Path) -> None:
+def test_every_query_finds_data(server: Server, tmp_path: Path) -> None:
     refuse(server, tmp_path / "gate")
     server.predict(ROW, "/predict/label")
     with prometheus(tmp_path, server) as database:
@@ -250,9 +254,9 @@ def test_every_query_finds_what_the_server_measures(server: Server, tmp_path: Pa
                 query = query.replace(variable, value)  # noqa: PLW2901
             assert "$" not in query
             values = database.values(query)
-            if ELSEWHERE not in query:
-                assert values, f"nothing is measured by {query}"
-                assert not any(map(math.isnan, values)), f"no number is measured by {query}"
+            if KUBE_STATE_METRICS not in query:
+                assert values, f"no data for {query}"
+                assert not any(map(math.isnan, values)), f"NaN for {query}"
         for variable in DASHBOARD["templating"]["list"][1:]:
             selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"]).groups()  # type: ignore[union-attr]
             selector = selector.replace("$namespace", VARIABLES["$namespace"])
@@ -265,10 +269,10 @@ def test_every_query_finds_what_the_server_measures(server: Server, tmp_path: Pa
         ]
         selectors = {found for rule in RULES for found in re.findall(r"\b[a-z_]+\{[^}]*\}", rule["expr"])}
         for selector in selectors:
-            assert selector.startswith(ELSEWHERE) or database.values(selector), f"nothing is measured by {selector}"
+            assert selector.startswith(KUBE_STATE_METRICS) or database.values(selector), f"no data for {selector}"
 
 
 def loaded(database: Prometheus) -> list[dict[str, Any]]:
-    """Return the state of the rules in Prometheus."""
+    """Return the rules with their state in Prometheus."""
     [group] = database.get("rules")["groups"]
     return list(group["rules"])

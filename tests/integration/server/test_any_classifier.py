@@ -1,4 +1,4 @@
-"""Models of different kinds, served for real with nothing but two variables changed."""
+"""Different kinds of models, served by changing only two variables."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "batch": 1,
         "classes": 10,
     },
-    "784 bytes a row, a thousand classes as maps beside a label": {
+    "784 bytes per row, a thousand classes as maps, and a label": {
         "input_type": TensorProto.UINT8,
         "row_shape": (784,),
         "classes": 1000,

@@ -1,4 +1,4 @@
-"""`bentoml build`: the bento served from the store, and the Dockerfile written for it."""
+"""`bentoml build`: the bento, served from the store, and its Dockerfile."""
 
 import re
 import tomllib
@@ -40,8 +40,8 @@ def test_python_version_chooses_the_base_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
-def test_base_image_is_taken_as_it_is(tmp_path: Path) -> None:
-    """BentoML announces that it ignores `system_packages` then."""
+def test_base_image_is_used_unchanged(tmp_path: Path) -> None:
+    """With `base_image`, BentoML ignores `system_packages`, and says so."""
     text = dockerfile(build(tmp_path, base_image="registry.example.com/python:1", system_packages=["hostname"]))
     assert text.startswith("FROM registry.example.com/python:1 AS base\n")
     assert "hostname" not in text

@@ -1,4 +1,4 @@
-"""`python -m model_server check`, beside the server whose answers it foretells."""
+"""`python -m model_server check`, compared with the server whose answers it predicts."""
 
 import json
 import subprocess
@@ -23,8 +23,8 @@ def check(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def asked(command: str, server: Server) -> str:
-    """Run a shown command against the server and return what it prints."""
+def output_of(command: str, server: Server) -> str:
+    """Run a printed command against the server and return its output."""
     return subprocess.run(
         ["bash", "-c", command.removeprefix("$ ").replace("http://127.0.0.1:3000", server.url.rstrip("/"))],  # noqa: S607
         capture_output=True,
@@ -33,7 +33,7 @@ def asked(command: str, server: Server) -> str:
     ).stdout
 
 
-def test_foretells_every_answer(iris: Server) -> None:
+def test_predicts_the_answers_of_the_server(iris: Server) -> None:
     checked = check(*IRIS.values())
     assert (checked.returncode, checked.stderr) == (0, "")
     lines = checked.stdout.splitlines()
@@ -42,17 +42,17 @@ def test_foretells_every_answer(iris: Server) -> None:
     commands = [line for line in lines if line.startswith("$ curl ")]
     assert len(commands) == 2
     for command in commands:
-        assert lines[lines.index(command) + 1] == asked(command, iris)
+        assert lines[lines.index(command) + 1] == output_of(command, iris)
 
 
-def test_a_row_that_is_too_long_to_show_is_sent_from_the_metadata(iris: Server, tmp_path: Path) -> None:
+def test_a_row_too_long_to_print_is_sent_from_the_metadata(iris: Server, tmp_path: Path) -> None:
     checked = check(save(classifier(row_shape=(784,)), tmp_path, ["a", "b", "c"])[0])
     command = next(line for line in checked.stdout.splitlines() if line.startswith("$ curl "))
-    assert list(json.loads(asked(command, iris))) == ["prediction"]
+    assert list(json.loads(output_of(command, iris))) == ["prediction"]
 
 
 @pytest.mark.parametrize("external_data", [False, True])
-def test_says_whether_the_receipt_agrees(tmp_path: Path, external_data: bool) -> None:  # noqa: FBT001
+def test_reports_whether_the_receipt_matches(tmp_path: Path, external_data: bool) -> None:  # noqa: FBT001
     offer(tmp_path / "source", external_data=external_data)
     assert "none: no loader" in check(tmp_path / "source" / "model.onnx").stdout
     load(tmp_path / "source", tmp_path / "volume")
@@ -67,7 +67,7 @@ def test_says_whether_the_receipt_agrees(tmp_path: Path, external_data: bool) ->
     assert "its receipt says" in checked.stdout
 
 
-def test_ends_when_the_model_does_not(tmp_path: Path) -> None:
+def test_exits_if_the_model_never_answers(tmp_path: Path) -> None:
     checked = check(save(endless(), tmp_path, ["a", "b", "c"])[0], "--timeout", 1)
     assert checked.returncode == 1
     assert "has not been loaded and answered a row within 1 s" in checked.stdout
@@ -79,7 +79,7 @@ def test_usage(arguments: tuple[str, ...]) -> None:
 
 
 def endless() -> ModelProto:
-    """Return a classifier that goes round in a loop before it answers."""
+    """Return a classifier with a practically endless loop before its answer."""
     made = classifier()
     body = helper.make_graph(
         [helper.make_node("Identity", ["on"], ["still_on"]), helper.make_node("Identity", ["x"], ["y"])],

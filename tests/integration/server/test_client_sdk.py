@@ -1,6 +1,6 @@
-"""The BentoML client SDK against the real server, and the service called in the process.
+"""The BentoML client SDK against the real server, and the service called in the same process.
 
-Each in a process of its own, as a user's would be: BentoML's client warns in plenty.
+Each script runs in its own process, as a user's would: BentoML's client emits many warnings.
 """
 
 import json
@@ -60,7 +60,7 @@ for rows in batches:
             answers.append({"detail": str(error)})
 print(json.dumps(answers))
 """
-# Read and written in one way when they are few, and in another when they are many.
+# Few rows and many rows are parsed and encoded by different code.
 BATCHES: list[list[list[Any]]] = [
     ROWS[:1],
     ROWS,
@@ -105,7 +105,7 @@ def test_asynchronous_client(iris: Server, tmp_path: Path) -> None:
     assert json.loads(refusal) == {"detail": "data[0] has length 1; expected 4 numbers."}
 
 
-def test_service_in_the_process_gives_the_same_answers(iris: Server, tmp_path: Path) -> None:
+def test_calls_in_the_process_return_the_same_answers(iris: Server, tmp_path: Path) -> None:
     [answers] = run(f"batches = {BATCHES!r}\n{IN_PROCESS}", iris.url, tmp_path)
     over_http = [
         (len(rows), iris.client.post(route, json={"data": rows}).json())

@@ -1,4 +1,4 @@
-"""What one connection can take from the others: memory, time and places."""
+"""Limits on the memory, time and slots that one connection can take from others."""
 
 import socket
 import threading
@@ -17,19 +17,19 @@ TIMEOUT = 2
 FLOOD_SECONDS = 1.5
 PIPELINED = 1000
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
-MANY_ROWS = b'{"data": [' + b"[5,3,1,0]," * 200_000 + b"[5,3,1,0]]}"  # the answer has 12 MB
+MANY_ROWS = b'{"data": [' + b"[5,3,1,0]," * 200_000 + b"[5,3,1,0]]}"  # its answer has 12 MB
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The iris model in one process, where a request has two seconds."""
+    """A server for the iris model in one process, with a request timeout of two seconds."""
     environment = {**IRIS, "REQUEST_TIMEOUT_SECONDS": str(TIMEOUT)}
     with serving(tmp_path_factory.mktemp("server"), environment, command=ONE_PROCESS) as server:
         yield server
 
 
 def small_window(server: Server, size: int = 4096) -> socket.socket:
-    """Return a connection whose client has a receive buffer of that many bytes."""
+    """Return a connection with a receive buffer of `size` bytes on the client's side."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
     connection.settimeout(30)
@@ -53,7 +53,7 @@ def test_flooding_connections_are_bounded(server: Server, sent: bytes, count: in
     assert server.metric("model_server_read_pauses_total") >= pauses + count
 
 
-def test_a_flooding_connection_that_reads_nothing_is_ended(server: Server) -> None:
+def test_a_flooding_connection_that_reads_nothing_is_aborted(server: Server) -> None:
     unread = server.metric("model_server_refused_total", reason="unread")
     with small_window(server) as connection, flooding([connection], LIVEZ * 2000, reads=False) as ended:
         until(lambda: ended == [connection], 20)
@@ -80,7 +80,7 @@ def test_large_and_small_requests_sent_ahead_are_answered_in_order(server: Serve
 
 
 def test_a_steady_reader_gets_the_whole_answer(server: Server) -> None:
-    """It takes several times as long as a request may, at far more than 64 KiB a second."""
+    """It reads far more than 64 KiB per second, for several times the request timeout."""
     with small_window(server, 256 * 1024) as connection:
         began = time.monotonic()
         connection.sendall(request(MANY_ROWS))
@@ -95,7 +95,7 @@ def test_a_steady_reader_gets_the_whole_answer(server: Server) -> None:
         assert time.monotonic() - began > 3 * TIMEOUT
 
 
-def test_a_slow_reader_is_ended(server: Server) -> None:
+def test_a_slow_reader_is_aborted(server: Server) -> None:
     unread = server.metric("model_server_refused_total", reason="unread")
     with small_window(server) as connection:
         connection.sendall(request(MANY_ROWS))
@@ -109,7 +109,7 @@ def test_a_slow_reader_is_ended(server: Server) -> None:
     assert server.metric("model_server_refused_total", reason="unread") > unread
 
 
-def test_a_client_that_leaves_is_counted(server: Server) -> None:
+def test_a_client_that_disconnects_is_counted(server: Server) -> None:
     left = server.metric("bentoml_service_request_total", http_response_code="499")
     with connect(server) as connection:
         connection.sendall(request(b"", length=100))

@@ -1,4 +1,4 @@
-"""How the server ends: told to under full load, or killed, it or a part of it."""
+"""How the server stops: by a signal under full load, when a process is killed, or when the model crashes."""
 
 import signal
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from tests.support.processes import BENTOML_SERVE, IRIS, ONE_PROCESS, ROOT, chil
 
 @pytest.mark.parametrize("_round", range(ROUNDS))
 @pytest.mark.parametrize("command", [BENTOML_SERVE, ONE_PROCESS], ids=["bentoml serve", "one process"])
-def test_what_was_accepted_is_answered(tmp_path: Path, command: Sequence[str], _round: int) -> None:
+def test_accepted_requests_are_answered(tmp_path: Path, command: Sequence[str], _round: int) -> None:
     with serving(tmp_path, IRIS, command=command) as server, under_load(server) as load:
         until(lambda: load.answered > 100, 60)
         server.process.send_signal(signal.SIGTERM)
@@ -33,7 +33,7 @@ def test_no_worker_outlives_its_process_manager(tmp_path: Path) -> None:
 
 
 def has_ended(process: int) -> bool:
-    """Return whether it is gone, or waits for somebody to ask for its status."""
+    """Return whether the process has exited, including a zombie whose parent has not reaped it."""
     try:
         return "State:\tZ" in Path(f"/proc/{process}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -50,7 +50,7 @@ probabilities = Classifier.probabilities
 
 def crash(self, rows):
     if rows[0, 0] == 7:
-        ctypes.string_at(0)  # as a faulty kernel of ONNX Runtime would
+        ctypes.string_at(0)  # crashes like a faulty ONNX Runtime kernel
     return probabilities(self, rows)
 
 Classifier.probabilities = crash

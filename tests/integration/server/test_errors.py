@@ -1,4 +1,4 @@
-"""Every error, on every path: the right status and `{"detail": "<one sentence>"}`."""
+"""Every error on every route has the correct status and the body `{"detail": "<one sentence>"}`."""
 
 import json
 import socket
@@ -123,7 +123,7 @@ def test_wrong_method(iris: Server, method: str, route: str, allowed: str) -> No
         b"\x16\x03\x01\x02\r\n\r\n",
     ],
 )
-def test_what_is_not_http(iris: Server, request_line: bytes) -> None:
+def test_invalid_http(iris: Server, request_line: bytes) -> None:
     with socket.create_connection(("127.0.0.1", httpx.URL(iris.url).port or 0), timeout=30) as connection:
         connection.sendall(request_line)
         head, _, body = b"".join(iter(lambda: connection.recv(4096), b"")).partition(b"\r\n\r\n")
@@ -138,34 +138,34 @@ H2C = b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
 @pytest.mark.parametrize(
     "upgrade", [b"Connection: Upgrade\r\n" + WEBSOCKET, b"Connection: Upgrade, HTTP2-Settings\r\n" + H2C]
 )
-def test_a_wish_for_another_protocol_is_not_granted(iris: Server, upgrade: bytes) -> None:
-    asked = request(head=upgrade)
+def test_an_upgrade_is_ignored(iris: Server, upgrade: bytes) -> None:
+    upgrading = request(head=upgrade)
     with connect(iris) as connection:
-        for part in (asked, asked[: -len(wire.ROW)], asked[-len(wire.ROW) :], asked, request()):
+        for part in (upgrading, upgrading[: -len(wire.ROW)], upgrading[-len(wire.ROW) :], upgrading, request()):
             connection.sendall(part)
-            if part != asked[: -len(wire.ROW)]:
+            if part != upgrading[: -len(wire.ROW)]:
                 assert answer(connection).status == 200
         connection.sendall(b"GET /nothing HTTP/1.1\r\nHost: x\r\n" + upgrade + b"\r\n")
         assert answer(connection).status == 404
-        connection.sendall(asked + asked)
+        connection.sendall(upgrading + upgrading)
         assert [one.status for one in first_answers(connection, 2)] == [200, 200]
 
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The service with a model that fails in every request."""
+    """A server whose model fails in every request."""
     with serving(tmp_path_factory.mktemp("broken"), {**IRIS, **SERVICES}, "broken:Broken") as server:
         yield server
 
 
 def check_failure(server: Server, method: str, route: str) -> None:
-    """Check that the log tells of a failure and of the answer, under one id."""
+    """Check that the log has the failure and the answer, with the same request id."""
 
-    def told() -> list[dict[str, Any]]:
+    def logged() -> list[dict[str, Any]]:
         return [line for line in events(server.log) if line.get("method") == method and line["route"] == route]
 
-    until(lambda: len(told()) == 2)
-    failure, answered = told()
+    until(lambda: len(logged()) == 2)
+    failure, answered = logged()
     assert (failure["event"], failure["level"]) == ("request_failed", "error")
     assert "RuntimeError: secret of the house" in failure["trace"]
     assert (answered["event"], answered["status"]) == ("request", 500)
@@ -173,13 +173,13 @@ def check_failure(server: Server, method: str, route: str) -> None:
 
 
 @pytest.mark.parametrize("route", PREDICTIONS)
-def test_failure_inside_is_in_the_log_alone(broken: Server, route: str) -> None:
+def test_a_failure_is_only_in_the_log(broken: Server, route: str) -> None:
     check(broken.client.post(route, json={"data": [[5.1, 3.5, 1.4, 0.2]]}), 500, "its log says why")
     check_failure(broken, "POST", route)
 
 
 @pytest.mark.parametrize("route", ["/broken", "/metrics"])
-def test_failure_of_a_get_route_is_in_the_log_alone(broken: Server, route: str) -> None:
+def test_a_failure_of_a_get_route_is_only_in_the_log(broken: Server, route: str) -> None:
     check(broken.client.get(route), 500, "its log says why")
     check_failure(broken, "GET", route)
 
@@ -200,15 +200,15 @@ def slow(self, rows):
 Model.predict = slow
 init = Model.__init__
 
-def say_slow(self, *arguments):
+def estimate_slow(self, *arguments):
     init(self, *arguments)
     self.seconds = lambda rows: rows - 1
 
-Model.__init__ = say_slow
+Model.__init__ = estimate_slow
 """
 
 
-def test_slow_inference_holds_up_nobody(tmp_path: Path) -> None:
+def test_a_slow_inference_does_not_delay_others(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     environment = {**IRIS, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     with serving(tmp_path, environment, "slow:ModelLoadServer") as server, ThreadPoolExecutor() as others:
@@ -222,9 +222,10 @@ def test_slow_inference_holds_up_nobody(tmp_path: Path) -> None:
         assert answered > 3
 
 
-def test_limit_is_a_setting(tmp_path: Path) -> None:
+def test_the_body_limit_is_a_setting(tmp_path: Path) -> None:
     with serving(tmp_path, {**IRIS, "MAX_BODY_BYTES": "100"}, command=ONE_PROCESS) as server:
         check(server.client.post("/predict", content=b" " * 101, headers=JSON), 413, "larger than 100 bytes")
         head = b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
         endless = ask(server, head + b"1\r\n{\r\n0\r\n" + b"X: y\r\n" * 300_000)
-        assert (endless.status, endless.detail) == (413, "The body takes far more bytes than it holds.")
+        expected = "The body has far more chunk headers or trailers than data; send larger chunks."
+        assert (endless.status, endless.detail) == (413, expected)

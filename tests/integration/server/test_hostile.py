@@ -1,4 +1,4 @@
-"""What nobody sends by mistake: each has its answer at once, in the one shape, and leaves nothing behind."""
+"""Hostile requests: each is answered at once, in the common error format, and leaves nothing in memory."""
 
 import pickle
 import subprocess
@@ -35,7 +35,7 @@ BODIES = {
     "only NUL": b"\0" * 1000,
     "1e308 into float32": b'{"data": [[1e308, 2, 3, 4]]}',
     "1e400": b'{"data": [[1e400, 2, 3, 4]]}',
-    "an exponent without end": b'{"data": [[1e' + b"9" * 1000 + b", 2, 3, 4]]}",
+    "an endless exponent": b'{"data": [[1e' + b"9" * 1000 + b", 2, 3, 4]]}",
     "trailing garbage": ROW + b"x",
     "two documents": ROW + ROW,
     "a comment": b'{"data": [[1, 2, 3, 4]] /* */}',
@@ -46,7 +46,7 @@ BODIES = {
     "a pickle": pickle.dumps({"data": [[1.0, 2.0, 3.0, 4.0]]}),
 }
 
-TAKEN = {
+ACCEPTED = {
     "minus zero": b'{"data": [[-0, -0.0, 0, 0]]}',
     "denormals": b'{"data": [[5e-324, 1e-45, -1e-320, 4]]}',
     "2**63": b'{"data": [[9223372036854775808, 18446744073709551616, 3, 4]]}',
@@ -58,39 +58,39 @@ TYPES = {
     "gzip": b"Content-Encoding: gzip\r\n",
     "two encodings": b"Content-Encoding: identity, gzip\r\n",
     "a pickle": b"Content-Type: application/vnd.bentoml+pickle\r\n",
-    "a pickle of Python's": b"Content-Type: application/x-pickle\r\n",
+    "a Python pickle": b"Content-Type: application/x-pickle\r\n",
     "multipart": b"Content-Type: multipart/form-data; boundary=x\r\n",
     "a form": b"Content-Type: application/x-www-form-urlencoded\r\n",
     "XML": b"Content-Type: application/xml\r\n",
-    "a type that is none": b"Content-Type: \xff\xfe\r\n",
-    "a type without end": b"Content-Type: " + b"application/json;" * 1000 + b" charset=latin-1\r\n",
+    "an invalid type": b"Content-Type: \xff\xfe\r\n",
+    "an endless type": b"Content-Type: " + b"application/json;" * 1000 + b" charset=latin-1\r\n",
 }
 
 HEADS: dict[str, tuple[bytes, int]] = {
     "a header of 100 KiB": (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100 * 1024 + b"\r\n\r\n", 431),
     "5 000 headers": (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-Some-Header: some value\r\n" * 5000 + b"\r\n", 431),
-    "headers without end": (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 100_000, 431),
-    "a header's name without end": (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"x" * 500_000, 431),
+    "endless headers": (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 100_000, 431),
+    "an endless header name": (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"x" * 500_000, 431),
     "a path of 100 KiB": (b"GET /" + b"x" * 100 * 1024 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
     "a path of 60 KiB": (b"GET /" + b"x" * 60 * 1024 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 404),
     "a path upwards": (b"GET /static_content/../../../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n", 404),
     "a path upwards, escaped": (b"GET /static_content/%2e%2e%2f%2e%2e%2fetc%2fpasswd HTTP/1.1\r\nHost: x\r\n\r\n", 404),
     "a path with NUL": (b"GET /static_content/%00 HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-    "a path that is no UTF-8": (b"GET /%ff%fe HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+    "a path that is not UTF-8": (b"GET /%ff%fe HTTP/1.1\r\nHost: x\r\n\r\n", 404),
     "a path with raw bytes": (b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "a path with newlines, escaped": (b"GET /a%0d%0ab HTTP/1.1\r\nHost: x\r\n\r\n", 404),
     "no path": (b"GET  HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "a path without a slash": (b"GET predict HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "another host's URL": (b"GET http://example.com/nothing HTTP/1.1\r\nHost: x\r\n\r\n", 404),
     "CONNECT": (b"CONNECT example.com:443 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-    "a method that is none": (b"PREDICT /predict HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-    "a method in small letters": (b"post /predict HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "an unknown method": (b"PREDICT /predict HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "a method in lowercase": (b"post /predict HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "TRACE": (b"TRACE /predict HTTP/1.1\r\nHost: x\r\n\r\n", 405),
     "PROPFIND": (b"PROPFIND /predict HTTP/1.1\r\nHost: x\r\n\r\n", 405),
     "HTTP/9.9": (b"GET / HTTP/9.9\r\n\r\n", 400),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
     "TLS": (bytes.fromhex("16030100c8010000c40303") + bytes(200), 400),
-    "a space in a header's name": (b"GET / HTTP/1.1\r\nHost: x\r\nX Y: z\r\n\r\n", 400),
+    "a space in a header name": (b"GET / HTTP/1.1\r\nHost: x\r\nX Y: z\r\n\r\n", 400),
     "NUL in a header": (b"GET / HTTP/1.1\r\nHost: x\r\nX: a\0b\r\n\r\n", 400),
     "a Content-Length below zero": (b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
     "a Content-Length beyond 2**64": (
@@ -107,7 +107,7 @@ HEADS: dict[str, tuple[bytes, int]] = {
         400,
     ),
     "a Content-Length that is too small": (request(length=10), 400),
-    "a chunk's size that is none": (
+    "an invalid chunk size": (
         b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
         400,
     ),
@@ -125,7 +125,7 @@ def chunked(body: bytes) -> bytes:
 
 
 def test_bodies(iris: Server) -> None:
-    """All in one test: what they leave behind is seen in the end."""
+    """One test sends all of them, and then checks the memory."""
 
     def send_all() -> None:
         for name, body in BODIES.items():
@@ -142,12 +142,12 @@ def test_bodies(iris: Server) -> None:
     rounds = 20 if NIGHTLY else 4
     for _ in range(rounds):
         send_all()
-    # A round sends 96 MB. What malloc keeps for its threads is not the same at all times.
+    # A round sends 96 MB. The memory that malloc keeps for its threads varies.
     until(lambda: iris.resident_bytes() < before + 256 * MIB, 30)
 
 
-@pytest.mark.parametrize("body", TAKEN.values(), ids=TAKEN)
-def test_numbers_at_the_edge(iris: Server, body: bytes) -> None:
+@pytest.mark.parametrize("body", ACCEPTED.values(), ids=ACCEPTED)
+def test_extreme_numbers(iris: Server, body: bytes) -> None:
     for sent in (request(body), chunked(body)):
         assert ask(iris, sent).status == 200
 
@@ -170,7 +170,7 @@ def test_heads(iris: Server, sent: bytes, status: int) -> None:
 
 
 def test_document(iris: Server, tmp_path: Path) -> None:
-    """What the API's document allows is taken, what it forbids refused, and each answer is of a kind that it names."""
+    """The server accepts and refuses requests as its OpenAPI document says, and all answers match that document."""
     options = {
         "checks": "all",
         "max-examples": 500 if NIGHTLY else 20,

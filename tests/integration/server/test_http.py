@@ -1,4 +1,4 @@
-"""HTTP/1.1 to the letter, where clients, proxies and attackers care: RFC 9110 and RFC 9112."""
+"""HTTP/1.1 as in RFC 9110 and RFC 9112, wherever clients, proxies or attackers depend on it."""
 
 import pickle
 import time
@@ -18,7 +18,7 @@ MAX_IDLE = 4
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The iris model in one process."""
+    """A server for the iris model in one process."""
     with serving(tmp_path_factory.mktemp("server"), IRIS, command=ONE_PROCESS) as server:
         yield server
         assert server.metric("bentoml_service_request_in_progress") == 0
@@ -28,14 +28,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def all_answers(server: Server, sent: bytes) -> list[Answer]:
-    """Return all that is answered until the server closes the connection."""
+    """Return all answers until the server closes the connection."""
     with connect(server) as connection:
         connection.sendall(sent)
         return list(answers(connection))
 
 
 def chunked(*, trailers: bytes = b"", head: bytes = b"") -> bytes:
-    """Return a prediction whose body comes in chunks."""
+    """Return a prediction request with a chunked body."""
     return (
         b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n%b\r\n" % head
         + b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(ROW), ROW, trailers)
@@ -61,19 +61,19 @@ def chunked(*, trailers: bytes = b"", head: bytes = b"") -> bytes:
         (chunked(trailers=b"Content-Length: 5\r\n"), 400, "not valid HTTP/1.1"),
     ],
 )
-def test_what_is_not_http_is_refused_and_closed(server: Server, sent: bytes, status: int, words: str) -> None:
+def test_invalid_http_is_refused_and_closed(server: Server, sent: bytes, status: int, words: str) -> None:
     [refused] = all_answers(server, sent + LIVEZ)
     assert (refused.status, refused.headers["connection"]) == (status, "close")
     assert words in refused.detail
 
 
-def test_http_1_0_needs_no_host_and_closes(server: Server) -> None:
+def test_http_1_0_does_not_need_a_host_and_closes(server: Server) -> None:
     [answered] = all_answers(server, b"GET /livez HTTP/1.0\r\n\r\n")
     assert answered.status == 200
 
 
 @pytest.mark.parametrize("first", [LIVEZ, request(), request(b'{"data": [[1]]}')])
-def test_a_broken_request_after_another_is_refused_at_once(server: Server, first: bytes) -> None:
+def test_an_invalid_request_after_another_is_refused_at_once(server: Server, first: bytes) -> None:
     began = time.monotonic()
     answered, refused = all_answers(server, first + b"NOT HTTP\r\n\r\n")
     assert answered.status == (400 if b"[[1]]" in first else 200)
@@ -90,8 +90,8 @@ def test_close_next_to_an_upgrade_closes(server: Server) -> None:
 
 
 @pytest.mark.parametrize("pause", [0, 0.1])
-def test_trailers_are_no_headers(server: Server, pause: float) -> None:
-    """Whenever they arrive."""
+def test_trailers_are_not_headers(server: Server, pause: float) -> None:
+    """Trailers are dropped, whether they arrive together with the body or later."""
     sent = chunked(trailers=b"Content-Type: text/plain\r\nX-Request-ID: trailer\r\n")
     at = sent.index(b"0\r\nContent-Type") if pause else len(sent)
     with connect(server) as connection:
@@ -112,35 +112,35 @@ def test_head_is_get_without_a_body(server: Server, path: bytes) -> None:
             got += connection.recv(1)
         connection.sendall(LIVEZ)
         assert answer(connection).status == 200  # no body was in between
-    asked = ask(server, b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+    expected = ask(server, b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
     assert got.startswith(b"HTTP/1.1 200 OK\r\n")
     if path != b"/metrics":
-        assert b"content-length: %d\r\n" % len(asked.body) in got
+        assert b"content-length: %d\r\n" % len(expected.body) in got
 
 
-def test_head_of_a_route_that_is_posted_to(server: Server) -> None:
+def test_head_of_a_post_route_is_refused(server: Server) -> None:
     with connect(server) as connection:
         connection.sendall(b"HEAD /predict HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 405 ")
 
 
 @pytest.mark.parametrize("size", [65_000, 66_500])
-@pytest.mark.parametrize("piece", [200, 1460, 8192, 1 << 20])
-def test_the_bound_on_heads_does_not_depend_on_segments(server: Server, size: int, piece: int) -> None:
+@pytest.mark.parametrize("segment", [200, 1460, 8192, 1 << 20])
+def test_the_limit_for_heads_does_not_depend_on_segments(server: Server, size: int, segment: int) -> None:
     head = b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Long: "
     sent = request() + head + b"y" * (size - len(head)) + b"\r\n\r\n"
     with connect(server) as connection:
         with suppress(OSError):
-            for start in range(0, len(sent), piece):
-                connection.sendall(sent[start : start + piece])
+            for start in range(0, len(sent), segment):
+                connection.sendall(sent[start : start + segment])
         predicted, second = first_answers(connection, 2)
     assert (predicted.status, second.status) == (200, 200 if size < 65_536 else 431)
 
 
 @pytest.mark.parametrize("head", [b"Content-Type: text/plain\r\n", b"Content-Encoding: gzip\r\n"])
 @pytest.mark.parametrize("length", [len(ROW), 1_000_000_000])
-def test_an_expectation_that_is_refused_closes(server: Server, head: bytes, length: int) -> None:
-    """Nobody knows then whether the client sends the body or the next request."""
+def test_refusing_an_expectation_closes_the_connection(server: Server, head: bytes, length: int) -> None:
+    """The server cannot know whether the client then sends the body or the next request."""
     [refused] = all_answers(server, request(b"", b"Expect: 100-continue\r\n" + head, length=length))
     assert (refused.status, refused.headers["connection"]) == (415, "close")
 
@@ -155,7 +155,7 @@ def test_a_refusal_before_a_small_body_keeps_the_connection(server: Server) -> N
 
 
 def test_idle_connections_are_kept(server: Server) -> None:
-    """Longer than 5 seconds: load balancers keep theirs for minutes, and would send into a closed one."""
+    """They stay open for more than 5 seconds: load balancers reuse connections that were idle for minutes."""
     with connect(server) as connection:
         for _ in range(2):
             connection.sendall(request())
@@ -171,7 +171,7 @@ def test_idle_connections_are_bounded(tmp_path: Path) -> None:
             connection.sendall(LIVEZ)
             assert answer(connection).status == 200
         for connection in connections[:2]:
-            assert connection.recv(1) == b""  # the oldest are closed
+            assert connection.recv(1) == b""  # the longest idle are closed
         for connection in connections[2:]:
             connection.sendall(LIVEZ)
             assert answer(connection).status == 200
@@ -184,8 +184,8 @@ def test_idle_connections_are_bounded(tmp_path: Path) -> None:
     "host",
     [b"", b"a b", b"a/../../predict", b"a?x", b"a#x", b"[::1", b"http://a", b"a@b:1:2"],
 )
-def test_a_malformed_host_changes_no_route(server: Server, host: bytes) -> None:
-    """Starlette CVE-2026-48710: what a host makes of a URL is not what is routed by."""
+def test_a_malformed_host_does_not_change_the_route(server: Server, host: bytes) -> None:
+    """Starlette CVE-2026-48710: a Host header must not change the path that is routed."""
     routes = {b"GET /health": 200, b"GET /nothing": 404, b"GET /predict": 405}
     for line, status in routes.items():
         answered = ask(server, b"%b HTTP/1.1\r\nHost: %b\r\n\r\n" % (line, host))
@@ -193,7 +193,7 @@ def test_a_malformed_host_changes_no_route(server: Server, host: bytes) -> None:
 
 
 class Exploit:
-    """A pickle that would leave a file."""
+    """A pickle that creates a file when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -219,7 +219,7 @@ HEADER_SETS = [
 
 
 def test_no_body_is_unpickled(server: Server, tmp_path: Path) -> None:
-    """BentoML CVE-2024-2912, 2025-27520 and 2025-32375, on every path, in every type, with every method."""
+    """BentoML CVE-2024-2912, 2025-27520 and 2025-32375, for every path, content type and method."""
     exploited = tmp_path / "exploited"
     body = pickle.dumps(Exploit(exploited))
     sent = [
@@ -248,7 +248,7 @@ def test_a_small_chunked_body_in_tiny_pieces_is_answered(server: Server) -> None
         assert answer(connection).status == 200
 
 
-def test_a_client_that_leaves_during_an_inference_leaves_nothing(server: Server) -> None:
+def test_a_disconnect_during_an_inference_frees_its_slot(server: Server) -> None:
     body = b'{"data": [' + b"[5.1, 3.5, 1.4, 0.2]," * 100_000 + b"[5.1, 3.5, 1.4, 0.2]]}"
     for _ in range(4):
         with connect(server) as connection:

@@ -1,4 +1,4 @@
-"""What a server says of the requests that it gets: in its log, and in its metrics."""
+"""Requests in the server's log and metrics."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from tests.support.processes import (
 )
 from tests.support.wire import ask, connect, request
 
-SECRET = "what-nobody-else-may-read"  # noqa: S105 (it opens nothing)
+SECRET = "not-for-other-eyes"  # noqa: S105 (it opens nothing)
 RATE = 0.25
 REASONS = ("busy", "invalid", "media_type", "method", "not_found", "timeout", "too_large", "unavailable")
 
@@ -39,20 +39,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def logged(server: Server, request_id: str) -> dict[str, Any]:
-    """Return the line of the request, which comes right after the answer."""
+    """Return the log line of a request, which follows its answer."""
     found: list[dict[str, Any]] = []
 
-    def is_there() -> bool:
+    def is_logged() -> bool:
         found[:] = [line for line in events(server.log) if line.get("request_id") == request_id]
         return bool(found)
 
-    until(is_there)
+    until(is_logged)
     [line] = found
     return line
 
 
 def values(server: Server, name: str) -> dict[str, float]:
-    """Return the values of a metric by their labels."""
+    """Return the values of a metric by labels."""
     lines = [line for line in server.client.get("/metrics").text.splitlines() if line.startswith(f"{name}{{")]
     return {line.partition("{")[2].partition("}")[0]: float(line.rpartition(" ")[2]) for line in lines}
 
@@ -103,7 +103,7 @@ def test_an_error_is_logged_and_counted_without_what_was_sent(
     assert SECRET not in server.log.read_text()
 
 
-def test_a_websocket_and_a_client_that_goes_away_are_logged_too(server: Server) -> None:
+def test_websockets_and_disconnects_are_logged(server: Server) -> None:
     upgrade = {
         "connection": "upgrade",
         "upgrade": "websocket",
@@ -121,16 +121,16 @@ def test_a_websocket_and_a_client_that_goes_away_are_logged_too(server: Server) 
 
 
 @pytest.mark.parametrize(
-    ("head", "named"),
+    ("head", "request_id"),
     [
         (b"X-Request-ID: order-7/b\r\n", "order-7/b"),
         (b"traceparent: 00-" + b"a1" * 16 + b"-" + b"b2" * 8 + b"-01\r\n", "a1" * 16),
     ],
 )
-def test_the_name_of_a_request_is_echoed_and_logged(server: Server, head: bytes, named: str) -> None:
+def test_the_request_id_is_returned_and_logged(server: Server, head: bytes, request_id: str) -> None:
     answer = ask(server, request(b"{", head))
-    assert (answer.status, answer.headers["x-request-id"]) == (400, named)
-    assert logged(server, named)["status"] == 400
+    assert (answer.status, answer.headers["x-request-id"]) == (400, request_id)
+    assert logged(server, request_id)["status"] == 400
 
 
 def test_successes_are_sampled(server: Server) -> None:
@@ -139,7 +139,7 @@ def test_successes_are_sampled(server: Server) -> None:
     counts = values(server, "bentoml_service_request_total")
     successes = 1 + sum(
         count for labels, count in counts.items() if int(labels.partition('response_code="')[2][:3]) < 400
-    )  # and what has asked for the metrics
+    )  # and the request for the metrics
 
     def sampled() -> list[dict[str, Any]]:
         return [line for line in events(server.log) if line["event"] == "request" and line["level"] == "info"]
@@ -149,7 +149,7 @@ def test_successes_are_sampled(server: Server) -> None:
     assert {"request_id", "method", "route", "status", "seconds"} < set(sampled()[0])
 
 
-def test_rows_and_inferences_are_counted_wherever_they_run(server: Server) -> None:
+def test_rows_and_inferences_are_counted_in_threads_too(server: Server) -> None:
     def counted() -> tuple[float, float, float]:
         names = (
             "model_server_rows_total",
@@ -168,7 +168,7 @@ def test_rows_and_inferences_are_counted_wherever_they_run(server: Server) -> No
     assert after[2] > before[2]
 
 
-def test_what_stands_in_the_metrics_of_an_idle_server(server: Server) -> None:
+def test_metrics_of_an_idle_server(server: Server) -> None:
     [(labels, info)] = values(server, "model_info").items()
     assert (info, 'source="file:///' in labels) == (1, True)
     assert value(server, "model_server_max_requests_in_flight") > 0
@@ -180,7 +180,7 @@ def test_what_stands_in_the_metrics_of_an_idle_server(server: Server) -> None:
         for labels in values(server, "bentoml_service_request_duration_seconds_count")
     }
     assert classes <= {"2xx", "3xx", "4xx", "5xx"}
-    assert "model_load_seconds" not in server.client.get("/metrics").text  # no loader has brought this model
+    assert "model_load_seconds" not in server.client.get("/metrics").text  # no loader has loaded this model
 
 
 def test_a_terminal_gets_text(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def is_up(client: httpx.Client) -> bool:
         return False
 
 
-def test_a_level_silences_what_matters_less(tmp_path: Path) -> None:
+def test_events_below_the_log_level_are_omitted(tmp_path: Path) -> None:
     environment = {**IRIS, "LOG_LEVEL": "error", "ACCESS_LOG_SAMPLE_RATE": "1"}
     with serving(tmp_path, environment, command=ONE_PROCESS) as server:
         assert server.client.post("/predict", content=b"{").status_code == 400

@@ -1,4 +1,4 @@
-"""More than the server can do, clients that take their time, and a model that does."""
+"""Overload, slow clients and a slow model."""
 
 import signal
 import socket
@@ -14,13 +14,17 @@ from model_server.settings import processors
 from tests.support.processes import IRIS, ONE_PROCESS, SERVICES, Server, children, serving, until
 from tests.support.wire import ROW, answer, answers, connect, first_answers, request
 
-GATED_ROWS = [[9, 9, 9, 9], [1, 1, 1, 1]]  # two rows go to a thread, there to wait while the gate is there
+GATED_ROWS = [[9, 9, 9, 9], [1, 1, 1, 1]]  # two rows go to a thread, which waits while the gate file exists
 TIMEOUT = 2
 
 
 @contextmanager
 def gated_server(home: Path, *options: str, **environment: str) -> Iterator[tuple[Server, Path]]:
-    """Serve a model that has no answer to `GATED_ROWS` as long as the file exists."""
+    """Serve a model that does not answer `GATED_ROWS` while the gate file exists.
+
+    Yields:
+        The server, and the path of the gate file.
+    """
     gate = home / "gate"
     gate.touch()
     environment = {**IRIS, **SERVICES, **environment, "GATE": str(gate)}
@@ -33,7 +37,7 @@ def ask_gated(server: Server) -> int:
 
 
 def ask_gated_until_taken(server: Server) -> int:
-    """Return the status of a request that found a place, which one for a single row may have had for a moment."""
+    """Return the status of a request that got a slot: a single-row request may occupy the last one for a moment."""
     while (status := ask_gated(server)) == 503:
         pass
     return status
@@ -49,18 +53,18 @@ def count(server: Server, endpoint: str, status: int) -> int:
     return sum(int(float(line.split()[-1])) for line in lines if line.startswith(wanted))
 
 
-def test_one_request_too_many(tmp_path: Path) -> None:
+def test_requests_beyond_the_limit_are_refused(tmp_path: Path) -> None:
     limit = processors() + 2
     with (
         gated_server(tmp_path, MAX_REQUESTS_IN_FLIGHT=str(limit), REQUEST_TIMEOUT_SECONDS="60") as (server, gate),
         ThreadPoolExecutor(limit) as clients,
         ExitStack() as slow,
     ):
-        for _ in range(2 * limit):  # they wait for the client, and are none of those that the server has to answer
+        for _ in range(2 * limit):  # requests that wait for their clients do not count
             connection = slow.enter_context(connect(server))
             connection.sendall(request(length=1000))
             slow.enter_context(connect(server))
-            assert ask_one(server) == 200  # one after the other: each is counted for a moment
+            assert ask_one(server) == 200  # one at a time: each counts for a moment
         accepted = [clients.submit(ask_gated_until_taken, server) for _ in range(limit)]
         until(lambda: ask_one(server) == 503)
         for path in ("/livez", "/readyz", "/healthz", "/health", "/metrics"):
@@ -76,7 +80,7 @@ def test_one_request_too_many(tmp_path: Path) -> None:
             asking.sendall(request(b"", head=b"Expect: 100-continue\r\n", length=len(ROW)))
             [busy] = answers(asking)
             assert (busy.status, busy.headers["connection"]) == (503, "close")
-        with connect(server) as hasty:  # it waits for no answer
+        with connect(server) as hasty:  # a client that does not wait for answers
             hasty.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" + 3000 * request())
             first, *others = (one.status for one in first_answers(hasty, 3001))
             assert (first, others) == (200, [503] * 3000)
@@ -98,21 +102,21 @@ def test_timeouts(tmp_path: Path) -> None:
         bodies = opened.enter_context(connect(server))
         silent = opened.enter_context(connect(server))
         before = sockets(server.process.pid).total()
-        asked = b"GET /static_content/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 20
-        for last in (b"", request(body=b"", length=len(ROW))):  # from clients that read nothing
-            opened.enter_context(connect(server)).sendall(asked + last)
+        requests = b"GET /static_content/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 20
+        for last in (b"", request(body=b"", length=len(ROW))):  # from clients that read no answers
+            opened.enter_context(connect(server)).sendall(requests + last)
         heads.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nX-Slow: ")
         bodies.sendall(request(body=b"", length=len(ROW)))
         trickles = [clients.submit(trickle, connection) for connection in (heads, bodies)]
         refused = [answer(connection) for connection in (heads, bodies)]
         assert [one.status for one in refused] == [408, 408]
-        assert all("was not here within 2 seconds" in one.detail for one in refused)
+        assert all("did not arrive within 2 seconds" in one.detail for one in refused)
         assert silent.recv(1) == b""
         for one in trickles:
             one.result()
         assert count(server, "other", 408) == 1
 
-        # Those that a thread has begun, and those that wait for one.
+        # Some occupy the threads, the others wait for one.
         late = [clients.submit(ask_gated, server) for _ in range(threads + 2)]
         assert [one.result() for one in late] == [504] * (threads + 2)
         assert count(server, "/predict", 504) == threads + 2
@@ -128,7 +132,7 @@ def test_timeouts(tmp_path: Path) -> None:
         assert server.metric("model_server_refused_total", reason="unread") == 2
 
 
-def test_an_inference_without_end_ends_with_the_server(tmp_path: Path) -> None:
+def test_an_endless_inference_ends_with_the_server(tmp_path: Path) -> None:
     with (
         gated_server(tmp_path, "--timeout-graceful-shutdown", "1") as (server, gate),
         ThreadPoolExecutor(1) as client,
@@ -141,16 +145,16 @@ def test_an_inference_without_end_ends_with_the_server(tmp_path: Path) -> None:
 
 
 def sockets(process: int) -> Counter[str]:
-    """Return how often the process holds each of its sockets."""
+    """Return how many descriptors the process has for each of its sockets."""
     held: Counter[str] = Counter()
     for descriptor in Path(f"/proc/{process}/fd").iterdir():
-        with suppress(FileNotFoundError):  # it may end meanwhile
+        with suppress(FileNotFoundError):  # it may have been closed in the meantime
             held[str(descriptor.readlink())] += 1
     return Counter({name: count for name, count in held.items() if name.startswith("socket:")})
 
 
 def trickle(connection: socket.socket) -> None:
-    """Send a byte now and then until the server has enough."""
+    """Send a byte every 0.1 s until the server closes the connection."""
     with suppress(OSError):
         while True:
             connection.sendall(b" ")
@@ -158,13 +162,13 @@ def trickle(connection: socket.socket) -> None:
 
 
 def test_many_connections_are_accepted_at_once(iris: Server) -> None:
-    """Each listener accepts one and then has those that are there answered: under load, new ones would queue."""
+    """Each listener accepts one connection before open ones are read: with one listener, new ones would queue."""
     [worker] = children(iris.process.pid)
     with connect(iris):
         assert sockets(worker).most_common(1)[0][1] > 8
 
 
-def test_a_thousand_idle_connections_change_nothing(iris: Server) -> None:
+def test_a_thousand_idle_connections_do_no_harm(iris: Server) -> None:
     with ExitStack() as opened:
         for number in range(1000):
             connection = opened.enter_context(connect(iris))

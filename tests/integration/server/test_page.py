@@ -45,35 +45,42 @@ def browser() -> Iterator[Browser]:
 def visiting(
     browser: Browser, url: str, proxy: Callable[[Route], None] | None = None, **options: Any
 ) -> Iterator[Page]:
-    """Open the page; it must ask nothing beyond its URL, which a proxy may answer, and nothing may go wrong in it."""
-    complaints: list[str] = []
-    asked: set[str] = set()
+    """Open the page, and assert at the end that it had no errors and sent no requests to other URLs.
 
-    def hear(message: ConsoleMessage) -> None:
-        # The browser notes each answer of 400 and more.
+    Args:
+        browser: the browser.
+        url: the URL below which all requests must be.
+        proxy: answers the requests in place of that URL.
+        options: options for the browser context.
+    """
+    complaints: list[str] = []
+    requested: set[str] = set()
+
+    def note(message: ConsoleMessage) -> None:
+        # The browser reports each answer with a status of 400 or more.
         if message.type in ("warning", "error") and not message.text.startswith("Failed to load resource"):
             complaints.append(message.text)
 
     with contextlib.closing(browser.new_context(reduced_motion="reduce", **options)) as context:
         context.set_default_timeout(TIMEOUT_MS)
         page = context.new_page()
-        page.on("console", hear)
+        page.on("console", note)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: asked.add(request.url))
+        page.on("request", lambda request: requested.add(request.url))
         if proxy:
             page.route(f"{url}/**", proxy)
         page.goto(f"{url}/")
         yield page
         page.unroute_all(behavior="wait")  # a proxied request that is in flight would fail in the next test
     assert complaints == []
-    assert [other for other in asked if not other.startswith((f"{url}/", f"blob:{url}/"))] == []
+    assert [other for other in requested if not other.startswith((f"{url}/", f"blob:{url}/"))] == []
 
 
 @contextlib.contextmanager
 def serving_model(
     home: Path, labels: list[str], *, file: str = "model.onnx", port: int | None = None, **options: Any
 ) -> Iterator[Server]:
-    """Serve the classifier of these options from a file of this name."""
+    """Serve a classifier from a file called `file`; the other options are those of `classifier`."""
     model_path, label_path = save(classifier(classes=len(labels), **options), home, labels)
     environment = {"MODEL_FILEPATH": str(model_path.rename(home / file)), "LABEL_FILEPATH": str(label_path)}
     with serving(home, environment, command=ONE_PROCESS, port=port) as server:
@@ -86,7 +93,7 @@ def send(page: Page) -> None:
 
 
 def assert_shows(page: Page, server: Server, row: object) -> None:
-    """Assert that the page shows what the server answers to this row: its label, and the ten most probable classes."""
+    """Assert that the page shows the server's answer to this row: the label and the ten most probable classes."""
     probabilities = server.predict([row])
     labels = list(server.client.get("/label").json().values())
     ranked = sorted(range(len(labels)), key=lambda index: -probabilities[index])[:10]
@@ -101,7 +108,7 @@ def assert_shows(page: Page, server: Server, row: object) -> None:
 
 
 def assert_fits(page: Page) -> None:
-    """Assert that a narrow window shows the page without scrolling aside, and that axe-core has nothing against it."""
+    """Assert that the page fits a narrow window without horizontal scrolling, and that axe-core finds no violation."""
     page.set_viewport_size({"width": 320, "height": 640})
     assert page.evaluate("document.documentElement.scrollWidth") == 320
     assert Axe().run(page).response["violations"] == []
@@ -132,7 +139,7 @@ def test_iris_by_keyboard(browser: Browser, iris: Server) -> None:
         assert_fits(page)
 
 
-def test_an_error_stands_beside_its_field(browser: Browser, iris: Server) -> None:
+def test_an_error_is_shown_next_to_its_field(browser: Browser, iris: Server) -> None:
     with visiting(browser, iris.url) as page:
         for value, detail in (("", "data[0][2] is null; expected a number"), ("1e39", "data[0][2] is 1e+39; expected")):
             page.get_by_label("petal length (cm)").fill(value)
@@ -147,7 +154,7 @@ def test_an_error_stands_beside_its_field(browser: Browser, iris: Server) -> Non
         assert (page.locator("#problem").is_visible(), page.locator("[aria-invalid]").count()) == (False, 0)
         page.context.set_offline(True)
         page.get_by_role("button", name="Predict").click()
-        page.get_by_role("alert").get_by_text("The server gave no answer").wait_for()
+        page.get_by_role("alert").get_by_text("The server did not answer").wait_for()
         assert not page.locator("#answer").is_visible()
 
 
@@ -175,7 +182,7 @@ def test_page_and_reference_below_a_path(browser: Browser, iris: Server) -> None
         page.locator("[data-path='/predict/label']").wait_for()
 
 
-def test_what_the_browser_has_is_not_sent_again(iris: Server) -> None:
+def test_a_cached_page_is_not_sent_again(iris: Server) -> None:
     page = iris.client.get("/")
     again = iris.client.get("/", headers={"if-none-match": page.headers["etag"]})
     assert (page.headers["cache-control"], again.status_code, again.content) == ("no-cache", 304, b"")
@@ -203,11 +210,11 @@ def test_hostile_names_are_text(browser: Browser, tmp_path: Path) -> None:
         assert_fits(page)
 
 
-def test_markup_that_got_in_could_do_nothing(browser: Browser, iris: Server) -> None:
+def test_injected_markup_could_do_nothing(browser: Browser, iris: Server) -> None:
     with contextlib.closing(browser.new_context()) as context:
         page = context.new_page()
         page.goto(iris.url)
-        # What the browser refuses here, it would refuse of any name that the page failed to escape.
+        # The browser would refuse the same in a name that the page failed to escape.
         page.evaluate("""(html) => {
             window.refused = [];
             addEventListener("securitypolicyviolation", (event) => refused.push(event.effectiveDirective));
@@ -270,7 +277,7 @@ def test_a_thousand_classes(browser: Browser, tmp_path: Path) -> None:
         assert not page.locator("#more").is_visible()
 
 
-def test_a_row_that_is_one_large_integer(browser: Browser, tmp_path: Path) -> None:
+def test_a_row_of_one_large_integer(browser: Browser, tmp_path: Path) -> None:
     sample = 2**60 + 1
     options: dict[str, Any] = {"row_shape": (), "properties": {"data_sample": f"[{sample}]"}}
     with (
@@ -288,7 +295,7 @@ def test_a_row_that_is_one_large_integer(browser: Browser, tmp_path: Path) -> No
         assert page.evaluate("document.activeElement.id") == "value-0"
 
 
-def test_a_model_that_is_replaced_under_the_page(browser: Browser, tmp_path: Path) -> None:
+def test_a_replaced_model_is_announced_on_the_page(browser: Browser, tmp_path: Path) -> None:
     port = free_port()
     homes = tmp_path / "1", tmp_path / "2"
     for home in homes:
@@ -313,8 +320,8 @@ def test_a_model_that_is_replaced_under_the_page(browser: Browser, tmp_path: Pat
             assert_shows(page, server, [[1, -2], [3, 4], [5, 6]])
 
 
-def test_what_a_loader_has_brought(browser: Browser, tmp_path: Path) -> None:
-    """Write what the page looks like to build/screenshots, too."""
+def test_a_model_from_the_loader(browser: Browser, tmp_path: Path) -> None:
+    """Also write screenshots of the page to build/screenshots."""
     name, labels = "iris/1/model.onnx", "iris/1/label.json"
     environment = {
         "MODEL_FILEPATH": str(tmp_path / "volume" / "model.onnx"),

@@ -1,4 +1,4 @@
-"""The API reference, its document and the metrics; test_page.py has the page about the model."""
+"""The API reference, its OpenAPI document and the metrics; test_page.py tests the model's page."""
 
 import re
 
@@ -46,7 +46,7 @@ def test_document_describes_the_five_routes(iris: Server) -> None:
     assert names["properties"]["prediction"]["anyOf"][0]["enum"] == ["setosa", "versicolor", "virginica"]
 
 
-def test_document_is_the_models_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_openapi_document_describes_the_model(tmp_path_factory: pytest.TempPathFactory) -> None:
     home = tmp_path_factory.mktemp("uint8")
     made = classifier(TensorProto.UINT8, ("height", 2), classes=2)
     model_path, label_path = save(made, home, ["no", "yes"])

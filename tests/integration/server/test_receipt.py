@@ -1,4 +1,4 @@
-"""What the loader has brought, served: by its receipt, and refused when it is not what the receipt says."""
+"""Loaded files are served with their receipt, and refused if they do not match it."""
 
 import json
 import re
@@ -20,7 +20,7 @@ ROWS = [[1, 2, 3, 4], [0, 1, 0, 1]]
 
 
 def load(source: Path, volume: Path) -> dict[str, str]:
-    """Have the loader bring the pair in the source directory; return the variables to serve it with."""
+    """Run the loader on the model and labels in the source directory; return the variables to serve them with."""
     environment = {"MODEL_FILEPATH": str(volume / "model.onnx"), "LABEL_FILEPATH": str(volume / "label.json")}
     run_loader({**environment, "USE_LOCAL_MODEL": "true", "LOCAL_MODEL_FILEPATH": str(source / "model.onnx")})
     return environment
@@ -77,7 +77,7 @@ def test_external_data_needs_no_receipt(tmp_path: Path) -> None:
         ("receipt.json", r"MODEL_FILEPATH: .*receipt\.json is not a receipt"),
     ],
 )
-def test_files_that_are_not_the_receipts_are_refused(tmp_path: Path, name: str, finding: str) -> None:
+def test_files_that_do_not_match_the_receipt_are_refused(tmp_path: Path, name: str, finding: str) -> None:
     offer(tmp_path / "source", external_data=True)
     environment = load(tmp_path / "source", tmp_path / "volume")
     path = (tmp_path / "volume" / name).resolve()
@@ -89,7 +89,7 @@ def test_files_that_are_not_the_receipts_are_refused(tmp_path: Path, name: str, 
         Model.load(Settings.read(environment))
 
 
-def test_a_pair_of_two_loads_is_refused(tmp_path: Path) -> None:
+def test_files_from_two_loads_are_refused(tmp_path: Path) -> None:
     offer(tmp_path / "source", external_data=False)
     environment = load(tmp_path / "source", tmp_path / "volume")
     other = tmp_path / "label.json"

@@ -1,4 +1,4 @@
-"""The five routes, exactly as the specification has them."""
+"""The five routes, exactly as in the specification."""
 
 import math
 
@@ -52,7 +52,7 @@ def test_predict_label_of_one_row(iris: Server) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 5000])
-def test_many_rows_are_answered_each_and_in_order(iris: Server, count: int) -> None:
+def test_many_rows_are_answered_in_order(iris: Server, count: int) -> None:
     rows = [SETOSA, VIRGINICA, *[SETOSA] * (count - 2)]
     setosa, virginica = iris.predict([SETOSA]), iris.predict([VIRGINICA])
     assert iris.predict(rows) == [setosa, virginica, *[setosa] * (count - 2)]
@@ -62,7 +62,7 @@ def test_many_rows_are_answered_each_and_in_order(iris: Server, count: int) -> N
 @pytest.mark.parametrize(
     "content_type", ["application/json", "Application/JSON", "application/json; charset=utf-8", None]
 )
-def test_takes_json_however_it_is_called(iris: Server, content_type: str | None) -> None:
+def test_accepts_every_spelling_of_the_json_content_type(iris: Server, content_type: str | None) -> None:
     headers = {"content-type": content_type} if content_type else {}
     response = iris.client.post("/predict/label", content=b'{"data": [[5.1, 3.5, 1.4, 0.2]]}', headers=headers)
     assert (response.status_code, response.json()) == (200, {"prediction": "setosa"})

@@ -1,4 +1,4 @@
-"""A service that cannot start says so in one line and ends; one that can stops when asked."""
+"""A service that cannot start logs the reason in one line and exits; a running one stops on a signal."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ COMMANDS = pytest.mark.parametrize("command", [BENTOML_SERVE, ONE_PROCESS], ids=
 def fail_to_start(
     home: Path, environment: dict[str, str], port: int | None = None, command: Sequence[str] = BENTOML_SERVE
 ) -> str:
-    """Return the reason, which one line tells; the others are BentoML's."""
+    """Return the reason from the one line that is not BentoML's."""
     with starting(home, environment, port=port, command=command) as (process, log):
         assert process.wait(timeout=60) == 1
     [failure] = [line for line in events(log) if line["event"] != "message"]
@@ -65,14 +65,14 @@ def test_with_a_bad_setting(tmp_path: Path, command: Sequence[str]) -> None:
     [pytest.param({}, marks=pytest.mark.nightly), {"BENTOML_CONTAINERIZED": "true"}],
     ids=["laptop", "container"],
 )
-def test_with_a_file_that_is_no_model(tmp_path: Path, container: dict[str, str]) -> None:
+def test_with_a_file_that_is_not_a_model(tmp_path: Path, container: dict[str, str]) -> None:
     page = tmp_path / "model.onnx"
     page.write_text("<html>404 Not Found</html>")
     line = fail_to_start(tmp_path, {**IRIS, **container, "MODEL_FILEPATH": str(page)})
     assert f"MODEL_FILEPATH: {page} cannot be loaded as an ONNX model" in line
 
 
-def test_with_labels_of_another_model(tmp_path: Path) -> None:
+def test_with_labels_for_another_model(tmp_path: Path) -> None:
     model_path, _ = save(classifier(classes=5), tmp_path, [])
     line = refusal({**IRIS, "MODEL_FILEPATH": str(model_path)})
     assert "has 5 classes but LABEL_FILEPATH names 3" in line
@@ -87,14 +87,14 @@ def test_with_a_broken_label_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "words"), [(BENTOML_SERVE, "the port is taken"), (ONE_PROCESS, "Address already in use")]
 )
-def test_with_a_port_that_is_taken(tmp_path: Path, command: Sequence[str], words: str) -> None:
+def test_with_a_port_in_use(tmp_path: Path, command: Sequence[str], words: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         line = fail_to_start(tmp_path, IRIS, listener.getsockname()[1], command)
     assert words in line
 
 
 def test_sends_no_usage_statistics(tmp_path: Path) -> None:
-    # With this variable BentoML logs what it would send; ONNX Runtime keeps what it would send in the home directory.
+    # With this variable, BentoML logs the statistics that it sends; ONNX Runtime keeps its own in the home directory.
     environment = {"BENTOML_DO_NOT_TRACK": "", "__BENTOML_DEBUG_USAGE": "true", "HOME": str(tmp_path)}
     with serving(tmp_path, {**IRIS, **environment}) as server:
         server.process.send_signal(signal.SIGTERM)
@@ -104,7 +104,7 @@ def test_sends_no_usage_statistics(tmp_path: Path) -> None:
 
 
 @SIGNALS
-def test_stops_when_asked(tmp_path: Path, asked: signal.Signals) -> None:
+def test_stops_on_a_signal(tmp_path: Path, asked: signal.Signals) -> None:
     with serving(tmp_path, IRIS) as server:
         workers = children(server.process.pid)
         server.process.send_signal(asked)
@@ -115,8 +115,10 @@ def test_stops_when_asked(tmp_path: Path, asked: signal.Signals) -> None:
 
 
 @SIGNALS
-def test_one_process_answers_alike_and_stops_when_asked(tmp_path: Path, iris: Server, asked: signal.Signals) -> None:
-    asking = [
+def test_one_process_answers_the_same_and_stops_on_a_signal(
+    tmp_path: Path, iris: Server, asked: signal.Signals
+) -> None:
+    requests = [
         *(("GET", path, None) for path in ("/", "/docs", "/docs.json", "/schema.json", "/none")),
         *(("GET", path, None) for path in ("/health", "/metadata", "/label", "/readyz", "/livez", "/healthz")),
         *(
@@ -127,7 +129,7 @@ def test_one_process_answers_alike_and_stops_when_asked(tmp_path: Path, iris: Se
     ]
     with serving(tmp_path, IRIS, command=ONE_PROCESS) as server:
         assert children(server.process.pid) == []
-        for method, path, body in asking:
+        for method, path, body in requests:
             answer, known = (one.client.request(method, path, json=body) for one in (server, iris))
             assert (answer.status_code, answer.content) == (known.status_code, known.content)
         assert 'bentoml_service_request_total{endpoint="/predict"' in server.client.get("/metrics").text
@@ -135,8 +137,8 @@ def test_one_process_answers_alike_and_stops_when_asked(tmp_path: Path, iris: Se
         assert server.process.wait(timeout=30) == 0
 
 
-def test_ends_with_a_worker_that_fails(tmp_path: Path) -> None:
-    # Python runs this module in every process at its start: only the worker has an identity of its own then.
+def test_exits_when_its_worker_fails(tmp_path: Path) -> None:
+    # Every Python process imports sitecustomize at its start; the condition holds for the worker only.
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\nif '_bentoml_impl.worker.service' in ' '.join(sys.orig_argv):\n    os._exit(15)\n"
     )
@@ -145,7 +147,7 @@ def test_ends_with_a_worker_that_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("container", [{}, {"BENTOML_CONTAINERIZED": "true"}], ids=["laptop", "container"])
-def test_ends_with_a_killed_worker(tmp_path: Path, container: dict[str, str]) -> None:
+def test_exits_when_its_worker_is_killed(tmp_path: Path, container: dict[str, str]) -> None:
     with serving(tmp_path, {**IRIS, **container}) as server:
         [worker] = children(server.process.pid)
         os.kill(worker, signal.SIGKILL)
@@ -156,7 +158,7 @@ def test_ends_with_a_killed_worker(tmp_path: Path, container: dict[str, str]) ->
 
 
 def endless_environment(directory: Path, seconds: int) -> dict[str, str]:
-    """Return the settings of a service whose model never answers its first row."""
+    """Return the environment of a service whose model never answers its first row."""
     model_path, label_path = save(endless(), directory, ["a", "b", "c"])
     return {
         "MODEL_FILEPATH": str(model_path),
@@ -177,7 +179,7 @@ def test_a_model_that_never_answers(tmp_path: Path, command: Sequence[str]) -> N
 
 @COMMANDS
 @SIGNALS
-def test_a_signal_ends_a_start_at_once(tmp_path: Path, command: Sequence[str], asked: signal.Signals) -> None:
+def test_a_signal_stops_the_start_at_once(tmp_path: Path, command: Sequence[str], asked: signal.Signals) -> None:
     with starting(tmp_path, endless_environment(tmp_path, 60), command=command) as (process, log):
         until(lambda: "waiting_for_model" in log.read_text(), 60)
         process.send_signal(asked)

@@ -1,4 +1,4 @@
-"""What the machine may do to a server: leave it no disk, no memory and no thread, move its clock, or be slow."""
+"""Trouble on the machine: a slow start, a full disk, a jump of the clock, and not enough memory."""
 
 import resource
 import shutil
@@ -60,7 +60,7 @@ Model.seconds = lambda self, rows: 1 if rows == 2 else 0
 GATED_ROWS = [[9, 9, 9, 9], [1, 1, 1, 1]]  # two rows go to a thread
 DAY = 86_400
 MANY_ROWS = b'{"data": [' + b"[5.1, 3.5, 1.4, 0.2], " * 300_000 + b"[5.1, 3.5, 1.4, 0.2]]}"
-HEADROOM = (0, 16 * KIB * KIB)  # too little for the body, and for what is made of it
+HEADROOM = (0, 16 * KIB * KIB)  # bytes: too few for the body, and for the array built from it
 
 
 def test_is_not_ready_before_the_first_inference(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_jump_of_the_clock(tmp_path: Path) -> None:
 
 
 def test_without_memory(tmp_path: Path) -> None:
-    """What has no memory is answered with 500, or the connection breaks, or the process: all of it at once."""
+    """Without enough memory, a request gets 500 or 503, or the connection or the process ends; nothing hangs."""
     with serving(tmp_path, IRIS, command=ONE_PROCESS) as server:
         process = server.process.pid
         for headroom in HEADROOM:
@@ -135,7 +135,7 @@ def test_without_memory(tmp_path: Path) -> None:
 
 
 def has_ended(server: Server) -> bool:
-    """Return whether it has; one that has not answers."""
+    """Return whether the server's process has ended; a running server answers."""
     try:
         server.client.get("/readyz")
     except httpx.TransportError:
@@ -144,7 +144,7 @@ def has_ended(server: Server) -> bool:
 
 
 def ask_much(server: Server) -> int | None:
-    """Return the status that a large body is answered with, or None if the connection broke."""
+    """Return the status of the answer to a large body, or None if the connection broke."""
     try:
         response = server.client.post("/predict", content=MANY_ROWS)
     except httpx.TransportError:

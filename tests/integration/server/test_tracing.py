@@ -1,4 +1,4 @@
-"""Spans, as a collector gets them."""
+"""Spans, as received by a collector."""
 
 import socket
 import subprocess
@@ -18,28 +18,28 @@ from tests.support.processes import IRIS, ONE_PROCESS, ROOT, events, interpreter
 from tests.support.wire import answer, connect, request
 
 TRACE, PARENT = "a1" * 16, "b2" * 8
-SECRET = "what-nobody-else-may-read"  # noqa: S105 (it opens nothing)
+SECRET = "not-for-other-eyes"  # noqa: S105 (it opens nothing)
 
 
 @dataclass
 class Collector:
-    """What has come over OTLP.
+    """An OTLP collector.
 
     Attributes:
-        url: where it listens.
-        received: the requests, decoded.
+        url: the URL that it listens on.
+        received: the decoded requests.
     """
 
     url: str
     received: list[ExportTraceServiceRequest] = field(default_factory=list)
 
     def spans(self) -> list[Span]:
-        """Return all spans that have come."""
+        """Return all spans received."""
         resources = [resource for one in self.received for resource in one.resource_spans]
         return [span for resource in resources for scope in resource.scope_spans for span in scope.spans]
 
     def services(self) -> set[str]:
-        """Return the names of the services that have sent them."""
+        """Return the names of the services that sent the spans."""
         resources = [resource.resource for one in self.received for resource in one.resource_spans]
         return {values(resource.attributes)["service.name"] for resource in resources}
 
@@ -53,7 +53,7 @@ def values(attributes: Iterator[KeyValue]) -> dict[str, str]:
 
 @contextmanager
 def collecting(up: threading.Event | None = None) -> Iterator[Collector]:
-    """Run a collector, whose port refuses connections until the event."""
+    """Run a collector. If an event is given, its port refuses connections until the event is set."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -93,7 +93,7 @@ def test_a_collector_gets_the_spans_of_each_request(tmp_path: Path) -> None:
     bodies = {"one": b'{"data": [[5.1, 3.5, 1.4, 0.2]]}', "bad": b'{"data": [[5.1, 3.5, 1.4, "%b"]]}' % SECRET.encode()}
     bodies["many"] = b'{"data": [' + b"[5.1, 3.5, 1.4, 0.2], " * 4999 + b"[5.1, 3.5, 1.4, 0.2]]}"  # in a thread
     with collecting() as collector:
-        # Nothing is sent before the end, by that delay.
+        # With this delay, no spans are sent before the server stops.
         environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "600000"}
         with serving(tmp_path, {**IRIS, **environment}, command=ONE_PROCESS) as server:
             for name, body in bodies.items():
@@ -137,7 +137,7 @@ def test_a_collector_gets_the_spans_of_each_request(tmp_path: Path) -> None:
     assert collector.services() == {"model_load_server"}
 
 
-def test_a_collector_that_is_down_is_told_of_once_and_stops_nothing(tmp_path: Path) -> None:
+def test_an_unreachable_collector_is_logged_once_and_stops_nothing(tmp_path: Path) -> None:
     up = threading.Event()
     environment = {"OTEL_EXPORTER_OTLP_TIMEOUT": "1", "OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_SERVICE_NAME": "iris"}
     with collecting(up) as collector:
@@ -155,7 +155,7 @@ def test_a_collector_that_is_down_is_told_of_once_and_stops_nothing(tmp_path: Pa
     assert {line["event"] for line in events(server.log)} == {"message", "tracing"}
 
 
-def test_a_collector_that_is_silent_does_not_hold_up_the_end(tmp_path: Path) -> None:
+def test_a_silent_collector_does_not_delay_the_shutdown(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}"}
         with serving(tmp_path, {**IRIS, **environment}, command=ONE_PROCESS) as server:
@@ -165,7 +165,7 @@ def test_a_collector_that_is_silent_does_not_hold_up_the_end(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("endpoint", "imported"), [("", "False"), ("http://127.0.0.1:9", "True")])
-def test_the_exporter_is_imported_only_where_it_is_used(tmp_path: Path, endpoint: str, imported: str) -> None:
+def test_the_exporter_is_imported_only_if_tracing_is_on(tmp_path: Path, endpoint: str, imported: str) -> None:
     program = "import sys, service; service.ModelLoadServer.to_asgi(); print('requests' in sys.modules)"
     run = subprocess.run(
         [interpreter("service"), "-c", program],

@@ -1,4 +1,4 @@
-"""What users of BentoML do with a service works, or is refused at start; stock BentoML is beside it."""
+"""Common uses of BentoML work or are refused at start, compared with stock BentoML."""
 
 import json
 import os
@@ -42,7 +42,7 @@ SERVICE = (ROOT / "service.py").read_text()
 
 @contextmanager
 def serving_options(home: Path, **options: Any) -> Iterator[Server]:
-    """Serve with these options of BentoML's decorator."""
+    """Serve with these options for BentoML's decorator."""
     environment = {**IRIS, **SERVICES, "OPTIONS": json.dumps(options)}
     prefix = options.get("path_prefix", "")
     with serving(home, environment, "options:Options", ONE_PROCESS, prefix=prefix) as server:
@@ -51,7 +51,7 @@ def serving_options(home: Path, **options: Any) -> Iterator[Server]:
 
 @contextmanager
 def serving_edited(home: Path, old: str, new: str) -> Iterator[Server]:
-    """Serve `service.py` with a change."""
+    """Serve `service.py` with `old` replaced by `new`."""
     assert SERVICE.count(old) == 1
     (home / "edited.py").write_text(SERVICE.replace(old, new))
     environment = {**IRIS, "PYTHONPATH": f"{home}:{ROOT}"}
@@ -61,7 +61,7 @@ def serving_edited(home: Path, old: str, new: str) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service with all sorts of additions; a prediction has one second."""
+    """A service with many additions, and a request timeout of one second."""
     environment = {**IRIS, **SERVICES, "REQUEST_TIMEOUT_SECONDS": "1"}
     with serving(tmp_path_factory.mktemp("extended"), environment, "extended:Extended") as server:
         yield server
@@ -69,7 +69,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The same additions to a service of BentoML alone."""
+    """A stock BentoML service with the same additions."""
     environment = {**IRIS, **SERVICES, "STOCK": "true"}
     with serving(tmp_path_factory.mktemp("stock"), environment, "extended:Extended") as server:
         yield server
@@ -136,8 +136,8 @@ def test_a_wrapped_method_takes_effect(tmp_path: Path) -> None:
         ("GET", "/readyz", None),
     ],
 )
-def test_answers_as_stock_does(extended: Server, stock: Server, method: str, path: str, body: object) -> None:
-    """The same statuses and bodies, but for errors, which keep the words that were raised, and have our one shape."""
+def test_answers_like_stock_bentoml(extended: Server, stock: Server, method: str, path: str, body: object) -> None:
+    """Statuses and bodies are the same, except that errors have our format, with the message that was raised."""
     with ThreadPoolExecutor(2) as clients:
         ours, theirs = clients.map(
             lambda server: server.client.request(method, path, **({} if body is None else {"json": body})),
@@ -154,23 +154,23 @@ def test_answers_as_stock_does(extended: Server, stock: Server, method: str, pat
             "/missing": "there is no such flower",
             "/refused": "the service says no",
             "/extra/items/33": "there is no item 33",
-            "/nowhere": "There is no GET /nowhere; /docs.json lists what there is.",
+            "/nowhere": "There is no GET /nowhere; /docs.json lists all routes.",
             "/own": "text: Input should be a valid string"
             if method == "POST"
             else "GET /own is not allowed; expected POST.",
-            "/slow": "The server had no answer within 6 seconds.",
+            "/slow": "The server did not begin to answer within 6 seconds.",
         }
         assert detail == words.get(path, detail)
         assert "secret" not in detail
 
 
-def test_slow_routes_run_until_the_services_timeout(extended: Server) -> None:
-    """They take longer than a prediction may: that bound is for predictions alone."""
+def test_slow_routes_are_limited_by_the_services_timeout(extended: Server) -> None:
+    """They may take longer than REQUEST_TIMEOUT_SECONDS, which limits predictions only."""
     assert extended.client.post("/slow", json={"seconds": 4}).text == "done"
     assert extended.client.get("/extra/stream", params={"seconds": 7}).text == "part " * 4
 
 
-def test_a_client_that_leaves_in_the_middle_is_logged_and_counted(extended: Server) -> None:
+def test_a_disconnect_in_the_middle_is_logged_and_counted(extended: Server) -> None:
     left = extended.metric("bentoml_service_request_total", http_response_code="499", endpoint="/extra/stream")
     with connect(extended) as connection:
         connection.sendall(b"GET /extra/stream?seconds=2 HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -191,13 +191,13 @@ def test_web_sockets_in_a_mounted_application(extended: Server) -> None:
         assert web_socket.receive_text() == "hello"
 
 
-def test_a_counter_of_the_users_is_exposed(extended: Server) -> None:
+def test_a_users_counter_is_exposed(extended: Server) -> None:
     before = extended.metric("own_calls_total")
     extended.client.post("/own", json={"text": "x"})
     assert extended.metric("own_calls_total") == before + 1
 
 
-def test_a_sixth_route_is_one_method(extended: Server) -> None:
+def test_a_new_route_takes_one_method(extended: Server) -> None:
     post = extended.client.post
     assert post("/predict/top", json={**ROWS, "count": 2}).json() == {
         "prediction": [["setosa", "versicolor"], ["virginica", "setosa"]]
@@ -212,7 +212,7 @@ def test_a_sixth_route_is_one_method(extended: Server) -> None:
     }
 
 
-def test_the_document_has_all_paths(extended: Server) -> None:
+def test_the_openapi_document_has_all_paths(extended: Server) -> None:
     paths = extended.client.get("/docs.json").json()["paths"]
     assert {"/own", "/predict/top", "/extra/items/{number}", "/files/{path}", "/health", "/predict"} <= set(paths)
     schema = paths["/predict/top"]["post"]["requestBody"]["content"]["application/json"]["schema"]
@@ -224,7 +224,7 @@ def test_middleware_and_cors_see_every_route(tmp_path: Path) -> None:
     with serving(tmp_path, {**IRIS, **SERVICES}, "guarded:Guarded", ONE_PROCESS) as server:
         for method, path in (("POST", "/predict"), ("POST", "/predict/label"), ("GET", "/health"), ("GET", "/livez")):
             refused = server.client.request(method, path, json=ROWS)
-            assert (refused.status_code, refused.json()) == (401, {"detail": "a key is wanted"})
+            assert (refused.status_code, refused.json()) == (401, {"detail": "a key is required"})
             answered = server.client.request(method, path, json=ROWS, headers={"x-key": "k", **ORIGIN})
             assert answered.status_code == 200
             assert answered.headers["access-control-allow-origin"] == ORIGIN["origin"]
@@ -240,7 +240,7 @@ def test_another_service_can_depend_on_ours(tmp_path: Path) -> None:
         pickled = server.client.post(
             "/ask", content=b"\x80\x05N.", headers={"content-type": "application/vnd.bentoml+pickle"}
         )
-        assert pickled.status_code == 415  # from process to process only
+        assert pickled.status_code == 415  # pickles are accepted between processes only
 
 
 def test_a_prefix_moves_the_declared_routes(tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_metrics_can_be_switched(tmp_path: Path, status: int, *, enabled: bool) 
         ({"workers": 2}, "workers is 2; expected 1"),
     ],
 )
-def test_what_cannot_be_is_refused_at_start(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+def test_unsupported_options_are_refused_at_start(tmp_path: Path, options: dict[str, Any], words: str) -> None:
     environment = {**IRIS, **SERVICES, "OPTIONS": json.dumps(options)}
     with starting(tmp_path, environment, "options:Options", command=ONE_PROCESS) as (process, log):
         assert process.wait(timeout=60) != 0
@@ -289,7 +289,7 @@ def test_what_cannot_be_is_refused_at_start(tmp_path: Path, options: dict[str, A
 
 
 @pytest.mark.parametrize("command", [ONE_PROCESS, BENTOML_SERVE], ids=["one process", "bentoml serve"])
-def test_tasks_and_what_is_done_before_deployment(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_tasks_and_deployment_hooks(tmp_path: Path, command: tuple[str, ...]) -> None:
     prepared = tmp_path / "prepared"
     with serving(tmp_path, {**IRIS, **SERVICES, "PREPARED": str(prepared)}, "tasks:Tasks", command) as server:
         assert prepared.exists()
@@ -301,7 +301,7 @@ def test_tasks_and_what_is_done_before_deployment(tmp_path: Path, command: tuple
 
 
 @pytest.mark.nightly
-def test_a_mistake_in_a_service_that_is_reloaded_is_survived(tmp_path: Path) -> None:
+def test_reloading_survives_a_syntax_error(tmp_path: Path) -> None:
     for name in ("model_server", "volume"):
         (tmp_path / name).symlink_to(ROOT / name)
     source = tmp_path / "service.py"

@@ -33,17 +33,17 @@ def test_refuses(environment: dict[str, str], sentence: str) -> None:
     assert str(refusal.value).startswith(sentence)
 
 
-def test_defaults_stand_in_the_volume() -> None:
+def test_the_default_paths_are_in_the_volume() -> None:
     defaults = {field.name: str(field.default) for field in msgspec.structs.fields(Settings)}
     assert defaults["model_filepath"] == "/workdir/model.onnx"
     assert defaults["label_filepath"] == "/workdir/label.json"
 
 
-def test_processors_are_at_most_those_of_the_machine() -> None:
+def test_processors_are_limited_by_the_machine() -> None:
     assert 1 <= processors() <= (os.cpu_count() or 1)
 
 
-def test_processors_are_at_most_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processors_are_limited_by_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model_server.settings.os.sched_getaffinity", lambda _: set(range(64)))
     quotas = {"max 100000": 64, "250000 100000": 3, "50000 100000": 1, "": 64}
     for text, count in quotas.items():

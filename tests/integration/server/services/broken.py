@@ -1,4 +1,4 @@
-"""A service that fails in every request, where nobody has foreseen it."""
+"""A service that fails in every request with an unexpected exception."""
 
 from collections.abc import Iterator
 from typing import NoReturn
@@ -38,7 +38,7 @@ def broken() -> None:
 @bentoml.service(name="model_load_server", service_class=ModelService)  # type: ignore[operator]
 @bentoml.asgi_app(service.app)
 class Broken(service.ModelLoadServer.inner):  # type: ignore[name-defined, misc]
-    """The service, with methods that fail."""
+    """The service with methods that fail."""
 
     @bentoml.api(route="/predict")
     def predict(self, data: Rows) -> Probabilities:

@@ -1,4 +1,4 @@
-"""A service that asks ours, which runs in a process of its own then."""
+"""A service that calls ours, which then runs in its own process."""
 
 import bentoml
 
@@ -7,7 +7,7 @@ from service import ModelLoadServer
 
 @bentoml.service(name="caller")  # type: ignore[operator]
 class Caller:
-    """Says what ours says."""
+    """Returns the answers of our service."""
 
     ours = bentoml.depends(ModelLoadServer)  # type: ignore[call-overload]
 

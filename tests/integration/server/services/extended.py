@@ -1,6 +1,6 @@
-"""What users of BentoML add to a service, in one: methods, mounted applications, errors and metrics of their own.
+"""A service with everything that users of BentoML add: methods, mounted applications, errors and metrics.
 
-With STOCK=true, it is added to a service of BentoML alone, to compare with.
+With STOCK=true, they are added to a stock BentoML service, for comparison.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ async def plain(scope: Scope, _receive: Receive, send: Send) -> None:
 
 
 class Own:
-    """Methods that take no rows."""
+    """Methods without rows."""
 
     @bentoml.api(route="/own")
     def own(self, text: str, times: int = 2) -> str:
@@ -102,7 +102,7 @@ if IS_STOCK:
     @bentoml.service(name="stock", traffic={"timeout": 6})  # type: ignore[operator]
     @bentoml.asgi_app(extra, path="/extra")
     class Extended(Own):
-        """A service of BentoML."""
+        """A stock BentoML service."""
 
 else:
 
@@ -110,7 +110,7 @@ else:
     @bentoml.asgi_app(service.app)
     @bentoml.asgi_app(extra, path="/extra")
     class Extended(Own, service.ModelLoadServer.inner):  # type: ignore[name-defined, misc, no-redef]
-        """Our service, with more."""
+        """Our service with additions."""
 
         @bentoml.api(route="/predict/top")
         def predict_top(self, data: Rows, count: int = 1) -> list[list[str]]:

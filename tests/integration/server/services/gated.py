@@ -1,4 +1,4 @@
-"""A service whose model has no answer to some rows as long as a file is there."""
+"""A service whose model does not answer some rows while a gate file exists."""
 
 import json
 import os
@@ -17,7 +17,7 @@ GATE = Path(os.environ["GATE"])
 
 
 class GatedModel(Model):
-    """A model that has no answer to rows that begin with 9 while the gate is there; two rows go to a thread."""
+    """A model that does not answer rows that begin with 9 while the gate file exists; two rows go to a thread."""
 
     def predict(self, rows: Array) -> Array:
         if rows[0, 0] == 9:
@@ -35,7 +35,7 @@ class GatedModel(Model):
 )
 @bentoml.asgi_app(service.app)
 class Gated(service.ModelLoadServer.inner):  # type: ignore[name-defined, misc]
-    """The service, with that model."""
+    """The service with the gated model."""
 
     def __init__(self) -> None:
         self.model = GatedModel.load(Settings.read(os.environ))

@@ -1,4 +1,4 @@
-"""A service behind authentication, which other origins may ask."""
+"""A service with authentication and CORS."""
 
 import bentoml
 from starlette.responses import PlainTextResponse
@@ -9,7 +9,7 @@ from model_server.adapters.bento import ModelService
 
 
 class Authentication:
-    """Middleware that wants a key, except from probes."""
+    """Middleware that requires a key, except for probes."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
@@ -18,7 +18,7 @@ class Authentication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_probe = scope["type"] != "http" or scope["path"] == "/readyz"
         if not is_probe and dict(scope["headers"]).get(b"x-key") != self._key:
-            await PlainTextResponse("a key is wanted", 401)(scope, receive, send)
+            await PlainTextResponse("a key is required", 401)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -30,7 +30,7 @@ class Authentication:
 )
 @bentoml.asgi_app(service.app)
 class Guarded(service.ModelLoadServer.inner):  # type: ignore[name-defined, misc]
-    """The service."""
+    """The service with authentication and CORS."""
 
 
 Guarded.add_asgi_middleware(Authentication, key="k")

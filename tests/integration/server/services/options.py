@@ -1,4 +1,4 @@
-"""Our service with other options of BentoML; OPTIONS holds them as JSON."""
+"""Our service with other BentoML options, from the variable OPTIONS as JSON."""
 
 import json
 import os
@@ -14,4 +14,4 @@ from model_server.adapters.bento import ModelService
 )
 @bentoml.asgi_app(service.app)
 class Options(service.ModelLoadServer.inner):  # type: ignore[name-defined, misc]
-    """The service."""
+    """The service with those options."""

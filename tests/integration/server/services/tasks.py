@@ -1,4 +1,4 @@
-"""A service with a task, and with something to do before it is deployed."""
+"""A service with a task, and with a deployment hook."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from model_server.adapters.bento import ModelService
 @bentoml.service(name="tasks", service_class=ModelService)  # type: ignore[operator]
 @bentoml.asgi_app(service.app)
 class Tasks(service.ModelLoadServer.inner):  # type: ignore[name-defined, misc]
-    """The service, with a task."""
+    """The service with a task and a hook."""
 
     @bentoml.on_deployment
     def prepare() -> None:

@@ -11,7 +11,7 @@ MAX_BYTES = 100
 
 
 class PermitMachine(RuleBasedStateMachine):
-    """Permits in any order of calls, next to an obvious model of them."""
+    """Permits under random calls, compared with a simple reference model."""
 
     permits: Bundle[Permit] = Bundle("permits")
 
@@ -27,7 +27,7 @@ class PermitMachine(RuleBasedStateMachine):
         permit = self.admission.try_acquire()
         if len(self.counted) >= LIMIT:
             assert permit is None
-            permit = Permit(Admission(1, 1))  # of another, so that there is one
+            permit = Permit(Admission(1, 1))  # from another admission, as the rule must return a permit
             permit.release()
             self.released.add(permit)
         else:
@@ -42,9 +42,9 @@ class PermitMachine(RuleBasedStateMachine):
 
     @rule(permit=permits)
     def resume(self, permit: Permit) -> None:
-        may = permit in self.counted or (permit not in self.released and len(self.counted) < LIMIT)
-        assert permit.resume() is may
-        if may:
+        is_allowed = permit in self.counted or (permit not in self.released and len(self.counted) < LIMIT)
+        assert permit.resume() is is_allowed
+        if is_allowed:
             self.counted.add(permit)
 
     @rule(permit=permits, size=st.integers(0, 60))
@@ -66,7 +66,7 @@ class PermitMachine(RuleBasedStateMachine):
         self.release(permit)
 
     @invariant()
-    def counts_are_those_of_the_permits(self) -> None:
+    def counts_match_the_permits(self) -> None:
         assert self.admission.in_flight == len(self.counted)
         assert self.admission.held_bytes == sum(self.held.values())
         assert self.admission.is_full is (len(self.counted) >= LIMIT)

@@ -1,4 +1,4 @@
-"""The front before applications that misbehave."""
+"""The outermost application in front of applications that misbehave."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from model_server.api import Probabilities
 from model_server.http.asgi import Front
 from model_server.http.endpoint import RowsMethod
-from model_server.http.server import PredictionServer, most_in_flight
+from model_server.http.server import PredictionServer, default_max_in_flight
 from model_server.model.classifier import Classifier
 from model_server.model.model import Model
 from model_server.model.model_file import ModelFile
@@ -43,24 +43,24 @@ def server(tmp_path: Path) -> Iterator[PredictionServer]:
 
 @pytest.fixture
 def front(model: Model, server: PredictionServer) -> Callable[[ASGIApp], Front]:
-    """Put the front before an application."""
+    """Return a function that puts the outermost application in front of another one."""
 
-    def stand_before(app: ASGIApp) -> Front:
-        front = server.stand_before(app, (), is_passed=False)
+    def wrap(app: ASGIApp) -> Front:
+        front = server.wrap(app, (), via_app=False)
         assert isinstance(front, Front)
         method = RowsMethod("predict", "/predict", "data", model.predict, False, None, Probabilities, "Predict.")
         server.serve(model, [method], {"paths": {}}, ["/known"])
         return front
 
-    return stand_before
+    return wrap
 
 
 def get(app: ASGIApp, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
-    async def ask() -> httpx.Response:
+    async def send() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             return await client.get(path, headers=headers)
 
-    return asyncio.run(ask())
+    return asyncio.run(send())
 
 
 def test_failure_before_the_answer(front: Callable[[ASGIApp], Front], caplog: pytest.LogCaptureFixture) -> None:
@@ -74,7 +74,7 @@ def test_failure_before_the_answer(front: Callable[[ASGIApp], Front], caplog: py
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 422, 429, 500, 503])
-def test_every_error_has_one_shape(front: Callable[[ASGIApp], Front], status: int) -> None:
+def test_all_errors_have_the_same_format(front: Callable[[ASGIApp], Front], status: int) -> None:
     async def refuse(_: Request) -> Response:
         return PlainTextResponse("refused", status, {"retry-after": "7", "content-language": "en"})
 
@@ -85,7 +85,7 @@ def test_every_error_has_one_shape(front: Callable[[ASGIApp], Front], status: in
     assert "content-language" not in response.headers
 
 
-def test_answers_go_through_untouched(front: Callable[[ASGIApp], Front]) -> None:
+def test_other_answers_pass_unchanged(front: Callable[[ASGIApp], Front]) -> None:
     async def answer(_: Request) -> Response:
         return PlainTextResponse("fine", headers={"etag": '"1"'})
 
@@ -94,16 +94,14 @@ def test_answers_go_through_untouched(front: Callable[[ASGIApp], Front]) -> None
 
 
 @pytest.mark.parametrize(
-    ("asked", "status"),
+    ("if_none_match", "status"),
     [('"1"', 304), ('W/"1"', 304), ('"0", "1"', 304), ("*", 304), ('"2"', 200), ("1", 200), (None, 200)],
 )
-def test_what_the_client_has_is_not_sent_again(
-    front: Callable[[ASGIApp], Front], asked: str | None, status: int
-) -> None:
+def test_a_known_entity_tag_gets_304(front: Callable[[ASGIApp], Front], if_none_match: str | None, status: int) -> None:
     async def answer(_: Request) -> Response:
         return PlainTextResponse("fine", headers={"etag": '"1"'})
 
-    headers = {"if-none-match": asked} if asked else {}
+    headers = {"if-none-match": if_none_match} if if_none_match else {}
     response = get(front(Starlette(routes=[Route("/known", answer)])), "/known", headers)
     assert (response.status_code, response.headers["etag"]) == (status, '"1"')
     assert response.text == ("fine" if status == 200 else "")
@@ -111,15 +109,15 @@ def test_what_the_client_has_is_not_sent_again(
 
 
 def post(app: ASGIApp, *headers: tuple[str, str], body: bytes = b'{"data": [[1, 2, 3, 4]]}') -> httpx.Response:
-    async def ask() -> httpx.Response:
+    async def send() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             return await client.post("/predict", content=body, headers=list(headers))
 
-    return asyncio.run(ask())
+    return asyncio.run(send())
 
 
 @pytest.mark.parametrize(
-    ("headers", "named"),
+    ("headers", "request_id"),
     [
         ([("X-Request-ID", "order-7/b")], "order-7/b"),
         ([("traceparent", f"00-{'a1' * 16}-{'b2' * 8}-01")], "a1" * 16),
@@ -127,27 +125,27 @@ def post(app: ASGIApp, *headers: tuple[str, str], body: bytes = b'{"data": [[1, 
         ([("traceparent", f"00-{'a1' * 16}-{'b2' * 8}-01"), ("X-Request-ID", "two words")], "a1" * 16),
     ],
 )
-def test_a_request_is_named_by_its_client(
-    front: Callable[[ASGIApp], Front], headers: list[tuple[str, str]], named: str
+def test_the_request_id_is_the_clients(
+    front: Callable[[ASGIApp], Front], headers: list[tuple[str, str]], request_id: str
 ) -> None:
     app = front(Starlette())
-    assert post(app, *headers).headers["x-request-id"] == named
-    assert post(app, *headers, body=b"").headers["x-request-id"] == named
-    assert get(app, "/none", dict(headers)).headers["x-request-id"] == named
+    assert post(app, *headers).headers["x-request-id"] == request_id
+    assert post(app, *headers, body=b"").headers["x-request-id"] == request_id
+    assert get(app, "/none", dict(headers)).headers["x-request-id"] == request_id
 
 
 @pytest.mark.parametrize(
     "header",
     [("X-Request-ID", "x" * 129), ("X-Request-ID", "{}"), ("traceparent", f"00-{'0' * 32}-{'b2' * 8}-01")],
 )
-def test_a_name_that_is_none_is_replaced(front: Callable[[ASGIApp], Front], header: tuple[str, str]) -> None:
+def test_an_invalid_request_id_is_replaced(front: Callable[[ASGIApp], Front], header: tuple[str, str]) -> None:
     app = front(Starlette())
-    names = [post(app, header).headers["x-request-id"] for _ in range(2)]
-    assert header[1] not in names
-    assert len(set(names)) == 2
+    request_ids = [post(app, header).headers["x-request-id"] for _ in range(2)]
+    assert header[1] not in request_ids
+    assert len(set(request_ids)) == 2
 
 
-def test_a_failure_is_logged_with_the_name_of_its_request(
+def test_a_failure_is_logged_with_the_request_id(
     front: Callable[[ASGIApp], Front], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def failing(_scope: Scope, _receive: Receive, _send: Send) -> None:
@@ -161,32 +159,32 @@ def test_a_failure_is_logged_with_the_name_of_its_request(
 
 
 @pytest.mark.parametrize("values", [("text/plain", "application/json"), ("application/json", "text/plain")])
-def test_each_value_of_a_repeated_header_counts(front: Callable[[ASGIApp], Front], values: tuple[str, str]) -> None:
+def test_each_value_of_a_repeated_header_is_checked(front: Callable[[ASGIApp], Front], values: tuple[str, str]) -> None:
     response = post(front(Starlette()), *(("Content-Type", value) for value in values))
     assert (response.status_code, "text/plain" in response.json()["detail"]) == (415, True)
 
 
-def test_a_request_that_is_cut_off_at_the_end_is_told_so(front: Callable[[ASGIApp], Front]) -> None:
+def test_a_request_cancelled_at_shutdown_gets_503(front: Callable[[ASGIApp], Front]) -> None:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    async def cut_off() -> None:
+    async def cancel_request() -> None:
         scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
         task = asyncio.create_task(front(Starlette())(scope, asyncio.Event().wait, send))  # type: ignore[arg-type]
         await asyncio.sleep(0)
         task.cancel()
         await task
 
-    asyncio.run(cut_off())
+    asyncio.run(cancel_request())
     assert [message.get("status", message.get("body")) for message in sent] == [
         503,
         b'{"detail":"The server is stopping; send the request again."}',
     ]
 
 
-def test_client_that_goes_away_gets_no_answer(front: Callable[[ASGIApp], Front], server: PredictionServer) -> None:
+def test_a_client_that_disconnects_gets_no_answer(front: Callable[[ASGIApp], Front], server: PredictionServer) -> None:
     messages: list[Message] = [
         {"type": "http.request", "body": b'{"data"', "more_body": True},
         {"type": "http.disconnect"},
@@ -205,7 +203,7 @@ def test_client_that_goes_away_gets_no_answer(front: Callable[[ASGIApp], Front],
     assert b'endpoint="/predict",http_response_code="499"' in server.observer.metrics.exposition()
 
 
-def test_counts_unknown_paths_as_one(front: Callable[[ASGIApp], Front], server: PredictionServer) -> None:
+def test_unknown_paths_are_counted_as_other(front: Callable[[ASGIApp], Front], server: PredictionServer) -> None:
     app = front(Starlette())
     for path in ("/a", "/b", "/known"):
         get(app, path)
@@ -220,15 +218,15 @@ def test_counts_unknown_paths_as_one(front: Callable[[ASGIApp], Front], server: 
     ("seconds", "threads", "limit"),
     [(0.000006, 1, 128), (0.0011, 1, 33), (0.004, 1, 10), (0.004, 4, 39), (0.05, 2, 8), (30, 2, 8), (30, 16, 32)],
 )
-def test_as_many_are_in_flight_as_are_answered_soon(
+def test_the_default_limit_depends_on_the_time_of_an_inference(
     model: Model, monkeypatch: pytest.MonkeyPatch, seconds: float, threads: int, limit: int
 ) -> None:
     monkeypatch.setattr(model, "sample_seconds", seconds)
     monkeypatch.setattr(model, "_one_seconds", seconds)
-    assert most_in_flight(model, threads) == limit
+    assert default_max_in_flight(model, threads) == limit
 
 
-def test_other_protocols_go_through(front: Callable[[ASGIApp], Front]) -> None:
+def test_other_scopes_are_passed_on(front: Callable[[ASGIApp], Front]) -> None:
     seen: list[str] = []
 
     async def app(scope: Scope, _receive: Receive, _send: Send) -> None:

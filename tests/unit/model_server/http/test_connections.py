@@ -1,4 +1,4 @@
-"""What all connections share."""
+"""The sweeps over all connections, and the limit of idle ones."""
 
 import asyncio
 from typing import Any
@@ -20,7 +20,7 @@ def make_connection() -> Any:
     return create_autospec(Connection, instance=True)
 
 
-def test_one_sweep_checks_all_however_often_connections_come_and_go() -> None:
+def test_one_sweep_checks_all_connections() -> None:
     async def run() -> int:
         connections = make_connections(request_timeout_seconds="0.04")  # a sweep every 10 ms
         for _ in range(100):
@@ -30,16 +30,16 @@ def test_one_sweep_checks_all_however_often_connections_come_and_go() -> None:
         last = make_connection()
         connections.add(last)
         await asyncio.sleep(0.2)
-        checked: int = last.check_time.call_count
+        checked: int = last.check_timeouts.call_count
         connections.remove(last)
         return checked
 
     assert 1 <= asyncio.run(run()) <= 25
 
 
-def test_the_oldest_of_too_many_idle_connections_is_closed() -> None:
+def test_the_longest_idle_connection_is_closed_beyond_the_limit() -> None:
     connections = make_connections(max_idle_connections="2")
     idle = [make_connection() for _ in range(3)]
     for connection in idle:
-        connections.rest(connection)
+        connections.mark_idle(connection)
     assert [connection.close.called for connection in idle] == [True, False, False]

@@ -1,4 +1,4 @@
-"""Lines that are whole, and never waited for."""
+"""The log writes whole lines and never waits for its reader."""
 
 import json
 import logging
@@ -19,9 +19,9 @@ from volume.log import LogLevel
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[Log, int]]:
-    """A log that goes to a pipe, and the end of it that is read."""
+    """A log that writes to a pipe, and the read end of the pipe."""
     reader, writer = os.pipe()
-    with open(reader, "rb"), open(writer, "wb"):  # noqa: PTH123 (they have no path)
+    with open(reader, "rb"), open(writer, "wb"):  # noqa: PTH123 (pipes have no path)
         yield Log(writer), reader
 
 
@@ -32,7 +32,7 @@ def record(name: str, level: int, message: str, *arguments: object, fields: obje
     return made
 
 
-def test_records_of_all_loggers_have_the_same_first_fields(pipe: tuple[Log, int]) -> None:
+def test_records_from_all_loggers_begin_with_the_same_fields(pipe: tuple[Log, int]) -> None:
     log, reader = pipe
     log.handle(record("model_server", logging.ERROR, "request_failed", fields={"request_id": "7"}))
     log.model = "0" * 64
@@ -46,50 +46,50 @@ def test_records_of_all_loggers_have_the_same_first_fields(pipe: tuple[Log, int]
     assert (least["level"], least["message"]) == ("debug", "less than debug")
 
 
-def test_less_than_the_level_is_left_out(pipe: tuple[Log, int]) -> None:
+def test_events_below_the_level_are_omitted(pipe: tuple[Log, int]) -> None:
     log, reader = pipe
     log.setLevel(LogLevel.WARNING.number)
-    log.say(LogLevel.INFO, "request")
-    log.say(LogLevel.WARNING, "request")
+    log.write(LogLevel.INFO, "request")
+    log.write(LogLevel.WARNING, "request")
     [line] = os.read(reader, 1 << 16).splitlines()
     assert json.loads(line)["level"] == "warning"
 
 
-def test_a_log_that_nobody_reads_holds_nothing_up_and_says_what_it_left_out(pipe: tuple[Log, int]) -> None:
+def test_an_unread_log_never_blocks_and_counts_dropped_lines(pipe: tuple[Log, int]) -> None:
     log, reader = pipe
-    said = 2000
-    for number in range(said):
-        log.say(LogLevel.ERROR, "request", number=number, words="x" * 100)
+    written = 2000
+    for number in range(written):
+        log.write(LogLevel.ERROR, "request", number=number, words="x" * 100)
     read = os.read(reader, 1 << 20)
-    log.say(LogLevel.ERROR, "last")
+    log.write(LogLevel.ERROR, "last")
     log.flush()
     lines = [json.loads(line) for line in (read + os.read(reader, 1 << 20)).splitlines()]
     assert [line["number"] for line in lines[:-1]] == list(range(len(lines) - 1))
     assert lines[-1]["event"] == "last"
-    assert lines[-1]["suppressed"] == said - (len(lines) - 1)
+    assert lines[-1]["suppressed"] == written - (len(lines) - 1)
 
 
-def test_a_line_larger_than_the_pipe_is_whole_in_the_end(pipe: tuple[Log, int]) -> None:
+def test_a_line_larger_than_the_pipe_is_completed(pipe: tuple[Log, int]) -> None:
     log, reader = pipe
-    log.say(LogLevel.ERROR, "crashed", trace="x" * 150_000)
-    log.say(LogLevel.ERROR, "left out")
+    log.write(LogLevel.ERROR, "crashed", trace="x" * 150_000)
+    log.write(LogLevel.ERROR, "left out")
     read = b""
     while not read.endswith(b"}\n"):
         read += os.read(reader, 1 << 20)
         log.flush()
     assert len(json.loads(read)["trace"]) == 150_000
-    log.say(LogLevel.ERROR, "next")
+    log.write(LogLevel.ERROR, "next")
     assert json.loads(os.read(reader, 1 << 20))["suppressed"] == 1
 
 
-def test_a_reader_that_is_gone_is_no_error() -> None:
+def test_a_closed_reader_is_not_an_error() -> None:
     reader, writer = os.pipe()
     log = Log(writer)
     os.close(reader)
-    log.say(LogLevel.ERROR, "request")
+    log.write(LogLevel.ERROR, "request")
     os.close(writer)
-    log.say(LogLevel.ERROR, "request")
-    Log(writer).say(LogLevel.ERROR, "request")
+    log.write(LogLevel.ERROR, "request")
+    Log(writer).write(LogLevel.ERROR, "request")
 
 
 def test_a_terminal_gets_text() -> None:
@@ -97,7 +97,7 @@ def test_a_terminal_gets_text() -> None:
     with closing(os.fdopen(controller, "rb")) as shown, closing(os.fdopen(terminal, "wb")):
         log = Log(terminal)
         log.model = "0" * 64
-        log.say(LogLevel.WARNING, "request", request_id="7", status=400, reason=None)
+        log.write(LogLevel.WARNING, "request", request_id="7", status=400, reason=None)
         log.handle(record("some.library", logging.ERROR, "it broke"))
         first, second, third = (shown.readline().decode().rstrip().partition(" ") for _ in range(3))
     assert first[2] == "WARNING request request_id=7 status=400"
@@ -109,7 +109,7 @@ def test_a_file_gets_everything(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as file:
         log = Log(file.fileno())
         for _ in range(100):
-            log.say(LogLevel.ERROR, "crashed", trace="x" * 10_000)
+            log.write(LogLevel.ERROR, "crashed", trace="x" * 10_000)
     assert len((tmp_path / "log").read_text().splitlines()) == 100
 
 
@@ -117,7 +117,7 @@ EVERYTHING = """
 import logging, sys, threading, warnings
 from bentoml._internal.log import configure_server_logging
 from model_server.adapters.bento import configure_logging as configure
-from model_server.observability.log import fail
+from model_server.observability.log import log_failure
 
 configure_server_logging()
 configure()
@@ -128,12 +128,12 @@ warnings.warn("beware")
 thread = threading.Thread(target=lambda: 1 / 0)
 thread.start()
 thread.join()
-fail("it cannot go on", "stuck")
+log_failure("it cannot go on", "stuck")
 raise RuntimeError("the end")
 """
 
 
-def test_whatever_a_process_says_is_one_line_each() -> None:
+def test_every_message_of_a_process_is_one_line() -> None:
     run = subprocess.run([sys.executable, "-c", EVERYTHING], cwd=ROOT, capture_output=True, text=True, check=False)
     lines = [json.loads(line) for line in run.stdout.splitlines()]
     assert [(line["level"], line.get("logger", line["event"])) for line in lines] == [

@@ -1,4 +1,4 @@
-"""What is counted, in the text that Prometheus reads."""
+"""The metrics in the Prometheus text format."""
 
 import re
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ RECEIPT = Receipt(model=FILE, labels=FILE, started=datetime.now(UTC), seconds=1.
 
 
 def samples(metrics: Metrics, name: str) -> dict[str, float]:
-    """Return the values of one metric by its last label that tells them apart."""
+    """Return the values of one metric, by its labels other than those for the service."""
     families = text_string_to_metric_families(metrics.exposition().decode())
     found = [sample for family in families for sample in family.samples if sample.name == name]
     return {
@@ -23,7 +23,7 @@ def samples(metrics: Metrics, name: str) -> dict[str, float]:
     }
 
 
-def test_durations_stand_in_buckets() -> None:
+def test_durations_are_counted_in_buckets() -> None:
     metrics = Metrics("name", "version")
     for status, seconds in ((200, 0.001), (200, 0.0011), (204, 7), (200, 70), (400, 0.0002)):
         metrics.observe("/predict", status, seconds)
@@ -41,7 +41,7 @@ def test_durations_stand_in_buckets() -> None:
     }
 
 
-def test_every_reason_is_there_from_the_start() -> None:
+def test_every_reason_is_present_from_the_start() -> None:
     metrics = Metrics("name", "version")
     reasons = {
         "busy", "invalid", "media_type", "method", "not_found", "timeout", "too_large", "unavailable",
@@ -67,7 +67,7 @@ def test_inferences() -> None:
     assert [buckets[bound] for bound in ("1e-05", "2.5e-05", "0.0025", "0.005", "+Inf")] == [0, 1, 1, 2, 2]
 
 
-def test_the_load_and_the_process() -> None:
+def test_load_and_process_metrics() -> None:
     metrics = Metrics("name", "version")
     metrics.show_model(MODEL, RECEIPT)
     metrics.in_flight = lambda: (3, 128)

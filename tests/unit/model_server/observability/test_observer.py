@@ -1,4 +1,4 @@
-"""Which requests are logged, and under which name."""
+"""Which requests are logged, with which fields."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from model_server.observability.observer import Observer
 
 @pytest.fixture
 def observed(tmp_path: Path) -> Iterator[Callable[[float, list[int]], list[dict[str, Any]]]]:
-    """What is logged at a sample rate of answers with these statuses."""
+    """Return a function that gives the log lines for a sample rate and the statuses of some answers."""
     log_path = tmp_path / "log"
     with log_path.open("wb") as file:
 
