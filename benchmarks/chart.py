@@ -1,4 +1,4 @@
-"""A bar chart as SVG, without a plotting library."""
+"""Bar charts as SVG, without a plotting library."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,14 +7,14 @@ _WIDTH, _NAMES, _BAR, _GAP = 760, 240, 26, 12
 
 
 def chart(path: Path, title: str, bars: Mapping[str, float], ours: str, form: str = ".2f") -> None:
-    """Draw a bar for each program, the shortest first.
+    """Draw one bar per program, the shortest first.
 
     Args:
         path: the file to write.
-        title: what the bars show, with its unit.
-        bars: figure of each program.
-        ours: the program that stands out.
-        form: how a figure is written.
+        title: title of the chart, with the unit.
+        bars: figure of each program, by its name.
+        ours: name of the program to highlight.
+        form: format of the figures.
     """
     rows = sorted(bars.items(), key=lambda bar: bar[1])
     longest = rows[-1][1]

@@ -1,4 +1,4 @@
-"""Environments of their own for the programs that are compared, made once and kept in the clone."""
+"""A virtual environment for each program of a benchmark, created once and kept in the clone."""
 
 import functools
 import io
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 @functools.cache
 def environment_of(name: str, *requirements: str | Path) -> Path:
-    """Return the Python of an environment with these requirements; a script stands for those that it declares."""
+    """Return the Python of an environment with these requirements, or with those that a script declares."""
     directory = ROOT / f".venv-bench-{name}"
     wanted = "\n".join(item.read_text() if isinstance(item, Path) else item for item in requirements)
     stamp = directory / "requirements"
@@ -27,7 +27,7 @@ def environment_of(name: str, *requirements: str | Path) -> Path:
 
 @functools.cache
 def locked_environment(name: str, *options: str, project: Path = ROOT) -> Path:
-    """Return the Python of an environment that `uv sync` makes from the project's `uv.lock` with these options."""
+    """Return the Python of an environment that `uv sync` creates from the project's `uv.lock` with these options."""
     directory = ROOT / f".venv-bench-{name}"
     _uv(
         *("sync", "--frozen", "--compile-bytecode", "--python", sys.executable, "--project", str(project), *options),
@@ -37,7 +37,7 @@ def locked_environment(name: str, *options: str, project: Path = ROOT) -> Path:
 
 
 def checkout(commit: str, directory: Path) -> Path:
-    """Write the files of a commit to the directory, and return it."""
+    """Write the files of a commit to the directory, and return the directory."""
     archive = subprocess.run(["git", "archive", commit], check=True, cwd=ROOT, stdout=subprocess.PIPE)
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(directory, filter="data")

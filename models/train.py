@@ -1,8 +1,8 @@
-"""Train the iris classifier that this repository ships and export it to ONNX.
+"""Train the iris classifier of this repository and export it to ONNX.
 
-Writes `iris_svc.onnx` and `label.json` beside this file: scikit-learn's `StandardScaler` and `SVC` on the iris
-data set (Fisher, 1936, as shipped by scikit-learn). Training is seeded, so running it again gives the same
-predictions.
+Writes `iris_svc.onnx` and `label.json` to the directory of this file. The model is a scikit-learn pipeline of
+`StandardScaler` and `SVC`, trained on the iris data set of scikit-learn (Fisher, 1936). The random seed is fixed, so
+retraining gives the same predictions.
 """
 
 import json
@@ -24,20 +24,23 @@ TEST_SIZE = 0.25
 
 
 def train() -> Pipeline:
-    """Return the pipeline fitted on three quarters of the 150 rows; the other quarter is held out."""
+    """Return the pipeline, trained on three quarters of the 150 rows."""
     rows, classes = load_iris(return_X_y=True)
     training_rows, _, training_classes, _ = train_test_split(
         rows.astype(np.float32), classes, test_size=TEST_SIZE, random_state=SEED
     )
     pipeline = make_pipeline(StandardScaler(), SVC(probability=True, random_state=SEED))
     with warnings.catch_warnings():
-        # scikit-learn 1.9 deprecates `probability=True`; skl2onnx exports no replacement as one SVMClassifier.
+        # scikit-learn 1.9 deprecates `probability=True`; skl2onnx cannot export its replacement as one SVMClassifier.
         warnings.simplefilter("ignore", FutureWarning)
         return pipeline.fit(training_rows, training_classes)
 
 
 def export(pipeline: Pipeline) -> ModelProto:
-    """Return the pipeline as ONNX: float32 (N, 4) in, int64 (N,) labels and float32 (N, 3) probabilities out."""
+    """Return the pipeline as an ONNX model.
+
+    The input is float32 (N, 4), and the outputs are labels, int64 (N,), and probabilities, float32 (N, 3).
+    """
     iris = load_iris()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -47,7 +50,7 @@ def export(pipeline: Pipeline) -> ModelProto:
             initial_types=[("data", FloatTensorType([None, iris.data.shape[1]]))],
             options={id(pipeline): {"zipmap": False}},
         )
-    model.opset_import.sort(key=lambda opset: opset.domain)  # the exporter's order varies with the hash seed
+    model.opset_import.sort(key=lambda opset: opset.domain)  # the exporter's order depends on the hash seed
     helper.set_model_props(
         model,
         {
@@ -60,7 +63,7 @@ def export(pipeline: Pipeline) -> ModelProto:
 
 
 def main() -> None:
-    """Train, export and write both files."""
+    """Train the model, and write the model and the label file."""
     directory = Path(__file__).parent
     (directory / "iris_svc.onnx").write_bytes(export(train()).SerializeToString())
     labels = {str(index): name for index, name in enumerate(load_iris().target_names.tolist())}

@@ -1,6 +1,6 @@
-"""Run a command and print its seconds, CPU seconds and peak memory as JSON.
+"""Run a command and print its duration, CPU time and peak memory as JSON.
 
-A program of its own, and a small one: the peak that Linux reports of a process is never below that of its parent.
+This is a separate, small program because the peak that Linux reports for a process is at least that of its parent.
 """
 
 import json
@@ -10,7 +10,7 @@ import time
 
 
 def main(command: list[str]) -> None:
-    """Run the command with its output thrown away; exit as it does."""
+    """Run the command without its output, and exit with its exit code."""
     null = os.open(os.devnull, os.O_WRONLY)
     start = time.monotonic()
     pid = os.posix_spawnp(command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, null, 1)])

@@ -1,4 +1,4 @@
-"""The programs that are compared, each in an environment of its own."""
+"""The programs that are compared, each in its own environment."""
 
 import shutil
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ for name in ("model.onnx", "label.json"):
     bucket.blob(f"{sys.argv[2]}/{name}").download_to_filename(f"{sys.argv[3]}/{name}")
 """
 
-# On two cores the fastest of 1, 2 and 4 workers, threads and processes, and chunks of 32, 64 and 128 MiB.
+# The fastest of 1, 2 and 4 workers, threads and processes, and chunks of 32, 64 and 128 MiB on two cores.
 _DOWNLOAD_CHUNKS_CONCURRENTLY = """
 import sys
 from google.cloud import storage
@@ -55,7 +55,7 @@ for name in ("model.onnx", "label.json"):
 
 @dataclass
 class Peer:
-    """A program that brings `model.onnx` and `label.json` from a prefix of the bucket to a directory."""
+    """A program that downloads `model.onnx` and `label.json` from a prefix of the bucket to a directory."""
 
     name: str
     command: list[str]
@@ -63,14 +63,14 @@ class Peer:
 
 
 def gcs_peers(url: str, key: Path, prefix: str, target: Path, scratch: Path) -> list[Peer]:
-    """Return the programs that can be run here, for Google Cloud Storage, with credentials where they can have some.
+    """Return the programs for Google Cloud Storage that are available here, with credentials if they support them.
 
     Args:
-        url: of the storage.
-        key: a key file, whose tokens are to be fetched.
-        prefix: of the objects' names.
+        url: URL of the storage.
+        key: key file of the account whose tokens are fetched.
+        prefix: prefix of the objects' names.
         target: an empty directory.
-        scratch: another one.
+        scratch: another empty directory.
     """
     client = str(environment_of("gcs", "google-cloud-storage==3.17.1"))
     kserve = str(environment_of("kserve", "kserve-storage==0.21.0"))

@@ -1,8 +1,8 @@
 """Download a model of 1 GiB and one of 2 KiB, each with its label file, with the loader and with its peers.
 
-From Google Cloud Storage (fake-gcs-server, with credentials from a token server beside it), and from S3 (a small server
-of the benchmark's own). All fetch the same objects, in turns, in fresh processes. What is measured is the whole
-process. Writes `benchmarks/results/loader*` and the loader's tables in `benchmarks/README.md`.
+From Google Cloud Storage (fake-gcs-server, with credentials from a token server), and from S3 (a small server of this
+benchmark). All programs download the same objects, alternately and in fresh processes. The figures are those of the
+whole process. Writes `benchmarks/results/loader*` and the loader's tables in `benchmarks/README.md`.
 """
 
 import json
@@ -63,7 +63,7 @@ def main() -> None:
             key = write_key(scratch / "key.json", tokens)
             for label, (size, rounds) in SIZES.items():
                 prefix = f"model-of-{size}"
-                digest = put(bucket, buckets, prefix, size)
+                digest = upload(bucket, buckets, prefix, size)
                 programs = gcs_peers(gcs, key, prefix, target, scratch)
                 results[f"Google Cloud Storage, {label}"] = compare(programs, rounds, digest)
                 bucket.blob(f"{prefix}/model.onnx").delete()
@@ -71,8 +71,8 @@ def main() -> None:
     write(results)
 
 
-def put(bucket: storage.Bucket, directory: Path, prefix: str, size: int) -> str:
-    """Put a pair into both storages and return the model's sha256."""
+def upload(bucket: storage.Bucket, directory: Path, prefix: str, size: int) -> str:
+    """Upload a model and its label file to both storages, and return the model's sha256."""
     path = directory / BUCKET / prefix / "model.onnx"
     path.parent.mkdir(parents=True)
     with path.open("wb") as file:
@@ -120,10 +120,9 @@ def _server(name: str, *arguments: Path) -> Iterator[str]:
 
 
 def write_model(file: BinaryIO, size: int) -> None:
-    """Write an ONNX model of about `size` bytes, most of them random weights.
+    """Write an ONNX model of about `size` bytes with random weights, without holding it in memory.
 
-    The weights are a second occurrence of the field `graph`, which protobuf merges with the first: so they need not
-    be in memory.
+    The weights are in a second occurrence of the field `graph`, which protobuf merges with the first.
     """
     count = size - 200
     graph = helper.make_graph([helper.make_node("Identity", ["w"], ["y"])], "g", [], [])
@@ -137,18 +136,18 @@ def write_model(file: BinaryIO, size: int) -> None:
 
 
 def field_header(number: int, length: int) -> bytes:
-    """Return the header of a field of protobuf that has a length."""
+    """Return the header of a length-delimited protobuf field."""
     return varint(number << 3 | 2) + varint(length)
 
 
 def varint(value: int) -> bytes:
-    """Return a number as protobuf writes it."""
+    """Return a number as a protobuf varint."""
     groups = [value >> shift & 0x7F for shift in range(0, max(value.bit_length(), 1), 7)]
     return bytes([*(group | 0x80 for group in groups[:-1]), groups[-1]])
 
 
 def compare(programs: list[Peer], rounds: int, digest: str) -> dict[str, list[Measurement]]:
-    """Run each program once per round, in an order that changes, after one round that does not count."""
+    """Run each program once per round, in random order, after one round without measurement."""
     measured: dict[str, list[Measurement]] = {peer.name: [] for peer in programs}
     for number in range(rounds + 1):
         for peer in random.sample(programs, len(programs)):
@@ -160,11 +159,11 @@ def compare(programs: list[Peer], rounds: int, digest: str) -> dict[str, list[Me
 
 
 def run(peer: Peer, loader: Peer, digest: str) -> Measurement:
-    """Run a program into an empty directory, check what it brought, and return what it took."""
+    """Run a program with an empty target directory, check the downloaded model, and return the measurement."""
     target = Path(loader.environment["MODEL_FILEPATH"]).parent
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    os.sync()  # so that no one waits for the bytes of the one before
+    os.sync()  # otherwise a program could wait for the writes of the previous one
     base = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     process = subprocess.run(
         [sys.executable, "-I", "-S", HERE / "measure.py", *peer.command],
@@ -174,13 +173,13 @@ def run(peer: Peer, loader: Peer, digest: str) -> Measurement:
         capture_output=True,
     )
     if sha256_of(target / "model.onnx") != digest:
-        raise ValueError(f"{peer.name} brought other bytes than were uploaded")
+        raise ValueError(f"{peer.name} downloaded other bytes than were uploaded")
     measurement: Measurement = json.loads(process.stdout)
     return measurement
 
 
 def write(results: Results) -> None:
-    """Write the results for machines, as tables and as charts."""
+    """Write the results as JSON, as tables and as charts."""
     write_results("loader", {"runs": results})
     sections = []
     for label, measured in results.items():

@@ -1,4 +1,4 @@
-"""The models that are served: the shipped one, a wider one, one of named columns, and one that takes its time."""
+"""The models of the benchmark: iris, one with wide rows, one with named columns, and a slow one."""
 
 import json
 import time
@@ -29,14 +29,14 @@ COLUMNS = {**{f"number_{index}": float for index in range(8)}, **{f"category_{in
 
 @dataclass(frozen=True)
 class BenchmarkModel:
-    """A model with its label file, and how many numbers a row of it has; 0 for the one of named columns."""
+    """A model, its label file, and the number of values per row; 0 if its columns are named."""
 
     path: Path
     labels: Path
     width: int
 
     def rows(self, count: int) -> list[Any]:
-        """Return rows for it, always the same, with one decimal as in the iris data set."""
+        """Return random rows with one decimal, as in the iris data set; always the same for a count."""
         chance = np.random.default_rng(count)
         if not self.width:
             records: list[Any] = _frame(count).to_dict("records")
@@ -45,11 +45,11 @@ class BenchmarkModel:
 
 
 def benchmark_models(directory: Path, slow_seconds: float = 0.05) -> dict[str, BenchmarkModel]:
-    """Return the models by name; what is not shipped is made in the directory.
+    """Return the models by name: `iris`, and `wide` and `slow`, which are created in the directory.
 
     Args:
-        directory: where to write them.
-        slow_seconds: about what an inference of the slow one takes.
+        directory: directory for the created models.
+        slow_seconds: approximate duration of an inference of the slow model.
     """
     iris = BenchmarkModel(ROOT / "models" / "iris_svc.onnx", ROOT / "models" / "label.json", 4)
     labels = directory / "label.json"
@@ -57,7 +57,7 @@ def benchmark_models(directory: Path, slow_seconds: float = 0.05) -> dict[str, B
     wide = directory / "wide.onnx"
     onnx.save(classifier(row_shape=(30,)), wide)
     slow = directory / "slow.onnx"
-    # Two layers tell what one takes, and that how many are needed.
+    # The time of two layers determines the number of layers.
     for layers in (2, max(2, round(2 * slow_seconds / _seconds(slow, 2)))):
         onnx.save(_network(layers), slow)
     columns = directory / "columns.onnx"
@@ -112,7 +112,7 @@ def _seconds(path: Path, layers: int) -> float:
 
 
 def _network(layers: int) -> onnx.ModelProto:
-    """Return a network of small weights that multiplies a square matrix, made from the row, `layers` times."""
+    """Return a network that makes a square matrix from each row and multiplies it by weights `layers` times."""
     chance = np.random.default_rng(0)
 
     def weights(name: str, shape: Sequence[int]) -> onnx.TensorProto:

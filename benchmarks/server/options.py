@@ -1,6 +1,6 @@
-"""Compare the options of an ONNX Runtime session: CPU microseconds of one inference of the shipped model, no server.
+"""Compare options of an ONNX Runtime session by the CPU time of one inference with the iris model, without a server.
 
-Writes the table of options in `benchmarks/README.md`.
+Writes the table of options to `benchmarks/README.md`.
 """
 
 import statistics
@@ -22,7 +22,7 @@ Inference = Callable[[np.ndarray], object]
 
 
 def candidates() -> dict[str, Inference]:
-    """Return the ways to run an inference, by name."""
+    """Return functions that run an inference, by the name of the options."""
     default, one, bare = (ort.SessionOptions() for _ in range(3))
     for options in (one, bare):
         options.intra_op_num_threads = 1
@@ -39,17 +39,19 @@ def candidates() -> dict[str, Inference]:
         return binding.copy_outputs_to_cpu()
 
     return {
-        "the defaults": lambda rows: sessions[0].run(names, {name: rows}),
+        "defaults": lambda rows: sessions[0].run(names, {name: rows}),
         "one thread": lambda rows: sessions[1].run(names, {name: rows}),
         "one thread, without the arena": lambda rows: sessions[2].run(names, {name: rows}),
         "one thread, IO binding": bind,
         "one thread, run options kept": lambda rows: sessions[1].run(names, {name: rows}, run_options),
-        "the same beneath the wrapper (chosen)": lambda rows: sessions[1]._sess.run(names, {name: rows}, run_options),
+        "one thread, run options kept, no Python wrapper (chosen)": lambda rows: sessions[1]._sess.run(
+            names, {name: rows}, run_options
+        ),
     }
 
 
 def microseconds(inference: Inference, rows: np.ndarray) -> float:
-    """Return the CPU time of one inference, of all threads."""
+    """Return the CPU time of one inference in all threads."""
     count = max(5, _ROW_BUDGET // len(rows))
     start = time.process_time()
     for _ in range(count):
@@ -58,7 +60,7 @@ def microseconds(inference: Inference, rows: np.ndarray) -> float:
 
 
 def main() -> None:
-    """Measure all of them in turns, and write the medians."""
+    """Measure all options alternately, and write the medians."""
     found = candidates()
     chance = np.random.default_rng(0)
     batches = [chance.uniform(0.1, 8, (count, 4)).astype(np.float32) for count in _ROWS]
@@ -68,7 +70,7 @@ def main() -> None:
             for figures, rows in zip(measured[name], batches, strict=True):
                 figures.append(microseconds(inference, rows))
     cells = [[name, *(f"{statistics.median(figures):.1f}" for figures in row)] for name, row in measured.items()]
-    head = ["CPU us of an inference", *(f"{count} rows" for count in _ROWS)]
+    head = ["CPU us per inference", *(f"{count} row{'s' * (count > 1)}" for count in _ROWS)]
     write_section("options", f"Medians of {_ROUNDS} rounds ({machine()}).\n\n{table(head, cells)}")
 
 

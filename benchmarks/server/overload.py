@@ -1,10 +1,11 @@
-"""What the server in one process does when it is asked for as much as it can do, and for four times that.
+"""Measure the server in one process at its capacity and at four times its capacity.
 
-A model of 5 ms is asked in an open loop, at a rate, by chance: a request that is due is sent whether those before it
-are answered or not, and has waited since it was due. Of the iris model no such load can be made on the same machine:
-there `wrk` asks over so many connections, each again when it is answered, and an open loop of 200 requests a second
-beside it sees what a client sees; the same open loop also runs while 100 connections send requests without waiting for
-answers. Writes `benchmarks/results/overload.json` and its table in `benchmarks/README.md`.
+A model that takes 5 ms gets requests in an open loop, at random times with a fixed average rate: each request is sent
+when it is due, whether or not earlier ones have been answered, and its latency counts from then. No client on the same
+machine is fast enough to do that with the iris model. There, `wrk` uses a number of connections, and sends the next
+request as soon as the previous one is answered, while an open loop of 200 requests per second measures the latency. The
+same open loop also runs while 100 connections send requests without waiting for answers. Writes
+`benchmarks/results/overload.json` and its table in `benchmarks/README.md`.
 """
 
 import asyncio
@@ -39,18 +40,18 @@ _SECONDS = 8
 _CAPACITY_SECONDS = 4
 _SLOW_SECONDS = 0.005
 _TIMES = (1, 4)
-_CONNECTIONS = {"iris": 64, "slow": 8}  # all that the server can do, and none refused
+_CONNECTIONS = {"iris": 64, "slow": 8}  # they keep the server busy, and none is refused
 _FLOODS = {"flood of probes": b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", "flood of predictions": request()}
 _FLOODING = 100
-_SAMPLES = 200  # a second
+_SAMPLES = 200  # per second
 _OPEN = 64
 _LAST_SECONDS = 20
-_FRESH_SECONDS = 4  # the server closes a connection that is idle for 5
+_FRESH_SECONDS = 4  # idle connections are not reused after this time
 _OK, _BUSY = 200, 503
 
 
 class _Connection(asyncio.Protocol):
-    """One of the client's connections: it has one request at a time."""
+    """A connection of the client, with one request at a time."""
 
     def __init__(self, idle: list["_Connection"], answers: list[tuple[int, float]]) -> None:
         self._idle = idle
@@ -63,7 +64,7 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
 
     def ask(self, request: bytes, due: float) -> None:
-        """Send a request that was due at a time."""
+        """Send a request that was due at this time."""
         self._due = due
         self._got = b""
         self._transport.write(request)  # type: ignore[attr-defined]
@@ -79,10 +80,10 @@ class _Connection(asyncio.Protocol):
 
 
 async def _ask_openly(port: int, body: bytes, rate: float, seconds: float) -> list[tuple[int, float]]:
-    """Return status and seconds of each request.
+    """Return the status and the latency in seconds of each request.
 
     Raises:
-        TimeoutError: one was not answered.
+        TimeoutError: a request was not answered.
     """
     request = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     idle: list[_Connection] = []
@@ -109,18 +110,18 @@ async def _ask_openly(port: int, body: bytes, rate: float, seconds: float) -> li
         sent += 1
         due += chance.exponential(1 / rate)
     async with asyncio.timeout(_LAST_SECONDS):
-        while len(answers) < sent:  # noqa: ASYNC110 (an event for each would cost more)
+        while len(answers) < sent:  # noqa: ASYNC110 (an event per answer would cost more)
             await asyncio.sleep(0.01)
     return answers
 
 
 class _Bench:
-    """The figures of one server.
+    """Measurements of one server.
 
     Args:
-        server: it.
-        body: what it is asked.
-        file: where the body stands for wrk.
+        server: the server.
+        body: body of the requests.
+        file: file to write the body to, for wrk.
     """
 
     def __init__(self, server: Server, body: bytes, file: Path) -> None:
@@ -131,18 +132,18 @@ class _Bench:
         file.write_bytes(body)
 
     def capacity(self, connections: int) -> float:
-        """Return the requests a second that are answered when so many connections ask all the time."""
+        """Return the answered requests per second with this number of busy connections."""
         done = self._wrk(connections, _CAPACITY_SECONDS)
         return float(done["requests"] / done["seconds"])
 
     def open(self, rate: float) -> dict[str, float]:
-        """Ask at a rate."""
+        """Send requests at this average rate."""
         answers = self._sample(rate)
         busy = sum(status == _BUSY for status, _ in answers)
         return _figures(len(answers), busy, _SECONDS, answers)
 
     def closed(self, connections: int) -> dict[str, float]:
-        """Ask over so many connections, each again when it is answered."""
+        """Send requests over this number of busy connections."""
         with subprocess.Popen(self._command(connections, _SECONDS + 1), stdout=subprocess.PIPE, text=True) as wrk:
             time.sleep(0.5)
             answers = self._sample(_SAMPLES)
@@ -151,7 +152,7 @@ class _Bench:
         return _figures(done["requests"], done["refused"], done["seconds"], answers)
 
     def flooded(self, sent: bytes) -> dict[str, float]:
-        """Ask while other connections send these bytes over and over; also return how much the server's memory grew."""
+        """Send requests while other connections send these bytes repeatedly; also return the growth of memory."""
         before = self._server.resident_bytes()
         with ExitStack() as opened:
             connections = [opened.enter_context(connect(self._server)) for _ in range(_FLOODING)]
@@ -176,13 +177,13 @@ class _Bench:
 def _checked(output: str) -> dict[str, Any]:
     done: dict[str, Any] = json.loads(output.splitlines()[-1])
     if done["errors"] != done["refused"]:
-        raise RuntimeError(f"wrk had other errors than refusals: {done}")
+        raise RuntimeError(f"wrk reports errors other than refused requests: {done}")
     return done
 
 
 def _figures(asked: float, busy: float, seconds: float, answers: Sequence[tuple[int, float]]) -> dict[str, float]:
     if others := {status for status, _ in answers} - {_OK, _BUSY}:
-        raise RuntimeError(f"some were answered with {others}")
+        raise RuntimeError(f"unexpected status codes: {others}")
     times = {wanted: [taken * 1e3 for status, taken in answers if status == wanted] for wanted in (_OK, _BUSY)}
     return {
         "offered": asked / seconds,
@@ -223,7 +224,7 @@ def _cells(measured: Sequence[dict[str, Any]], model: str, times: int) -> list[s
     load = {
         "iris": f"iris, {times * _CONNECTIONS['iris']} connections",
         "slow": f"5 ms, {times} x capacity",
-        **{flood: f"iris, beside a {flood} on {_FLOODING} connections" for flood in _FLOODS},
+        **{flood: f"iris, with a {flood} on {_FLOODING} connections" for flood in _FLOODS},
     }[model]
     return [
         load,
@@ -239,7 +240,7 @@ def _cells(measured: Sequence[dict[str, Any]], model: str, times: int) -> list[s
 
 
 def main() -> None:
-    """Measure, and write the figures."""
+    """Run the benchmark and write its results."""
     measured = []
     with tempfile.TemporaryDirectory(dir=ROOT, prefix=".bench-") as directory:
         models = benchmark_models(Path(directory), _SLOW_SECONDS)
@@ -248,7 +249,7 @@ def main() -> None:
             scratch.mkdir()
             measured += _measure(name, models[name], scratch)
     write_results("overload", {"seconds": _SECONDS, "rounds": _ROUNDS, "measured": measured})
-    head = ["load", "limit", "asked/s", "answered/s", "503", "p50 ms", "p99 ms", "p99 ms of 503", "MB more"]
+    head = ["load", "limit", "offered/s", "answered/s", "503", "p50 ms", "p99 ms", "p99 ms of 503", "MB growth"]
     rows = [_cells(measured, name, times) for name in _CONNECTIONS for times in _TIMES]
     rows += [_cells(measured, flood, 1) for flood in _FLOODS]
     write_section("overload", f"Medians of {_ROUNDS} rounds of {_SECONDS} s ({machine()}).\n\n{table(head, rows)}")

@@ -1,4 +1,4 @@
--- wrk's script: posts the body in the file of the first argument, and prints what was measured as JSON.
+-- Script for wrk: posts the body in the file given as first argument, and prints the measurements as JSON.
 function init(arguments)
   local file = assert(io.open(arguments[1], "rb"))
   wrk.method = "POST"

@@ -1,4 +1,4 @@
-"""A server's process tree: what it is started with, and what it uses."""
+"""The process tree of a server, and its use of CPU and memory."""
 
 import contextlib
 import http.client
@@ -25,8 +25,8 @@ class Running:
     """A server that has answered its first prediction.
 
     Attributes:
-        port: where it listens, on 127.0.0.1.
-        start_seconds: how long that took.
+        port: its port on 127.0.0.1.
+        start_seconds: time from the start to this answer.
     """
 
     port: int
@@ -34,7 +34,7 @@ class Running:
     _root: psutil.Process
 
     def cpu_seconds(self) -> float:
-        """Return the user and system time of the whole tree so far, its dead included."""
+        """Return the user and system time of the whole tree so far, including processes that have ended."""
         total = 0.0
         for process in self._tree():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -43,11 +43,11 @@ class Running:
         return total
 
     def memory_mb(self) -> float:
-        """Return the memory of the whole tree, what is shared counted once (PSS)."""
+        """Return the memory of the whole tree, with shared memory counted once (PSS)."""
         return sum(process.memory_full_info().pss for process in self._tree()) / 1e6
 
     def settle(self) -> None:
-        """Return once the server is idle: some go on with requests whose client has gone."""
+        """Wait until the server is idle. Some servers continue requests whose client has disconnected."""
         end = time.monotonic() + _SETTLE_SECONDS
         busy = True
         while busy and time.monotonic() < end:
@@ -61,7 +61,7 @@ class Running:
 
 @contextlib.contextmanager
 def running(server: Server, model: Path, labels: Path, directory: Path, first_row: bytes) -> Iterator[Running]:
-    """Start a server with a model, and give it once it has answered a row; nothing of it is left over."""
+    """Start a server with a model, yield it once it has answered a row, and stop all its processes afterwards."""
     port = free_port()
     home = directory / "home"
     home.mkdir(parents=True)
@@ -79,7 +79,7 @@ def running(server: Server, model: Path, labels: Path, directory: Path, first_ro
     try:
         while not _answers(port, server.predict, first_row):
             if process.poll() is not None or time.monotonic() - start > _START_SECONDS:
-                raise RuntimeError(f"{server.name} does not serve:\n{(directory / 'server.log').read_text()}")
+                raise RuntimeError(f"{server.name} did not start:\n{(directory / 'server.log').read_text()}")
             time.sleep(0.01)
         yield Running(port, time.monotonic() - start, psutil.Process(process.pid))
         process.send_signal(signal.SIGTERM)
@@ -92,7 +92,7 @@ def running(server: Server, model: Path, labels: Path, directory: Path, first_ro
 
 
 def post(port: int, path: str, body: bytes, timeout: float = 60) -> tuple[int, bytes]:
-    """Post a body and return status and answer."""
+    """Post a body and return the status and the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     with contextlib.closing(connection):
         connection.request("POST", path, body, {"Content-Type": "application/json"})

@@ -1,9 +1,9 @@
-"""Put the same load on this server and on its peers, in turns, and write what each takes.
+"""Put the same load on this server and on its peers, alternately, and measure CPU, memory and latency.
 
-First, each server alone: its answers are compared with the floor's, and its start and its memory are measured. Then all
-of them are up, and each kind of work goes to one after the other, so that what slows the machine down for a while slows
-all of them down. A run of all servers under all loads writes `benchmarks/results/server*` and the server's tables
-in `benchmarks/README.md`; any other run, and a run with a base, only prints tables.
+First, each server runs alone: its answers are compared with those of the floor, and its start and memory are measured.
+Then all servers run, and each load is sent to one after the other, so that a temporary slowdown of the machine affects
+all of them. A run with all servers and all loads writes `benchmarks/results/server*` and the server's tables in
+`benchmarks/README.md`. Other runs, and runs with a base, only print tables.
 """
 
 import argparse
@@ -36,18 +36,18 @@ from benchmarks.server.tables import summary, write_tables
 _POST = Path(__file__).parent / "post.lua"
 _TOLERANCE = 1e-5
 _PROBE_SECONDS = 0.01
-_SETTLED_SECONDS = 2  # in which a server may give memory back
+_SETTLED_SECONDS = 2  # time for a server to release memory
 
 CONNECTIONS = (1, 8, 64)
 WORK = {"iris": (1, 10, 100, 1000, 10000), "wide": (1000,), "columns": (1, 1000)}
-# Heavy work, and the light requests that must not wait for it.
+# Rows per slow request, by model, while the latency of other requests is measured.
 MEANWHILE = {"iris": 10000, "slow": 1}
 MEANWHILE_CONNECTIONS = 8
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A kind of work: bodies of so many rows for a model, over so many connections."""
+    """A load: a model, the number of rows per request, and the number of connections."""
 
     model: str
     rows: int
@@ -58,9 +58,9 @@ class Bench:
     """One run of the benchmark.
 
     Args:
-        scratch: directory for what the servers write.
-        seconds: how long each load lasts.
-        connections: how many connections send it, one number after the other.
+        scratch: directory for files of the servers.
+        seconds: duration of each load.
+        connections: numbers of connections to measure with.
     """
 
     def __init__(self, scratch: Path, seconds: int, connections: Sequence[int]) -> None:
@@ -75,7 +75,7 @@ class Bench:
         self.wrong: dict[str, list[str]] = {}
 
     def compare(self, candidates: list[Server]) -> None:
-        """Note which work each server does not answer as the floor does."""
+        """Record the requests that a server does not answer as the floor does."""
         works = [(model, count) for model, counts in WORK.items() for count in counts] + [("slow", 1)]
         expected: dict[tuple[str, int], npt.NDArray[Any]] = {}
         for server in sorted(candidates, key=lambda candidate: candidate.name != FLOOR):
@@ -90,10 +90,10 @@ class Bench:
                             known = expected.setdefault(work, answer)
                             if answer.shape != known.shape or not np.allclose(answer, known, atol=_TOLERANCE):
                                 self.wrong[server.name].append(f"{work[1]} rows of {name}")
-            _log(f"{server.name}: {self.wrong[server.name] or 'all answers are right'}")
+            _log(f"{server.name}: {self.wrong[server.name] or 'all answers are correct'}")
 
     def start(self, number: int, server: Server) -> None:
-        """Measure the start of one server, and its memory before and after small and large requests."""
+        """Measure the start time of one server, and its memory before and after small and large requests."""
         with self._serve(server, "iris") as process:
             figures = {"seconds": process.start_seconds, "memory_mb": process.memory_mb()}
             for rows in (1, 10000):
@@ -105,7 +105,7 @@ class Bench:
         _log(f"round {number} {server.name}: {figures}")
 
     def load(self, rounds: int, candidates: list[Server]) -> None:
-        """Measure what all kinds of work take, and who else waits meanwhile."""
+        """Measure all loads, and the latency of other requests during slow ones."""
         for name in (*WORK, "slow"):
             with contextlib.ExitStack() as stack:
                 able = [server for server in candidates if server.serving(name)]
@@ -132,7 +132,7 @@ class Bench:
         _log(f"round {number} {server.name} {cell}: {measured}")
 
     def _load_meanwhile(self, number: int, server: Server, process: Running, cell: Cell) -> None:
-        """Put a heavy load on a server and measure how long its health and a single row take meanwhile."""
+        """Send slow requests, and measure the latency of `/health` and of a request with one row at the same time."""
         row = server.body(self._models[cell.model].rows(1))
         probes = {"health": ("GET", server.health, None), "row": ("POST", server.predict, row)}
         if cell.model == "slow":
@@ -180,12 +180,12 @@ class Bench:
 
 @contextlib.contextmanager
 def _probing(port: int, method: str, path: str, body: bytes | None) -> Iterator[list[float]]:
-    """Send a light request every so often while the block runs, and give the seconds that each took.
+    """Send a short request at regular intervals while the block runs, and yield the latencies in seconds.
 
-    A request that is due while the one before it waits is sent after it, and has waited since it was due.
+    A request that is due while the previous one waits is sent after it; its latency counts from when it was due.
 
     Raises:
-        RuntimeError: one was not answered with 200.
+        RuntimeError: a request was not answered with 200.
     """
     latencies: list[float] = []
     failures: list[str] = []
@@ -222,14 +222,14 @@ def _log(message: str) -> None:
 def main() -> None:
     """Run the benchmark and write its results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.server.run", description=__doc__)
-    parser.add_argument("--seconds", type=int, default=2, help="how long each load lasts (default: 2)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each server is measured (default: 3)")
+    parser.add_argument("--seconds", type=int, default=2, help="duration of each load (default: 2)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of measurements per server (default: 3)")
     parser.add_argument(
         "--connections",
         type=int,
         nargs="+",
         default=CONNECTIONS,
-        help="numbers of connections per load (default: 1 8 64)",
+        help="numbers of connections to measure with (default: 1 8 64)",
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="measure only servers whose names start with these")
     parser.add_argument("--base", metavar="COMMIT", help="compare this server with that commit's")

@@ -1,4 +1,4 @@
-"""The servers that are compared, each in an environment of its own."""
+"""The servers that are compared, each in its own environment."""
 
 import json
 import os
@@ -30,15 +30,16 @@ class Server:
     """A server of the model at `MODEL_FILEPATH`.
 
     Attributes:
-        name: what the tables call it.
-        start: returns the command that serves on a port, its environment made; a directory is there for its files.
+        name: name in the tables.
+        start: function that creates the environment and returns the command to serve on a port, given a directory for
+            files of the server.
         predict: path of the prediction route.
-        health: path of a route that needs no model.
-        request: makes the body of a request.
-        answer: finds the probabilities in an answer.
-        environment: variables that it needs besides.
-        working_directory: where the command runs.
-        of_columns: what serves the model of named columns; None if this does not.
+        health: path of a route that does not use the model.
+        request: function that returns the body of a request.
+        answer: function that returns the probabilities of an answer.
+        environment: additional environment variables.
+        working_directory: working directory of the command.
+        of_columns: server of the model with named columns; None if this program does not serve it.
     """
 
     name: str
@@ -63,17 +64,17 @@ class Server:
         """Return the probabilities of an answer, of shape (count, classes).
 
         Raises:
-            ValueError: there are other than `count` rows in it.
-            KeyError: it is no answer.
+            ValueError: the answer does not have `count` rows.
+            KeyError: the answer has another format.
         """
         return np.asarray(self.answer(json.loads(body)), np.float64).reshape(count, -1)
 
 
 def servers(base: Path | None = None) -> list[Server]:
-    """Return the servers, ours first.
+    """Return the servers, starting with this one.
 
     Args:
-        base: directory with the files of another commit, to compare ours with its server.
+        base: directory with the files of another commit, whose server to add.
     """
     return [
         *_both_ways(OURS, OURS_IN_IMAGE, "server", ROOT),
@@ -142,7 +143,7 @@ def _data_frame(rows: Rows) -> Any:  # noqa: ANN401 (JSON)
 
 
 def _both_ways(name: str, name_in_image: str, environment: str, project: Path) -> list[Server]:
-    """Return the server of a project, by `bentoml serve` and in one process."""
+    """Return the server of a project under `bentoml serve`, and in one process."""
 
     def start(*command: str) -> Callable[[int, Path], list[str]]:
         return lambda port, _: [
@@ -184,7 +185,7 @@ def _start_mlserver(implementation: str, port: int, directory: Path) -> list[str
 
 
 def environment(server: Server, model: Path, labels: Path, port: int, home: Path) -> dict[str, str]:
-    """Return the environment variables of a server's process."""
+    """Return the environment variables of a server."""
     base = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     files = {"MODEL_FILEPATH": str(model), "LABEL_FILEPATH": str(labels)}
     return {**base, **files, "PORT": str(port), "BENTOML_HOME": str(home), **server.environment}

@@ -1,4 +1,4 @@
-"""A long time of requests, good and bad, in one process: what grows, and how fast.
+"""Send many good and bad requests to the server in one process, and measure the growth of its memory.
 
 `python -m benchmarks.server.soak [--lengths] [REQUESTS]`
 """
@@ -17,14 +17,14 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from benchmarks.environments import ROOT
+from benchmarks.report import write_results
 from tests.support.classifiers import save
 from tests.support.pipelines import LABELS, WORDS, tokens
 from tests.support.processes import IRIS, ONE_PROCESS, Server, serving
 
 _REQUESTS = 1_000_000
 _CONNECTIONS = 16
-_TOGETHER = 25  # sent at once on a connection, which then is closed
+_TOGETHER = 25  # requests per connection
 _SAMPLES = 50
 _PATHS = 10_000
 _MOST_TOKENS = 1000
@@ -42,7 +42,7 @@ def _get(path: bytes) -> bytes:
 
 
 def _mixture() -> Iterator[list[tuple[bytes, int]]]:
-    """Yield what goes over one connection: requests, each with the status that answers it."""
+    """Yield the requests of one connection, each with its expected status."""
     paths = itertools.cycle(_get(b"/unknown/%d" % number) for number in range(_PATHS))
     last = itertools.cycle(
         [
@@ -50,7 +50,7 @@ def _mixture() -> Iterator[list[tuple[bytes, int]]]:
             (_post(_GOOD), 200),
             (b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000 + b"\r\n\r\n", 431),
             (_post(_GOOD), 200),
-            (_post(_GOOD)[:-5], 0),  # the client goes away
+            (_post(_GOOD)[:-5], 0),  # the client disconnects
             (b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 400),
         ]
     )
@@ -82,7 +82,7 @@ def _lengths() -> Iterator[list[tuple[bytes, int]]]:
 
 
 async def _exchange(port: int, requests: list[tuple[bytes, int]], statuses: Counter[str]) -> None:
-    """Send the requests, each once the one before it is answered, and count the answers."""
+    """Send the requests one after the other, and count the answers by status."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         for sent, expected in requests:
@@ -119,10 +119,10 @@ def _sample(server: Server, sent: int, started: float) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run it, print what grew, and write the samples to `benchmarks/results/soak.json` or `soak-lengths.json`."""
+    """Run the benchmark, print the growth, and write the samples to `results/soak.json` or `soak-lengths.json`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.server.soak", description=__doc__)
-    parser.add_argument("requests", type=int, nargs="?", default=_REQUESTS, metavar="REQUESTS", help="how many to send")
-    parser.add_argument("--lengths", action="store_true", help="ask a model of tokens, with rows of ever new lengths")
+    parser.add_argument("requests", type=int, nargs="?", default=_REQUESTS, help="number of requests")
+    parser.add_argument("--lengths", action="store_true", help="send rows of ever new lengths to a model of tokens")
     arguments = parser.parse_args()
     requests = arguments.requests
     each = max(requests // _SAMPLES, _TOGETHER * _CONNECTIONS)
@@ -131,13 +131,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home, serving(*_served(Path(home), arguments), command=ONE_PROCESS) as server:
         port = httpx.URL(server.url).port or 0
         mixture = _lengths() if arguments.lengths else _mixture()
-        server.client.get("/metrics")  # counted once it is answered: the samples find all series that there are
+        server.client.get("/metrics")  # creates its own series, so that all samples have the same number
         started = time.monotonic()
         for _ in range(requests // each):
             asyncio.run(_send(port, each, mixture, statuses))
             samples.append(_sample(server, sum(statuses.values()), started))
             print(samples[-1], flush=True)
-    # The first fifth is the time in which caches and pools fill.
+    # Caches and pools fill during the first fifth.
     later = samples[len(samples) // 5 :]
     slope, _ = np.polyfit([one["requests"] for one in later], [one["pss_kib"] for one in later], 1)
     result = {
@@ -146,11 +146,10 @@ def main() -> None:
         "pss_bytes_per_request": round(float(slope) * 1024, 3),
         "samples": samples,
     }
-    name = "soak-lengths.json" if arguments.lengths else "soak.json"
-    (ROOT / "benchmarks" / "results" / name).write_text(json.dumps(result, indent=1) + "\n")
+    write_results("soak-lengths" if arguments.lengths else "soak", result)
     print({name: value for name, value in result.items() if name != "samples"})
     if len({one["series"] for one in samples}) > 1:
-        sys.exit("the series of the metrics grew")
+        sys.exit("the number of metric series has grown")
 
 
 def _served(home: Path, arguments: argparse.Namespace) -> tuple[Path, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""The tables and the chart of a run of the servers."""
+"""Tables and chart of a benchmark run of the servers."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -17,15 +17,15 @@ _WIDTHS = {"wide": "30", "columns": "12 columns"}
 
 
 def write_tables(results: Mapping[str, Any]) -> None:
-    """Write the tables in `benchmarks/README.md`, and the chart."""
+    """Write the tables to `benchmarks/README.md`, and the chart."""
     loads = _medians(results["loads"], ("model", "rows", "connections"))
     starts = _medians(results["starts"], ())[()]
     meanwhile = _medians(results["meanwhile"], ("model", "probe"))
     one = loads["iris", 1, 8]
     sections = [
         f"Medians of {results['rounds']} rounds of {results['seconds']:g} s each ({machine()}).",
-        "**1 row, 8 connections**, the work of most requests; start and memory are of the whole process tree, at the "
-        "first answer and after small and large requests:",
+        "**1 row, 8 connections**. Start time and memory are those of the whole process tree: until and at the first "
+        "answer, and after small and large requests:",
         _one_row(one, starts),
         "**Server CPU microseconds per request**, 8 connections:",
         _grid(loads, "cpu_us", 8),
@@ -38,11 +38,11 @@ def write_tables(results: Mapping[str, Any]) -> None:
             _grid(loads, "cpu_us", connections),
         ]
     sections += [
-        "**Who else waits** while 8 connections send heavy work, p99 in milliseconds:",
+        "**Latency of other requests** while 8 connections send slow requests, p99 in milliseconds:",
         _meanwhile(meanwhile),
     ]
     if failures := _failures(results):
-        sections += ["**What went wrong:**", "\n".join(failures)]
+        sections += ["**Errors:**", "\n".join(failures)]
     chart(
         RESULTS / "server.svg",
         "1 row, 8 connections: server CPU microseconds per request",
@@ -54,7 +54,7 @@ def write_tables(results: Mapping[str, Any]) -> None:
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """Return tables of the CPU time of each server, and of the ratios of this server's figures to the base's."""
+    """Return tables of CPU times, and of the ratios of this server's figures to those of the base."""
     loads = _medians(results["loads"], ("model", "rows", "connections"))
     sections = [f"Medians of {results['rounds']} rounds of {results['seconds']:g} s each ({machine()})."]
     for connections in dict.fromkeys(place[2] for place in loads):
@@ -70,12 +70,12 @@ def summary(results: Mapping[str, Any]) -> str:
     ]
     if ratios:
         worse = sum(text.count("**") // 2 for text in ratios)
-        sections += [*ratios, f"{worse} ratios are worse by more than {_NOISE:.0%}: they are in bold."]
+        sections += [*ratios, f"{worse} ratios are worse by more than {_NOISE:.0%} (in bold)."]
     return "\n\n".join([*sections, *_failures(results)])
 
 
 def _ratios(results: Mapping[str, Any], ours: str, base: str) -> str:
-    """Return a table of the ratios of our figures to the base's, one row for each kind of work."""
+    """Return a table of the ratios of our figures to those of the base, with one row per load."""
     columns = ("CPU", "requests/s", "p99", "start", "memory", "memory after")
     started = {"start": "seconds", "memory": "memory_mb", "memory after": "used_mb"}
     works: list[tuple[str, Mapping[str, Rounds], Mapping[str, str]]] = [
@@ -95,10 +95,10 @@ def _ratios(results: Mapping[str, Any], ours: str, base: str) -> str:
 
 
 def _ratio(ours: Rounds, base: Rounds, figure: str | None) -> str:
-    """Return the median of the rounds' ratios of a figure, in bold if ours is worse by more than the noise."""
+    """Return the median ratio of a figure over all rounds, in bold if ours is worse by more than the noise."""
     if figure is None:
         return ""
-    # Within one round the machine is equally busy for both.
+    # Both servers of a round ran under the same conditions.
     ratios = [
         ours[number][figure] / base[number][figure] for number in ours.keys() & base.keys() if base[number][figure]
     ]
@@ -114,7 +114,7 @@ def _connections(count: int) -> str:
 
 
 def _medians(rows: Iterable[Mapping[str, Any]], key: tuple[str, ...]) -> dict[tuple[Any, ...], dict[str, Figures]]:
-    """Return the median of each figure by key and server."""
+    """Return the median of each figure, by key and server."""
     return {
         place: {
             server: {name: median(figures[name] for figures in rounds.values()) for name in next(iter(rounds.values()))}
@@ -125,7 +125,7 @@ def _medians(rows: Iterable[Mapping[str, Any]], key: tuple[str, ...]) -> dict[tu
 
 
 def _rounds(rows: Iterable[Mapping[str, Any]], key: tuple[str, ...]) -> dict[tuple[Any, ...], dict[str, Rounds]]:
-    """Return the figures of each round by key and server."""
+    """Return the figures of each round, by key and server."""
     found: dict[tuple[Any, ...], dict[str, Rounds]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         figures = dict(row) | ({"rps": row["requests"] / row["seconds"]} if "requests" in row else {})
@@ -191,7 +191,7 @@ def _meanwhile(meanwhile: Mapping[tuple[Any, ...], Mapping[str, Figures]]) -> st
     columns = {
         ("iris", "health"): ("health_p99_ms", "/health, 10000 rows"),
         ("iris", "row"): ("row_p99_ms", "1 row, 10000 rows"),
-        ("slow", "health"): ("health_p99_ms", "/health, a model of 50 ms"),
+        ("slow", "health"): ("health_p99_ms", "/health, 50 ms model"),
     }
     names = sorted(meanwhile["slow", "health"], key=lambda name: meanwhile["slow", "health"][name]["health_p99_ms"])
     rows = []
@@ -202,12 +202,16 @@ def _meanwhile(meanwhile: Mapping[tuple[Any, ...], Mapping[str, Figures]]) -> st
         ]
         slow = meanwhile["slow", "health"][name]
         rows.append([name, *cells, f"{slow['rps']:.1f}", f"{slow['p99_ms']:.0f}"])
-    head = ["server", *(title for _, title in columns.values()), "its requests/s", "their p99 ms"]
+    head = ["server", *(title for _, title in columns.values()), "slow requests/s", "slow p99 ms"]
     return table(head, rows)
 
 
 def _failures(results: Mapping[str, Any]) -> list[str]:
-    lines = [f"- {server} does not answer {', '.join(works)}" for server, works in results["wrong"].items() if works]
+    lines = [
+        f"- {server} gives no correct answer to {', '.join(works)}"
+        for server, works in results["wrong"].items()
+        if works
+    ]
     errors: dict[tuple[str, str], int] = defaultdict(int)
     for row in (*results["loads"], *results["meanwhile"]):
         if row["errors"]:

@@ -1,4 +1,4 @@
-"""The documents, done as they say."""
+"""The code blocks of the documents, run as a reader would run them."""
 
 import contextlib
 import doctest
@@ -21,20 +21,20 @@ from tests.support.documents import URL, Block, blocks
 from tests.support.fake_gcs import fake_gcs_server, storage_client
 from tests.support.processes import ROOT, Server, free_port, interpreter, is_ready, until
 
-THESE_TESTS = "make test"
+REPOSITORY = "https://git.example.com/ml/model-load-server"
 _SECONDS = 120
 _VERSIONS = ("iris/1", "iris/2")
 
-# Those of README.ja.md are the README's: tests/unit/docs/test_readme.py.
+# The blocks of README.ja.md are those of README.md: see tests/unit/docs/test_readme.py.
 BLOCKS = [block for block in blocks() if block.document != "README.ja.md"]
 CONSOLE = [block for block in BLOCKS if block.info == "console"]
 SERVING = [block for block in CONSOLE if block.serves]
-TALKING = [block for block in CONSOLE if not block.serves and block.commands[0][0] != THESE_TESTS]
+REQUESTING = [block for block in CONSOLE if not block.serves]
 
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The bucket of the documents, `models`, in an emulator at this URL."""
+    """URL of an emulator with the bucket of the documents, `models`."""
     with fake_gcs_server(tmp_path_factory.mktemp("bucket")) as url:
         bucket = storage_client(url).create_bucket("models")
         for version in _VERSIONS:
@@ -45,30 +45,30 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone in which the documents' commands are typed, with the model that they call yours."""
+    """A clone to run the commands in, with the reader's own model of the documents."""
     return with_pets(make_clone(tmp_path_factory.mktemp("clone")), "cat", "dog")
 
 
 def with_pets(clone: Path, *names: str) -> Path:
-    """Put there "your model at, say, `pets/model.onnx`", with a label file of these names."""
+    """Add `pets/model.onnx`, the reader's own model, and a label file with these names."""
     (clone / "pets").mkdir()
     save(classifier(classes=2, row_shape=(7,)), clone / "pets", names)
     return clone
 
 
 def shown(output: str, expected: str) -> bool:
-    """Return whether the output is what a document shows, but for `…` and the last digits of numbers."""
+    """Return whether the output matches a document, where `…` stands for anything and the last digits may differ."""
     with contextlib.suppress(ValueError):
         return rounded(output) == rounded(expected)
     return bool(re.fullmatch(re.escape(expected.strip()).replace("…", ".*"), output.strip(), re.DOTALL))
 
 
 def rounded(document: str) -> object:
-    """Return the JSON document with its floats rounded: their last digits differ between processors."""
+    """Return the JSON document with rounded floats, as their last digits differ between processors."""
     return json.loads(document, parse_float=lambda text: round(float(text), 5))
 
 
-@pytest.mark.parametrize("block", TALKING, ids=str)
+@pytest.mark.parametrize("block", REQUESTING, ids=str)
 def test_console(block: Block, iris: Server, bucket: str, clone: Path, tmp_path: Path) -> None:
     mark = secrets.token_hex(8)
     script = "".join(f"{command}\necho {mark}$?\n" for command, _ in block.commands).replace(URL, iris.url.rstrip("/"))
@@ -108,32 +108,49 @@ def test_python(block: Block, iris: Server, tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def following(block: Block, clone: Path) -> Iterator[tuple[httpx.Client, Path]]:
-    """Type the commands into a shell in the clone, the last of which serves, and press Ctrl-C in the end."""
+def following(block: Block, directory: Path, source: Path) -> Iterator[httpx.Client]:
+    """Type the commands of a block, the last of which serves, and check what they print; Ctrl-C ends the server.
+
+    Args:
+        block: the commands.
+        directory: where to type them.
+        source: repository to clone instead of the URL in the documents.
+    """
     port = free_port()
-    environment = {"PORT": str(port), "BENTOML_PORT": str(port), "BENTOML_HOST": "127.0.0.1"}
-    commands = "\n".join(command for command, _ in block.commands)
+    redirection = {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{source}.insteadOf",
+        "GIT_CONFIG_VALUE_0": REPOSITORY,
+    }
+    environment = {"PORT": str(port), "BENTOML_PORT": str(port), "BENTOML_HOST": "127.0.0.1", **redirection}
+    commands = "\n".join(["set -e", *(command for command, _ in block.commands)])
     with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-        with typed(commands.replace("3000", str(port)), clone, newcomers_environment(environment)) as (process, log):
+        with typed(commands.replace("3000", str(port)), directory, newcomers_environment(environment)) as (
+            process,
+            log,
+        ):
             until(partial(is_ready, process, client, log), 240)
-            yield client, log
+            output = log.read_text()
+            for line in "".join(expected for _, expected in block.commands).splitlines():
+                pattern = re.escape(line.replace(URL, str(client.base_url))).replace("…", ".*")
+                assert re.search(pattern, output), line
+            yield client
         with pytest.raises(httpx.ConnectError):
             client.get("/readyz")
 
 
 def test_newcomer(tmp_path: Path) -> None:
-    (tmp_path / "clone").mkdir()
-    clone = make_clone(tmp_path / "clone")
+    (tmp_path / "source").mkdir()
+    source = make_clone(tmp_path / "source")
+    home = tmp_path / "home"
+    home.mkdir()
     first, *others = SERVING
     assert first.document == "README.md"
-    with following(first, clone) as (client, log):
+    with following(first, home, source) as client:
         assert client.get("/health").json() == {"health": "ok"}
-        for line in first.commands[-1][1].splitlines():
-            pattern = re.escape(line.replace(URL, str(client.base_url))).replace("…", ".*")
-            assert re.search(pattern, log.read_text()), line
-    with_pets(clone)
+    clone = with_pets(home / "model-load-server")
     for block in others:
-        with following(block, clone) as (client, _):
+        with following(block, clone, source) as client:
             assert client.get("/label").json() == {"0": "cat", "1": "dog"}
             assert client.get("/metadata").json()["data_shape"] == "(1, 7)"
     status = subprocess.run(

@@ -1,11 +1,13 @@
-"""A clean clone: what a newcomer has."""
+"""A clean clone of the repository."""
 
 import contextlib
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -30,7 +32,7 @@ def files() -> list[str]:
 
 
 def make_clone(directory: Path) -> Path:
-    """Copy all files into the directory, and commit them there; without the model that the README has one put there."""
+    """Copy all files into the directory and commit them, except the model that the README tells readers to add."""
     for name in files():
         if name.startswith("pets/"):
             continue
@@ -46,7 +48,7 @@ def make_clone(directory: Path) -> Path:
 
 
 def newcomers_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return this process's environment without what these tests run in, and without settings."""
+    """Return this process's environment without settings and without the variables of the test environment."""
     fields = {*LoaderSettings.__struct_fields__, *ServiceSettings.__struct_fields__}
     left_out = {*_OURS, *(field.upper() for field in fields)}
     inherited = {name: value for name, value in os.environ.items() if name not in left_out}
@@ -54,22 +56,37 @@ def newcomers_environment(extra: Mapping[str, str] | None = None) -> dict[str, s
 
 
 @contextlib.contextmanager
-def typed(command: str, clone: Path, environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """Run a shell command in the clone and give its process and the file that its output goes to; Ctrl-C ends it."""
-    log = clone.parent / "output.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            ["bash", "-c", command],  # noqa: S607
-            cwd=clone,
-            env=dict(environment),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+def typed(
+    commands: str, directory: Path, environment: Mapping[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Run shell commands on a terminal, and give the shell and the file that its output is copied to.
+
+    Ctrl-C ends them.
+    """
+    log = directory.parent / "output.log"
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        ["bash", "-c", commands],  # noqa: S607
+        cwd=directory,
+        env=dict(environment),
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    copying = threading.Thread(target=_copy, args=(ours, log))
+    copying.start()
     try:
         yield process, log
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT)
         process.wait(timeout=30)
+        copying.join()
+        os.close(ours)
+
+
+def _copy(terminal: int, log: Path) -> None:
+    with log.open("wb", buffering=0) as output, contextlib.suppress(OSError):  # EIO: all processes have closed it
+        while read := os.read(terminal, 1 << 16):
+            output.write(read)

@@ -20,6 +20,8 @@ URL = "http://127.0.0.1:3000"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 EXPORT = "python export"
 EXPORT_NIGHTLY = "python export nightly"
+# A row of a table of settings: variable, programs, default, meaning.
+SETTING = re.compile(r"^\| `([A-Z_0-9]+)` \| ([a-z, ]+) \| ?(.*?) ?\| (.*) \|$", re.MULTILINE)
 DATA = {"json", "mermaid", "text", "yaml"}
 _FENCE = re.compile(r"^( *)```([^`\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
@@ -43,7 +45,7 @@ class Block:
 
     @property
     def commands(self) -> list[tuple[str, str]]:
-        """Each command of a console block, with the output below it."""
+        """The commands of a console block, each with the output below it."""
         return _COMMAND.findall(self.text)
 
     @property

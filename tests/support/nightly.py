@@ -1,6 +1,6 @@
-"""Whether the tests are to be thorough, however long they take."""
+"""Whether `make nightly` runs the tests, which repeats those that depend on chance."""
 
 import os
 
 NIGHTLY = bool(os.environ.get("NIGHTLY"))
-ROUNDS = 20 if NIGHTLY else 1  # of what is a matter of chance
+ROUNDS = 20 if NIGHTLY else 1

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -10,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urljoin
 
-import pytest
 import requests
 
 from tests.support.processes import free_port
+from tests.support.tools import tool
 
 _START_SECONDS = 20
 TITLE = "org.opencontainers.image.title"
@@ -27,9 +26,7 @@ def registry(root: Path, htpasswd: Path | None = None) -> Iterator[str]:
         root: a directory.
         htpasswd: who may use it, by basic authentication; anyone without this.
     """
-    program = shutil.which("docker-registry")
-    if not program:
-        pytest.skip("docker-registry is not installed: apt-get install docker-registry")
+    program = tool("docker-registry", "docker-registry")
     port = free_port()
     settings: dict[str, object] = {
         "version": 0.1,

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["numpy==2.4.6", "onnxruntime==1.32.0", "orjson==3.13.0", "uvicorn[standard]==0.54.0"]
 # ///
-"""The floor: the least that can answer a prediction on uvicorn, without a check, a limit, a metric or an error."""
+"""The floor: the smallest server on uvicorn that gives correct answers, without checks, limits, metrics or errors."""
 
 import os
 

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["kserve==0.21.0", "numpy<3", "onnxruntime==1.32.0"]
 # ///
-"""A KServe predictor as its documentation writes one."""
+"""A KServe predictor in the style of its documentation."""
 
 import os
 
@@ -26,7 +26,7 @@ class Iris(kserve.Model):
 
 
 if __name__ == "__main__":
-    # KServe has no setting for its address, which is all of them, nor for its access log, which no peer writes here.
+    # KServe has no settings for its address (0.0.0.0) and its access log, which the other peers do not write.
     config = uvicorn.Config.__init__
     uvicorn.Config.__init__ = lambda self, app, **kw: config(
         self, app, **{**kw, "host": "127.0.0.1", "access_log": False}

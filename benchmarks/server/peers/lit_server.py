@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["litserve==0.2.19", "numpy==2.4.6", "onnxruntime==1.32.0"]
 # ///
-"""A LitServe service as its documentation writes one."""
+"""A LitServe service in the style of its documentation."""
 
 import os
 

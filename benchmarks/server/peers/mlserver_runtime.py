@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["mlserver==1.7.1", "numpy<3", "onnxruntime==1.32.0", "uvloop<0.22"]
 # ///
-"""An MLServer runtime as its documentation writes one."""
+"""An MLServer runtime in the style of its documentation."""
 
 import os
 

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["fastapi==0.165.0", "numpy==2.4.6", "onnxruntime==1.32.0", "uvicorn[standard]==0.54.0"]
 # ///
-"""A FastAPI service as one would write it."""
+"""A plain FastAPI service."""
 
 import os
 

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["bentoml==1.4.39", "fastapi==0.165.0", "numpy==2.4.6", "onnxruntime==1.32.0"]
 # ///
-"""A BentoML service as its tutorial writes one."""
+"""A BentoML service in the style of its tutorial."""
 
 import os
 

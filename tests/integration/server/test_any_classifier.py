@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto
 
 from tests.support.classifiers import classifier, expected, save
-from tests.support.processes import serving
+from tests.support.processes import ONE_PROCESS, serving
 
 KINDS: dict[str, dict[str, Any]] = {
     "an image of rank 4, one at a time, in float16": {
@@ -36,7 +36,8 @@ def test_serves(tmp_path: Path, kind: str) -> None:
     model_path, label_path = save(classifier(**options), tmp_path, labels)
     rows = np.random.default_rng(0).integers(0, 2, (3, *options.get("row_shape", (4,))))
     answer = expected(rows, count)
-    with serving(tmp_path, {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)}) as server:
+    environment = {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)}
+    with serving(tmp_path, environment, command=ONE_PROCESS) as server:
         np.testing.assert_allclose(server.predict(rows[:1].tolist()), answer[0], atol=1e-6)
         np.testing.assert_allclose(server.predict(rows.tolist()), answer, atol=1e-6)
         names = [labels[index] for index in answer.argmax(axis=1)]

@@ -32,12 +32,14 @@ def test_build_and_serve(tmp_path: Path) -> None:
         assert server.client.get("/").text.startswith("<!doctype html>")
 
 
+@pytest.mark.nightly
 def test_python_version_chooses_the_base_image(tmp_path: Path) -> None:
     assert dockerfile(build(tmp_path, python_version="3.12")).startswith(
         "FROM docker.io/library/python:3.12-slim AS base\n"
     )
 
 
+@pytest.mark.nightly
 def test_base_image_is_used_unchanged(tmp_path: Path) -> None:
     """With `base_image`, BentoML ignores `system_packages`, and says so."""
     text = dockerfile(build(tmp_path, base_image="registry.example.com/python:1", system_packages=["hostname"]))
@@ -45,6 +47,7 @@ def test_base_image_is_used_unchanged(tmp_path: Path) -> None:
     assert "hostname" not in text
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("option", "value"), [("distro", "alpine"), ("cuda_version", "12")])
 def test_unsupported_option_fails_the_image(tmp_path: Path, option: str, value: str) -> None:
     text = dockerfile(build(tmp_path, **{option: value}))

@@ -173,7 +173,7 @@ def test_document(iris: Server, tmp_path: Path) -> None:
     """The server accepts and refuses requests as its OpenAPI document says, and all answers match that document."""
     options = {
         "checks": "all",
-        "max-examples": 500 if NIGHTLY else 40,
+        "max-examples": 500 if NIGHTLY else 20,
         "phases": "examples,coverage,fuzzing,stateful",
         "request-timeout": 60,
     }

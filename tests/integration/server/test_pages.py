@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto
 
 from tests.support.classifiers import classifier, save
-from tests.support.processes import Server, serving
+from tests.support.processes import ONE_PROCESS, Server, serving
 
 
 def test_reference_reaches_no_other_host(iris: Server) -> None:
@@ -51,8 +51,8 @@ def test_the_openapi_document_describes_the_model(tmp_path_factory: pytest.TempP
     home = tmp_path_factory.mktemp("uint8")
     made = classifier(TensorProto.UINT8, ("height", 2), classes=2)
     model_path, label_path = save(made, home, ["no", "yes"])
-    files = {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)}
-    with serving(home, {**files, "MAX_ROW_LENGTH": "100"}) as server:
+    environment = {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path), "MAX_ROW_LENGTH": "100"}
+    with serving(home, environment, command=ONE_PROCESS) as server:
         document = server.client.get("/docs.json").json()
     request = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert request["properties"]["data"]["items"] == {

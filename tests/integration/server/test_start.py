@@ -9,9 +9,16 @@ from pathlib import Path
 import httpx
 import pytest
 
+from model_server.errors import StartError
+from model_server.model.model import Model
+from model_server.settings import Settings
 from tests.support.classifiers import classifier, endless, save
 from tests.support.processes import BENTOML_SERVE, IRIS, ONE_PROCESS, Server, children, events, serving, starting, until
+from volume.settings import SettingsError
 
+SIGNALS = pytest.mark.parametrize(
+    "asked", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.nightly)], ids=["SIGTERM", "SIGINT"]
+)
 COMMANDS = pytest.mark.parametrize("command", [BENTOML_SERVE, ONE_PROCESS], ids=["bentoml serve", "one process"])
 
 
@@ -26,6 +33,13 @@ def fail_to_start(
     return str(failure["error"])
 
 
+def refusal(environment: dict[str, str]) -> str:
+    """Return why the service would not start, found in this process."""
+    with pytest.raises((SettingsError, StartError)) as refused:
+        Model.load(Settings.read(environment))
+    return str(refused.value)
+
+
 def test_without_model_and_variables(tmp_path: Path) -> None:
     if Path("/workdir").exists():
         pytest.skip("this machine has a /workdir")
@@ -36,7 +50,7 @@ def test_without_model_and_variables(tmp_path: Path) -> None:
 
 
 def test_without_label_file(tmp_path: Path) -> None:
-    line = fail_to_start(tmp_path, {**IRIS, "LABEL_FILEPATH": str(tmp_path / "none.json")})
+    line = refusal({**IRIS, "LABEL_FILEPATH": str(tmp_path / "none.json")})
     assert f"LABEL_FILEPATH is {tmp_path}/none.json: No such file or directory" in line
     assert "MODEL_FILEPATH" not in line
 
@@ -47,7 +61,11 @@ def test_with_a_bad_setting(tmp_path: Path, command: Sequence[str]) -> None:
     assert "MAX_BODY_BYTES is 'many': expected `int`" in line
 
 
-@pytest.mark.parametrize("container", [{}, {"BENTOML_CONTAINERIZED": "true"}], ids=["laptop", "container"])
+@pytest.mark.parametrize(
+    "container",
+    [pytest.param({}, marks=pytest.mark.nightly), {"BENTOML_CONTAINERIZED": "true"}],
+    ids=["laptop", "container"],
+)
 def test_with_a_file_that_is_not_a_model(tmp_path: Path, container: dict[str, str]) -> None:
     page = tmp_path / "model.onnx"
     page.write_text("<html>404 Not Found</html>")
@@ -57,14 +75,14 @@ def test_with_a_file_that_is_not_a_model(tmp_path: Path, container: dict[str, st
 
 def test_with_labels_for_another_model(tmp_path: Path) -> None:
     model_path, _ = save(classifier(classes=5), tmp_path, [])
-    line = fail_to_start(tmp_path, {**IRIS, "MODEL_FILEPATH": str(model_path)})
+    line = refusal({**IRIS, "MODEL_FILEPATH": str(model_path)})
     assert "has 5 classes but LABEL_FILEPATH names 3" in line
 
 
 def test_with_a_broken_label_file(tmp_path: Path) -> None:
     _, label_path = save(classifier(), tmp_path, [])
     label_path.write_text('{"0": ')
-    assert f"{label_path} is not JSON" in fail_to_start(tmp_path, {**IRIS, "LABEL_FILEPATH": str(label_path)})
+    assert f"{label_path} is not JSON" in refusal({**IRIS, "LABEL_FILEPATH": str(label_path)})
 
 
 @pytest.mark.parametrize(
@@ -86,7 +104,7 @@ def test_sends_no_usage_statistics(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".onnxruntime"))
 
 
-@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+@SIGNALS
 def test_stops_on_a_signal(tmp_path: Path, asked: signal.Signals) -> None:
     with serving(tmp_path, IRIS) as server:
         workers = children(server.process.pid)
@@ -97,7 +115,7 @@ def test_stops_on_a_signal(tmp_path: Path, asked: signal.Signals) -> None:
     until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
 
 
-@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+@SIGNALS
 def test_one_process_answers_the_same_and_stops_on_a_signal(
     tmp_path: Path, iris: Server, asked: signal.Signals
 ) -> None:
@@ -161,9 +179,9 @@ def test_a_model_that_never_answers(tmp_path: Path, command: Sequence[str]) -> N
 
 
 @COMMANDS
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_the_start_at_once(tmp_path: Path, command: Sequence[str], sent: signal.Signals) -> None:
+@SIGNALS
+def test_a_signal_stops_the_start_at_once(tmp_path: Path, command: Sequence[str], asked: signal.Signals) -> None:
     with starting(tmp_path, endless_environment(tmp_path, 60), command=command) as (process, log):
         until(lambda: "waiting_for_model" in log.read_text(), 60)
-        process.send_signal(sent)
+        process.send_signal(asked)
         process.wait(timeout=10)

@@ -395,6 +395,7 @@ def test_tasks_and_deployment_hooks(tmp_path: Path, command: tuple[str, ...]) ->
         assert server.client.get("/add/get", params={"task_id": task}).text == "3"
 
 
+@pytest.mark.nightly
 def test_reloading_survives_a_syntax_error(tmp_path: Path) -> None:
     for name in ("model_server", "volume"):
         (tmp_path / name).symlink_to(ROOT / name)

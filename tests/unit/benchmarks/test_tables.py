@@ -1,4 +1,4 @@
-"""The tables of a run of the servers."""
+"""Tables of a benchmark run of the servers."""
 
 import json
 from typing import Any
@@ -11,13 +11,13 @@ MEASURED: dict[str, Any] = json.loads((RESULTS / "server.json").read_text())
 
 
 def rows(text: str, heading: str) -> dict[str, list[str]]:
-    """Return the cells of the table with this heading, by the first of each row."""
+    """Return the cells of the table with this heading, by the first cell of each row."""
     lines = text[text.index(f"| {heading} |") :].partition("\n\n")[0].splitlines()
     return {cells[0]: cells[1:] for cells in ([cell.strip() for cell in line[1:-1].split("|")] for line in lines[2:])}
 
 
 def with_base(**factors: float) -> dict[str, Any]:
-    """Return the measured results with a base, which is ours with some figures multiplied."""
+    """Return the measured results with a base: our server's figures, some multiplied by factors."""
     results = {**MEASURED, "wrong": {}}
     for part in ("starts", "loads", "meanwhile"):
         results[part] = list(MEASURED[part])

@@ -1,4 +1,4 @@
-"""The runbook against the alerts and the dashboard that it reads."""
+"""The runbook compared with the alerts and the dashboard."""
 
 import json
 import re
@@ -14,7 +14,7 @@ PANELS = json.loads((ROOT / "k8s/monitoring/dashboard.json").read_text())["panel
 
 
 def section(heading: str) -> str:
-    """Return what stands below a heading of the second level."""
+    """Return the section under a heading of the second level."""
     return RUNBOOK.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
 
 

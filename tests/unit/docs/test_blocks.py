@@ -1,7 +1,8 @@
-"""Every block of code in the documents is run by a test, or marked as needing a cluster and read here."""
+"""Every code block in the documents is run by a test, or is marked as requiring a cluster and checked here."""
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,20 +11,20 @@ import yaml
 
 from tests.support.documents import DATA, DOCUMENTS, EXPORT, EXPORT_NIGHTLY, Block, blocks
 from tests.support.processes import ROOT
+from tests.support.tools import MAKE_TARGETS
 
 CLUSTER = "console cluster"
 MAKE = re.compile(r"(?:[`$&;] ?)make ((?:[a-z][a-z0-9-]*|[A-Z_]+=\S+)(?: (?:[a-z][a-z0-9-]*|[A-Z_]+=\S+))*)")
-TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-def test_every_fence_is_a_block() -> None:
+def test_every_fence_belongs_to_a_block() -> None:
     for name, text in DOCUMENTS.items():
         fences = re.findall(r"^ *(?:```|~~~)", text, re.MULTILINE)
         assert len(fences) == 2 * sum(block.document == name for block in blocks()), name
 
 
 @pytest.mark.parametrize("block", blocks(), ids=str)
-def test_block_says_what_it_is(block: Block) -> None:
+def test_block_is_labelled(block: Block) -> None:
     assert block.info in {"console", CLUSTER, "python", EXPORT, EXPORT_NIGHTLY, *DATA}
     if block.info in DATA:
         assert not block.commands, "commands are fenced as console"
@@ -37,7 +38,7 @@ def test_block_says_what_it_is(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", blocks(CLUSTER), ids=str)
-def test_cluster_block_can_be_read(block: Block) -> None:
+def test_cluster_block_is_valid(block: Block) -> None:
     script = "\n".join(command for command, _ in block.commands)
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)  # noqa: S607
     for overlay in re.findall(r"(?:apply|delete|kustomize) -k (\S+)", script):
@@ -46,13 +47,18 @@ def test_cluster_block_can_be_read(block: Block) -> None:
         assert path.startswith("build/") or (ROOT / path).exists(), path
 
 
+def edit(document: str, directory: Path, **variables: str) -> None:
+    """Copy the overlays to the directory, and run those commands of a document that edit them."""
+    shutil.copytree(ROOT / "k8s" / "overlays", directory / "k8s" / "overlays")
+    commands = [command for block in blocks(CLUSTER) if block.document == document for command, _ in block.commands]
+    script = "\n".join(command for command in commands if command.startswith(("sed -i ", "printf ")))
+    assert script
+    subprocess.run(["bash", "-euc", script], cwd=directory, env=variables, check=True)  # noqa: S607
+
+
 def test_pinning_changes_the_settings(tmp_path: Path) -> None:
-    [sed] = [command for block in blocks(CLUSTER) for command, _ in block.commands if "sed -i" in command]
+    edit("docs/operations.md", tmp_path, BLOB="iris/2/model.onnx", GENERATION="17", SHA256="0" * 64)
     settings = "k8s/overlays/gcs/settings.env"
-    (tmp_path / settings).parent.mkdir(parents=True)
-    (tmp_path / settings).write_bytes((ROOT / settings).read_bytes())
-    pinned = {"BLOB": "iris/2/model.onnx", "GENERATION": "17", "SHA256": "0" * 64}
-    subprocess.run(["bash", "-euc", sed], cwd=tmp_path, env=pinned, check=True)  # noqa: S607
     before, after = ((place / settings).read_text().splitlines() for place in (ROOT, tmp_path))
     assert [line for line in after if line not in before] == [
         "GCS_MODEL_BLOB=iris/2/model.onnx",
@@ -62,15 +68,29 @@ def test_pinning_changes_the_settings(tmp_path: Path) -> None:
     assert len(after) == len(before)
 
 
+def test_deployment_from_a_bucket_changes_the_overlay(tmp_path: Path) -> None:
+    edit("README.md", tmp_path)
+    overlay = tmp_path / "k8s" / "overlays" / "gcs"
+    assert {"GCS_BUCKET=models", "GCS_MODEL_BLOB=iris/1/model.onnx"} <= {
+        *(overlay / "settings.env").read_text().split()
+    }
+    [account] = yaml.safe_load((overlay / "workload-identity.yml").read_text())["metadata"]["annotations"].values()
+    assert account == "model-loader@my-project.iam.gserviceaccount.com"
+    images = yaml.safe_load((overlay / "kustomization.yml").read_text())["images"]
+    base = yaml.safe_load((ROOT / "k8s" / "base" / "kustomization.yml").read_text())["images"]
+    assert [image["name"] for image in images] == [image["name"] for image in base]
+    assert all(image["newName"] == f"registry.example.com/ml/{image['name']}" for image in images)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_make_targets_are_there(document: str) -> None:
+def test_make_targets_exist(document: str) -> None:
     code = re.findall(r"`[^`\n]+`|^ *\$ .*", DOCUMENTS[document], re.MULTILINE)
     words = [word for piece in code for found in MAKE.findall(piece) for word in found.split()]
-    assert {word for word in words if "=" not in word} <= TARGETS
+    assert {word for word in words if "=" not in word} <= MAKE_TARGETS
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_named_tests_are_there(document: str) -> None:
+def test_named_tests_exist(document: str) -> None:
     for file, test in re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", DOCUMENTS[document]):
         found = [*(ROOT / "tests").rglob(file)]
         assert found, file

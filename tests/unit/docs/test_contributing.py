@@ -1,9 +1,10 @@
-"""CONTRIBUTING.md against the code that it describes."""
+"""CONTRIBUTING.md compared with the repository."""
 
 import inspect
 import re
 
 from loader.sources.base import Source
+from tests.support.clone import files
 from tests.support.documents import prose
 
 CONTRIBUTING = " ".join(prose("CONTRIBUTING.md").split())
@@ -14,7 +15,17 @@ def shown(annotation: object) -> str:
     return re.sub(r"\w+\.", "", inspect.formatannotation(annotation))
 
 
-def test_source_is_described_whole() -> None:
+def test_top_of_the_repository_is_explained() -> None:
+    layout = prose("CONTRIBUTING.md").partition("## Repository layout\n")[2].partition("\n## ")[0]
+    explained = {
+        path for row in re.findall(r"^\| (`.*?) \|", layout, re.MULTILINE) for path in row.strip("`").split("`, `")
+    }
+    top = {f"{first}/" if rest else first for first, _, rest in (name.partition("/") for name in files())}
+    missing = {entry for entry in top if not any(path.startswith(entry) for path in explained)}
+    assert missing == set()
+
+
+def test_every_member_of_a_source_is_described() -> None:
     for name, member in vars(Source).items():
         if name.startswith("_"):
             continue

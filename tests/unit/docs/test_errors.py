@@ -11,16 +11,16 @@ from tests.support.documents import DOCUMENTS
 from tests.support.processes import ROOT
 
 RUNBOOK = DOCUMENTS["docs/operations.md"]
-# The first argument of these is a message, or a part of one.
+# Functions and classes whose first argument is a message, or a part of one.
 CALLS = re.compile(r"\w+Error|Setback|during|Backoff|kind|missing|_exit|exit|fail|_refusal")
 RETURNS = {"web.py", "settings.py"}  # modules where functions return parts of messages
 _OF_THE_VOLUME = ("onnx_file.py", "settings.py")
-_CARRIES = 2  # words: a template of fewer only carries another message
+_CARRIES = 2  # words: a template with fewer only wraps another message
 _RECOGNISABLE = 4
 
 
 def strings(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the outermost strings beneath a node; of a sum of them, the first."""
+    """Yield the outermost strings under a node; the first one of a sum."""
     if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str)):
         yield node
     elif isinstance(node, ast.BinOp):
@@ -31,7 +31,7 @@ def strings(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def template(node: ast.AST) -> str:
-    """Return a string with `…` for what is filled in."""
+    """Return a string with `…` for its placeholders."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     assert isinstance(node, ast.JoinedStr)
@@ -73,7 +73,7 @@ def words(text: str) -> int:
 
 
 def shows(fragment: str, message: str) -> bool:
-    """Return whether a fragment of the runbook is one of the message, and enough of it."""
+    """Return whether a fragment of the runbook is a sufficient part of the message."""
     pattern = ".*".join(map(re.escape, fragment.split("…")))
     return bool(re.search(pattern, message)) and words(fragment) >= min(_RECOGNISABLE, words(message))
 

@@ -1,4 +1,4 @@
-"""The figures in the documents are those that were measured."""
+"""The figures in the documents are the measured ones."""
 
 import re
 
@@ -10,7 +10,7 @@ PEERS = ROOT / "benchmarks" / "server" / "peers"
 
 
 def rows(document: str, heading: str) -> list[list[str]]:
-    """Return the cells of the first table whose heading begins so."""
+    """Return the cells of the first table whose heading begins with these words."""
     table = document[document.index(f"| {heading}") :].partition("\n\n")[0]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 

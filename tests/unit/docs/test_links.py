@@ -1,4 +1,4 @@
-"""Links between the documents lead somewhere."""
+"""Links between the documents have existing targets."""
 
 import re
 
@@ -21,7 +21,7 @@ def anchors(document: str) -> set[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_lead_somewhere(document: str) -> None:
+def test_link_targets_exist(document: str) -> None:
     there = {(ROOT / name).resolve() for name in files()}
     there |= {directory for path in there for directory in path.parents if directory.is_relative_to(ROOT)}
     for link in LINK.findall(prose(document)):
@@ -34,6 +34,6 @@ def test_links_lead_somewhere(document: str) -> None:
 
 
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if name.startswith("docs/")])
-def test_documents_can_be_found(document: str) -> None:
+def test_readme_links_to_every_document(document: str) -> None:
     for readme in {"README.md", "README.ja.md"} & set(DOCUMENTS):
         assert f"({document})" in DOCUMENTS[readme]

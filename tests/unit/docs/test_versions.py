@@ -1,4 +1,4 @@
-"""One version, wherever it stands."""
+"""The version is the same everywhere."""
 
 import re
 import tomllib
@@ -12,16 +12,16 @@ from tests.support.processes import ROOT
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
-def test_loader_says_it() -> None:
+def test_loader_has_it() -> None:
     assert loader.__version__ == VERSION
 
 
-def test_lock_says_it() -> None:
+def test_lock_has_it() -> None:
     packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
     assert [package["version"] for package in packages if package["name"] == "model-load-server"] == [VERSION]
 
 
-def test_manifests_name_it() -> None:
+def test_manifests_have_it() -> None:
     base = yaml.safe_load((ROOT / "k8s/base/kustomization.yml").read_text())
     assert {image["newTag"] for image in base["images"]} == {VERSION}
 
@@ -32,8 +32,10 @@ def test_changelog_begins_with_it() -> None:
     assert sorted(versions, key=lambda version: [*map(int, version.split("."))], reverse=True) == versions
 
 
-def test_documents_name_images_and_tags_of_it() -> None:
+def test_documents_have_it() -> None:
     for document, text in DOCUMENTS.items():
         if document != "CHANGELOG.md":
-            found = re.findall(r"\b(?:model-load-(?:server|loader):|--annotate v|origin v)(\d[\w.]*)", text)
+            found = re.findall(
+                r"\b(?:model-load-(?:server|loader):|--annotate v|origin v|Version |バージョンは )(\d+(?:\.\w+)*)", text
+            )
             assert set(found) <= {VERSION}, document

@@ -1,4 +1,4 @@
-"""The shipped iris model against the pipeline that it was exported from."""
+"""The iris model compared with the pipeline that it was exported from."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_specified_sample(shipped: Predictor) -> None:
     assert probabilities.round(2).tolist() == np.array([[0.97, 0.02, 0.01]], np.float32).tolist()
 
 
-def test_training_again_gives_the_shipped_predictions(pipeline: Pipeline, shipped: Predictor, tmp_path: Path) -> None:
+def test_retraining_gives_the_same_predictions(pipeline: Pipeline, shipped: Predictor, tmp_path: Path) -> None:
     again = tmp_path / "model.onnx"
     again.write_bytes(export(pipeline).SerializeToString())
     rows = load_iris().data.astype(np.float32)
@@ -57,7 +57,7 @@ def test_training_again_gives_the_shipped_predictions(pipeline: Pipeline, shippe
     np.testing.assert_allclose(trained.predict(rows), shipped.predict(rows), atol=1e-6)
 
 
-def test_says_what_it_is() -> None:
+def test_metadata_properties() -> None:
     model = onnx.load(MODELS / "iris_svc.onnx")
     onnx.checker.check_model(model)
     properties = {entry.key: json.loads(entry.value) for entry in model.metadata_props}

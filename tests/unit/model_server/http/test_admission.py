@@ -1,5 +1,6 @@
 """The number of requests in flight is right after any sequence of calls."""
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -77,3 +78,5 @@ class PermitMachine(RuleBasedStateMachine):
 
 
 TestPermits = PermitMachine.TestCase
+# An example has up to 50 steps.
+TestPermits.settings = settings(max_examples=settings().max_examples // 4)
