@@ -279,7 +279,7 @@ def _rows_parameter(function: Callable[..., Any]) -> str:
     for name, hint in hints.items():
         if name not in marked and any(map(_takes_rows, get_args(hint))):
             raise _refused(
-                "service-method", f"{function.__name__} declares {name} as {hint}; expected Rows and nothing else"
+                "service-method", f"{function.__name__} declares {name} as Rows or another type; expected Rows"
             )
     return marked[0] if marked else ""
 

@@ -349,7 +349,7 @@ def test_unsupported_options_are_refused_at_start(
     [
         ("data: Rows, ctx: bentoml.Context", "predict takes rows, so it cannot be a stream or a task, nor take the"),
         ("data: Rows, more: Rows", "predict has the Rows data and more; expected one such parameter"),
-        ("data: Rows | None = None", "predict declares data as "),
+        ("data: Rows | None = None", "predict declares data as Rows or another type; expected Rows"),
     ],
 )
 def test_unsupported_methods_are_refused_at_start(
