@@ -152,7 +152,7 @@ def test_an_unreachable_collector_is_logged_once_and_stops_nothing(tmp_path: Pat
             up.set()
             until(lambda: states()[:2] == ["lost", "sent"], 30)
         assert collector.services() == {"iris"}
-    assert {line["event"] for line in events(server.log)} == {"message", "tracing"}
+    assert {line["event"] for line in events(server.log)} == {"message", "serving", "tracing"}
 
 
 def test_a_silent_collector_does_not_delay_the_shutdown(tmp_path: Path) -> None:
