@@ -43,12 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment = dict(os.environ)
     progress = Progress(sys.stdout)
     try:
-        flags = vars(_parser().parse_args(_spelled(sys.argv[1:] if arguments is None else arguments)))
+        flags = vars(_parser().parse_args(_with_underscores(sys.argv[1:] if arguments is None else arguments)))
         environment |= {name.upper(): value for name, value in flags.items() if value is not None}
         settings = Settings.read(environment)
         progress.level = settings.log_level
-        give_up = partial(_report, environment, progress)
-        with watchdog(settings.load_timeout_seconds, progress.activity, give_up) as deadline:
+        report_stuck = partial(_report, environment, progress)
+        with watchdog(settings.load_timeout_seconds, progress.activity, report_stuck) as deadline:
             Job(settings, deadline, progress).run()
     except SettingsError as error:
         _report(environment, progress, UsageError("settings-invalid", f"{error} (--help lists all settings)"))
@@ -69,7 +69,7 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError(message)
 
 
-def _spelled(arguments: Sequence[str]) -> list[str]:
+def _with_underscores(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with flags as they are declared: --dry-run is --dry_run."""
     parted = [argument.partition("=") for argument in arguments]
     return [
@@ -117,7 +117,7 @@ def _exit_codes() -> str:
     return "\n".join(["exit codes:", "  0  The model and its label file are at their final paths.", *lines])
 
 
-def _let_go_of_streams() -> None:
+def _discard_unwritten_output() -> None:
     """Drop what a stream does not take, for Python tries again on its way out, and exits with 120 if that fails."""
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -132,4 +132,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     finally:
-        _let_go_of_streams()
+        _discard_unwritten_output()

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 from crc32c import crc32c
 from msgspec import Struct
 
-BLOCK = 1 << 20
+BLOCK_SIZE = 1 << 20
 
 
 class Digest(Struct, frozen=True):
@@ -25,12 +25,12 @@ class Digest(Struct, frozen=True):
     sha256: str
     checksums: dict[str, str]
 
-    def differences(self, expected: Mapping[str, str]) -> list[str]:
+    def mismatches(self, expected: Mapping[str, str]) -> list[str]:
         """Return the names of the expected checksums that these bytes do not have."""
         return [name for name, value in expected.items() if self.checksums.get(name) != value]
 
 
-class _Sum(Protocol):
+class _Checksum(Protocol):
     def update(self, data: bytes, /) -> object: ...
     def digest(self) -> bytes: ...
 
@@ -48,7 +48,7 @@ class _Crc:
         return self._value.to_bytes(self._size, "big")
 
 
-def _begin(name: str) -> _Sum:
+def _new_checksum(name: str) -> _Checksum:
     match name:
         case "crc32c":
             return _Crc(crc32c, 4)
@@ -66,7 +66,7 @@ def _crc64nvme() -> Callable[[bytes, int], int]:
     return cast("Callable[[bytes, int], int]", crc64nvme)
 
 
-def written(name: str, digest: bytes) -> str:
+def encode_checksum(name: str, digest: bytes) -> str:
     """Return a checksum as receipts have it: a CRC in base64, as Cloud Storage and S3 write it, else hexadecimal."""
     return base64.b64encode(digest).decode() if name.startswith("crc") else digest.hex()
 
@@ -76,15 +76,15 @@ class Hasher:
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self._size = 0
-        self._sums = {name: _begin(name) for name in {"sha256", *names}}
+        self._checksums = {name: _new_checksum(name) for name in {"sha256", *names}}
 
     def update(self, data: bytes) -> None:
         """Take the next bytes of the file."""
         self._size += len(data)
-        for one in self._sums.values():
+        for one in self._checksums.values():
             one.update(data)
 
     def digest(self) -> Digest:
         """Return the digest of the bytes so far."""
-        checksums = {name: written(name, one.digest()) for name, one in self._sums.items()}
+        checksums = {name: encode_checksum(name, one.digest()) for name, one in self._checksums.items()}
         return Digest(size=self._size, sha256=checksums["sha256"], checksums=checksums)

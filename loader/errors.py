@@ -91,11 +91,11 @@ _BY_ERRNO: dict[int, tuple[type[LoadError], str]] = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
 }
-_OTHERWISE = (LoadError, "file-failed")
+_OTHER = (LoadError, "file-failed")
 
 
 @contextmanager
-def during(action: str, *, missing: type[LoadError] = LoadError) -> Iterator[None]:
+def translate_os_errors(action: str, *, missing: type[LoadError] = LoadError) -> Iterator[None]:
     """Raise an `OSError` of the block as the `LoadError` that fits it, its message beginning with the action.
 
     Args:
@@ -107,5 +107,5 @@ def during(action: str, *, missing: type[LoadError] = LoadError) -> Iterator[Non
     except (FileNotFoundError, NotADirectoryError) as error:
         raise missing("file-missing", f"{action}: {error.strerror}") from error
     except OSError as error:
-        kind, code = _BY_ERRNO.get(error.errno or 0, _OTHERWISE)
+        kind, code = _BY_ERRNO.get(error.errno or 0, _OTHER)
         raise kind(code, f"{action}: {error.strerror or error}") from error

@@ -82,7 +82,7 @@ class Progress:
     def __init__(self, stream: TextIO | None) -> None:
         self.level = LogLevel.INFO
         self.model = ""
-        self.doing = "starting"
+        self.step = "starting"
         self.retries = 0
         self._stream = stream
         self._terminal = stream is not None and stream.isatty()
@@ -91,20 +91,20 @@ class Progress:
         self._start = self._shown = time.monotonic()
         self._uri = ""
         self._size = self._here = self._found = 0
-        self._setback = ""
+        self._last_failure = ""
 
     def activity(self) -> str:
         """Return what is being done, how far it is, and what has gone wrong since the last byte came."""
         here = f" ({self._here} of {self._size} bytes are here)" if self._here else ""
-        tried = f", again after: {self._setback}" if self._setback else ""
-        return f"{self.doing}{here}{tried}"
+        tried = f", again after: {self._last_failure}" if self._last_failure else ""
+        return f"{self.step}{here}{tried}"
 
     def start(self, uri: str, size: int, version: str) -> None:
         """Say that a file of `size` bytes is being fetched."""
         with self._lock:
-            self._uri, self._size, self._here, self._found, self._setback = uri, size, 0, 0, ""
+            self._uri, self._size, self._here, self._found, self._last_failure = uri, size, 0, 0, ""
             self._start = self._shown = time.monotonic()
-            self.doing = f"fetching {uri}"
+            self.step = f"fetching {uri}"
             self._say(f"loading {uri} ({_bytes(size)})", "start", uri=uri, size=size, version=version)
 
     def resume(self, count: int) -> None:
@@ -118,7 +118,7 @@ class Progress:
         """Count bytes that have come, or with a negative count, that were thrown away; say so now and then."""
         with self._lock:
             self._here += count
-            self._setback = ""
+            self._last_failure = ""
             now = time.monotonic()
             if now - self._shown < self._every:
                 return
@@ -133,7 +133,7 @@ class Progress:
                     bytes_per_second=round(rate), seconds_left=None if left is None else round(left, 1),
                 )  # fmt: skip
 
-    def without_labels(self) -> None:
+    def no_labels(self) -> None:
         """Say that there is no label file."""
         with self._lock:
             self._say(
@@ -145,7 +145,7 @@ class Progress:
         """Say that something failed and is tried again in `seconds`."""
         with self._lock:
             self.retries += 1
-            self._setback = reason
+            self._last_failure = reason
             self._say(
                 f"{reason}; trying again in {seconds:.1f} s", "retry", LogLevel.WARNING,
                 reason=reason, seconds=round(seconds, 3),

@@ -26,7 +26,7 @@ _OTHER_PLACES = (
 _COMPANIONS = ("label_uri", "model_version", "label_version")
 
 
-class Wanted(NamedTuple):
+class FileReference(NamedTuple):
     """A file to load: its URI, and the version that is asked for; empty for the newest."""
 
     uri: str
@@ -133,23 +133,23 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
                 raise ValueError(f"{path} cannot be a target: {RECEIPT} and names that begin with a dot are reserved")
 
     @property
-    def model(self) -> Wanted:
+    def model(self) -> FileReference:
         """The model, whichever settings name it."""
         if self.model_uri:
-            return Wanted(_as_uri(self.model_uri), self.model_version)
+            return FileReference(_as_uri(self.model_uri), self.model_version)
         if self.use_local_model:
-            return Wanted(self.local_model_filepath.absolute().as_uri(), "")
-        return Wanted(f"gs://{self.gcs_bucket}/{self.gcs_model_blob}", str(self.gcs_model_generation or ""))
+            return FileReference(self.local_model_filepath.absolute().as_uri(), "")
+        return FileReference(f"gs://{self.gcs_bucket}/{self.gcs_model_blob}", str(self.gcs_model_generation or ""))
 
     @property
-    def labels(self) -> Wanted:
+    def labels(self) -> FileReference:
         """Its label file; the URI is empty if that is label.json beside the model."""
         if self.model_uri:
-            return Wanted(_as_uri(self.label_uri), self.label_version)
+            return FileReference(_as_uri(self.label_uri), self.label_version)
         if self.use_local_model:
-            return Wanted(self.local_label_filepath.absolute().as_uri() if self.local_label_filepath else "", "")
+            return FileReference(self.local_label_filepath.absolute().as_uri() if self.local_label_filepath else "", "")
         uri = f"gs://{self.gcs_bucket}/{self.gcs_label_blob}" if self.gcs_label_blob else ""
-        return Wanted(uri, str(self.gcs_label_generation or ""))
+        return FileReference(uri, str(self.gcs_label_generation or ""))
 
     @property
     def requires_signature(self) -> bool:

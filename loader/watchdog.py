@@ -19,7 +19,7 @@ from typing import NoReturn
 from loader.errors import DeadlineError, LoadError, TerminatedError
 
 _GRACE_SECONDS = 0.6
-_ENDINGS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
+_STOP_SIGNALS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
 
 
 class Deadline:
@@ -45,26 +45,28 @@ class Deadline:
 
 
 @contextmanager
-def watchdog(seconds: float, activity: Callable[[], str], give_up: Callable[[LoadError], None]) -> Iterator[Deadline]:
+def watchdog(
+    seconds: float, activity: Callable[[], str], report_stuck: Callable[[LoadError], None]
+) -> Iterator[Deadline]:
     """End the block when the time is up or a signal asks for it; to be used in the main thread.
 
     Args:
         seconds: how long the block may take.
         activity: tells what the run is doing, for the error's message.
-        give_up: reports the error when the main thread is stuck; the process ends right after.
+        report_stuck: reports the error when the main thread is stuck; the process ends right after.
 
     Raises:
         DeadlineError: the time was up.
         TerminatedError: SIGTERM or SIGINT came.
     """
-    endings = _Endings(seconds, activity)
+    endings = _StopSignals(seconds, activity)
     watched, waker = socket.socketpair()
     watched.settimeout(seconds + _GRACE_SECONDS)
     waker.setblocking(False)  # noqa: FBT003 (the standard library's own signature)
-    thread = threading.Thread(target=_watch, args=(watched, endings, give_up), name="watchdog", daemon=True)
+    thread = threading.Thread(target=_watch, args=(watched, endings, report_stuck), name="watchdog", daemon=True)
     thread.start()
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-    previous = {ending: signal.signal(ending, endings.interrupt) for ending in _ENDINGS}
+    previous = {ending: signal.signal(ending, endings.interrupt) for ending in _STOP_SIGNALS}
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield Deadline(seconds)
@@ -78,14 +80,14 @@ def watchdog(seconds: float, activity: Callable[[], str], give_up: Callable[[Loa
         watched.close()
 
 
-class _Endings:
+class _StopSignals:
     def __init__(self, seconds: float, activity: Callable[[], str]) -> None:
         self._seconds = seconds
         self._activity = activity
 
     def interrupt(self, number: int, _: FrameType | None) -> NoReturn:
         """Raise the error of the first signal; those that come while the run is ending change nothing."""
-        for ending in _ENDINGS:
+        for ending in _STOP_SIGNALS:
             signal.signal(ending, lambda *_: None)
         raise self.error(number)
 
@@ -101,7 +103,7 @@ class _Endings:
         )
 
 
-def _watch(watched: socket.socket, endings: _Endings, give_up: Callable[[LoadError], None]) -> None:
+def _watch(watched: socket.socket, endings: _StopSignals, report_stuck: Callable[[LoadError], None]) -> None:
     """End the process when the main thread has not ended the run soon after the first signal or the deadline.
 
     The wakeup descriptor gets a byte for each signal, whatever the main thread is stuck in, and is closed at the end.
@@ -118,5 +120,5 @@ def _watch(watched: socket.socket, endings: _Endings, give_up: Callable[[LoadErr
             pass
     except TimeoutError:
         error = endings.error(numbers[0])
-        give_up(error)
+        report_stuck(error)
         os._exit(error.exit_code)

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from loader.errors import LoadError, NoSpaceError, during
+from loader.errors import LoadError, NoSpaceError, translate_os_errors
 from loader.sources.base import ObjectVersion
 from volume.receipt import RECEIPT, FileRecord, Receipt, ReceiptError
 
@@ -65,14 +65,14 @@ class Staging:
 
     def free(self) -> int:
         """Return how many bytes the file system has free."""
-        with during(f"cannot ask for the free space of {self._parent}"):
+        with translate_os_errors(f"cannot ask for the free space of {self._parent}"):
             status = os.statvfs(_nearest(self._parent))
         return status.f_bavail * status.f_frsize
 
     def require_writable(self) -> None:
         """Raise a `LoadError` unless the directories can be written, or made; a load finds out by doing it."""
         for directory in (self._parent, self._labels.parent):
-            with during(f"cannot write to {directory}"):
+            with translate_os_errors(f"cannot write to {directory}"):
                 nearest = _nearest(directory)
                 if not nearest.is_dir():
                     raise NotADirectoryError(errno.ENOTDIR, f"{nearest} is not a directory")
@@ -85,10 +85,10 @@ class Staging:
         """Return where the published file of that name is, if there is one."""
         return self._current / name
 
-    def whole(self, name: str, version: ObjectVersion) -> FileRecord | None:
+    def verified_record(self, name: str, version: ObjectVersion) -> FileRecord | None:
         """Return the record of the published file of that name, if it is that version and its bytes are whole."""
         for record in self._published.files if self._published else ():
-            if record.name == name and version.is_in(record):
+            if record.name == name and version.matches(record):
                 with suppress(OSError, ReceiptError):
                     record.check(self.published(name))
                     return record
@@ -96,7 +96,7 @@ class Staging:
 
     def reuse(self, name: str, version: ObjectVersion) -> FileRecord | None:
         """Stage the published file of that name, if it is that version and its bytes are whole; else return None."""
-        if record := self.whole(name, version):
+        if record := self.verified_record(name, version):
             with suppress(OSError):
                 target = self.path(name)
                 target.unlink(missing_ok=True)
@@ -105,14 +105,14 @@ class Staging:
                 return record
         return None
 
-    def standing(self, records: list[FileRecord]) -> Receipt | None:
+    def current_receipt(self, records: list[FileRecord]) -> Receipt | None:
         """Return the receipt of what is published, if that is exactly these files and all of them whole; else None."""
-        if not self.stand(records):
+        if not self.is_published(records):
             return None
         reused = all((self._files / record.name).samefile(self.published(record.name)) for record in records)
         return self._published if reused else None
 
-    def stand(self, records: list[FileRecord]) -> bool:
+    def is_published(self, records: list[FileRecord]) -> bool:
         """Return whether the receipt lists exactly these files, and the final paths lead to what is published."""
         published = self._published
         if published is None or tuple(records) != published.files:
@@ -127,7 +127,7 @@ class Staging:
         """
         finals = self._finals(receipt)
         stale = self._stale(finals)
-        with during(f"cannot publish to {self._parent}"):
+        with translate_os_errors(f"cannot publish to {self._parent}"):
             receipt_path = self.path(RECEIPT)
             receipt_path.unlink(missing_ok=True)
             receipt_path.write_bytes(receipt.encode())
@@ -182,7 +182,7 @@ class Staging:
 
     def _under(self, directory: Path, name: str) -> Path:
         path = directory / name
-        with during(f"cannot make the directory {path.parent}"):
+        with translate_os_errors(f"cannot make the directory {path.parent}"):
             path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -197,7 +197,7 @@ def staging_key(model: ObjectVersion) -> str:
     return hashlib.sha256(f"{model.uri}#{model.version}".encode()).hexdigest()[:16]
 
 
-def look_at(final_model: Path, final_labels: Path, key: str) -> Staging:
+def inspect_target(final_model: Path, final_labels: Path, key: str) -> Staging:
     """Return what `staging` would yield, only to look at: nothing is made, held or cleared."""
     return Staging(*_real(final_model, final_labels), key)
 
@@ -218,11 +218,11 @@ def staging(final_model: Path, final_labels: Path, key: str) -> Iterator[Staging
         LoadError: a directory cannot be written, or another loader is at work in it.
     """
     for final in (final_model, final_labels):
-        with during(f"cannot make the directory {final.parent}"):
+        with translate_os_errors(f"cannot make the directory {final.parent}"):
             final.parent.mkdir(parents=True, exist_ok=True)
     finals = _real(final_model, final_labels)
     parent = finals[0].parent
-    with during(f"cannot write to {parent}"), _lock(parent):
+    with translate_os_errors(f"cannot write to {parent}"), _lock(parent):
         keep = key
         _clear(finals, keep)
         try:

@@ -25,7 +25,7 @@ class ObjectVersion(Struct, frozen=True):
     version: str
     checksums: Mapping[str, str] = {}
 
-    def is_in(self, record: FileRecord) -> bool:
+    def matches(self, record: FileRecord) -> bool:
         """Return whether the record is of this version of this file."""
         return (self.uri, self.size, self.version) == (record.uri, record.size, record.version) and all(
             record.checksums.get(name) == value for name, value in self.checksums.items()
@@ -41,7 +41,7 @@ class Source(ABC):
         return "none"
 
     @abstractmethod
-    def look_up(self, uri: str, version: str) -> ObjectVersion:
+    def resolve(self, uri: str, version: str) -> ObjectVersion:
         """Return a file as it is at the source now.
 
         Args:
@@ -53,7 +53,7 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def beside(self, uri: str, location: str) -> str:
+    def resolve_sibling(self, uri: str, location: str) -> str:
         """Return the URI of the file at a path relative to the directory of another one."""
 
     @abstractmethod

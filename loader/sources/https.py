@@ -22,9 +22,16 @@ from loader.settings import Settings
 from loader.sources.base import ObjectVersion, Source
 from loader.transfer.journal import Journal
 from loader.transfer.ranges import RangeDownload, workers_for
-from loader.transfer.redirects import Browser
-from loader.transfer.retry import Backoff, Setback
-from loader.transfer.web import Failures, passes, prepare, reading_range, server_failure, status_of
+from loader.transfer.redirects import RedirectingClient
+from loader.transfer.retry import Backoff, TransientError
+from loader.transfer.web import (
+    ErrorTranslator,
+    configure_session,
+    is_transient,
+    range_reader,
+    server_error,
+    status_text,
+)
 from loader.watchdog import Deadline
 
 
@@ -37,8 +44,8 @@ class HttpsSource(Source):
         self._token = settings.https_token
         self._workers = settings.download_workers
         session = requests.Session()
-        prepare(session, self._workers or workers_for(1 << 62))
-        self._browser = Browser(session, settings.stall_timeout_seconds)
+        configure_session(session, self._workers or workers_for(1 << 62))
+        self._client = RedirectingClient(session, settings.stall_timeout_seconds)
         # By the URI that is shown: the URL that is asked, and whether its server has ranges.
         self._urls: dict[str, str] = {}
         self._has_ranges: dict[str, bool] = {}
@@ -48,7 +55,7 @@ class HttpsSource(Source):
         """Whether `HTTPS_TOKEN` is sent."""
         return "HTTPS_TOKEN" if self._token else "none"
 
-    def look_up(self, uri: str, version: str) -> ObjectVersion:
+    def resolve(self, uri: str, version: str) -> ObjectVersion:
         """Return the file as the first byte of it is answered: not every server, nor every presigned URL, has HEAD."""
         shown = _without_query(uri)
         if self._urls.setdefault(shown, uri) != uri:
@@ -61,8 +68,8 @@ class HttpsSource(Source):
                 with self._get(shown, f"cannot look up {shown}", {"Range": "bytes=0-0"}) as response:
                     found = _version(shown, response)
                     self._has_ranges[shown] = response.status_code == HTTPStatus.PARTIAL_CONTENT
-            except Setback as setback:
-                backoff.pause(setback)
+            except TransientError as error:
+                backoff.pause(error)
             else:
                 if version not in ("", found.version):
                     raise NotFoundError(
@@ -70,7 +77,7 @@ class HttpsSource(Source):
                     )
                 return found
 
-    def beside(self, uri: str, location: str) -> str:
+    def resolve_sibling(self, uri: str, location: str) -> str:
         """Return the URL of a file beside another; the query stays with that one."""
         parts = urlsplit(uri)
         path = posixpath.join(posixpath.dirname(parts.path), quote(location))
@@ -94,14 +101,14 @@ class HttpsSource(Source):
                 raise ReplacedError(
                     "object-replaced", f"{found.uri} was overwritten while it was loaded: load it again"
                 )
-            with reading_range(response, start, end, found.size) as read:
+            with range_reader(response, start, end, found.size) as read:
                 yield read
 
     @contextmanager
     def _get(self, uri: str, action: str, headers: dict[str, str], gone: str = "") -> Iterator[requests.Response]:
         secrets = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        refuse = partial(_refuse, action=action, gone=gone)
-        with self._browser.get(self._urls[uri], headers, secrets, refuse) as response:
+        refuse = partial(_raise_for_status, action=action, gone=gone)
+        with self._client.get(self._urls[uri], headers, secrets, refuse) as response:
             yield response
 
 
@@ -125,23 +132,24 @@ def _without_query(uri: str) -> str:
     return uri.partition("#")[0].partition("?")[0]
 
 
-def _refuse(response: requests.Response, failures: Failures, *, action: str, gone: str) -> NoReturn:
-    told = status_of(response)
+def _raise_for_status(response: requests.Response, errors: ErrorTranslator, *, action: str, gone: str) -> NoReturn:
+    reply = status_text(response)
     match response.status_code:
         case 404 | 410 | 412 if gone:
             raise ReplacedError(
                 "object-replaced", f"{gone} was overwritten or deleted while it was loaded: load it again"
             )
         case 404 | 410:
-            raise NotFoundError("object-missing", f"{action}: {told}: check the URL")
+            raise NotFoundError("object-missing", f"{action}: {reply}: check the URL")
         case 401 | 403:
             raise PermissionDeniedError(
-                "access-denied", f"{action}: {told}: check HTTPS_TOKEN, or whether the presigned URL has expired"
+                "access-denied",
+                f"{action}: {reply}: check HTTPS_TOKEN, or whether the presigned URL has expired",
             )
         case 407:
-            raise PermissionDeniedError("proxy-refused", f"{action}: {failures.proxy_refusal()}")
+            raise PermissionDeniedError("proxy-refused", f"{action}: {errors.proxy_refusal()}")
         case 416:
-            raise IntegrityError("range-wrong", f"{action}: {told}: the file has fewer bytes than it had at first")
-        case code if passes(code):
-            raise server_failure(response, told)
-    raise LoadError("answer-unexpected", f"{action}: the answer was {told}, expected a file: check the URL")
+            raise IntegrityError("range-wrong", f"{action}: {reply}: the file has fewer bytes than it had at first")
+        case code if is_transient(code):
+            raise server_error(response, reply)
+    raise LoadError("answer-unexpected", f"{action}: the answer was {reply}, expected a file: check the URL")

@@ -5,8 +5,8 @@ import stat
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-from loader.checksums import BLOCK, Digest, Hasher
-from loader.errors import NotFoundError, ReplacedError, during
+from loader.checksums import BLOCK_SIZE, Digest, Hasher
+from loader.errors import NotFoundError, ReplacedError, translate_os_errors
 from loader.progress import Progress
 from loader.settings import Settings
 from loader.sources.base import ObjectVersion, Source
@@ -23,10 +23,10 @@ class LocalSource(Source):
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:  # noqa: ARG002
         self._progress = progress
 
-    def look_up(self, uri: str, version: str) -> ObjectVersion:
+    def resolve(self, uri: str, version: str) -> ObjectVersion:
         """Return the file; its bytes are read only when it is fetched."""
         path = _path(uri)
-        with during(f"cannot read the local file {path}", missing=NotFoundError):
+        with translate_os_errors(f"cannot read the local file {path}", missing=NotFoundError):
             status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise NotFoundError("file-irregular", f"cannot read the local file {path}: it is not a regular file")
@@ -37,7 +37,7 @@ class LocalSource(Source):
             )
         return ObjectVersion(uri, status.st_size, found)
 
-    def beside(self, uri: str, location: str) -> str:
+    def resolve_sibling(self, uri: str, location: str) -> str:
         """Return the URI of a file beside another."""
         return (_path(uri).parent / location).as_uri()
 
@@ -49,10 +49,10 @@ class LocalSource(Source):
         """Copy the file to `target`, in its only pass over the bytes."""
         hasher = Hasher()
         source = _path(found.uri)
-        with during(f"cannot copy {source} to {target}", missing=NotFoundError):
+        with translate_os_errors(f"cannot copy {source} to {target}", missing=NotFoundError):
             target.unlink(missing_ok=True)
             with source.open("rb", buffering=0) as reader, target.open("xb") as writer:
-                while block := reader.read(BLOCK):
+                while block := reader.read(BLOCK_SIZE):
                     writer.write(block)
                     hasher.update(block)
                     self._progress.advance(len(block))

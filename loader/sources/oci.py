@@ -32,21 +32,21 @@ from loader.errors import (
     UsageError,
 )
 from loader.progress import Progress
-from loader.settings import Settings, Wanted
+from loader.settings import FileReference, Settings
 from loader.sources.base import ObjectVersion, Source
 from loader.transfer.journal import Journal
 from loader.transfer.ranges import RangeDownload, workers_for
-from loader.transfer.redirects import Browser
-from loader.transfer.retry import Backoff, Setback
+from loader.transfer.redirects import RedirectingClient
+from loader.transfer.retry import Backoff, TransientError
 from loader.transfer.web import (
-    MAX_ANSWER,
-    Failures,
-    bound,
-    passes,
-    prepare,
-    reading_range,
-    server_failure,
-    status_of,
+    MAX_RESPONSE_SIZE,
+    ErrorTranslator,
+    configure_session,
+    is_transient,
+    range_reader,
+    read_bounded,
+    server_error,
+    status_text,
 )
 from loader.watchdog import Deadline
 
@@ -126,21 +126,21 @@ class OciSource(Source):
         self._workers = settings.download_workers
         self._stall_seconds = settings.stall_timeout_seconds
         self._session = requests.Session()
-        prepare(self._session, self._workers or workers_for(1 << 62))
-        self._browser = Browser(self._session, self._stall_seconds)
+        configure_session(self._session, self._workers or workers_for(1 << 62))
+        self._client = RedirectingClient(self._session, self._stall_seconds)
         self._manifests: dict[str, _Manifest] = {}
         self._authorizations: dict[str, str] = {}
         self._kind = "none"
         # What pins the model pins the files beside it.
         model = settings.model
-        self._pinned = model if model.uri.startswith("oci://") else Wanted("", "")
+        self._pinned = model if model.uri.startswith("oci://") else FileReference("", "")
 
     @property
     def credentials(self) -> str:
         """How the registry was satisfied: none, basic, or a token."""
         return self._kind
 
-    def look_up(self, uri: str, version: str) -> ObjectVersion:
+    def resolve(self, uri: str, version: str) -> ObjectVersion:
         """Return a file of the manifest."""
         place = self._place(uri, version)
         manifest = self._manifest(place)
@@ -157,7 +157,7 @@ class OciSource(Source):
         checksums = {"sha256": layer.digest.removeprefix("sha256:")}
         return ObjectVersion(f"{place.shown}#{name}", layer.size, manifest.digest, checksums)
 
-    def beside(self, uri: str, location: str) -> str:
+    def resolve_sibling(self, uri: str, location: str) -> str:
         """Return the URI of the file beside another one in the same manifest."""
         place = self._place(uri, "")
         name = self._name(uri, place, self._manifest(place))
@@ -192,8 +192,8 @@ class OciSource(Source):
                     headers = {"Accept": ", ".join(_MANIFESTS)}
                     with self._get(f"{place.url}/manifests/{place.reference}", action, headers) as response:
                         self._manifests[place.reference] = _read_manifest(place, response)
-                except Setback as setback:
-                    backoff.pause(setback)
+                except TransientError as error:
+                    backoff.pause(error)
                 else:
                     break
         return self._manifests[place.reference]
@@ -204,7 +204,7 @@ class OciSource(Source):
         headers = {"Range": f"bytes={start}-{end - 1}"}
         with (
             self._get(url, f"cannot read {found.uri}", headers, gone=found.uri) as response,
-            reading_range(response, start, end, found.size) as read,
+            range_reader(response, start, end, found.size) as read,
         ):
             yield read
 
@@ -214,9 +214,9 @@ class OciSource(Source):
         for is_last in (False, True):
             known = self._authorizations.get(_scope(url))
             secrets = {"Authorization": known} if known else {}
-            refuse = partial(_refuse, action=action, gone=gone, is_last=is_last)
+            refuse = partial(_raise_for_status, action=action, gone=gone, is_last=is_last)
             try:
-                with self._browser.get(url, headers, secrets, refuse) as response:
+                with self._client.get(url, headers, secrets, refuse) as response:
                     yield response
                     return
             except _ChallengeError as challenge:
@@ -240,9 +240,9 @@ class OciSource(Source):
             )
         query = {name: fields[name] for name in ("service", "scope") if name in fields}
         headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
-        failures = Failures(f"{realm.scheme}://{realm.netloc}", self._stall_seconds)
+        errors = ErrorTranslator(f"{realm.scheme}://{realm.netloc}", self._stall_seconds)
         separator = "&" if realm.query else "?"
-        with failures.raised():
+        with errors.translating():
             response = self._session.get(
                 f"{realm.geturl()}{separator}{urlencode(query)}",
                 headers=headers,
@@ -250,9 +250,9 @@ class OciSource(Source):
                 timeout=self._stall_seconds,
                 allow_redirects=False,
             )
-            content = bound(response)
-        if passes(response.status_code):
-            raise Setback("token-unavailable", f"no token to be had: {status_of(response)}")
+            content = read_bounded(response)
+        if is_transient(response.status_code):
+            raise TransientError("token-unavailable", f"no token to be had: {status_text(response)}")
         try:
             given = msgspec.json.decode(content, type=_Token)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -261,7 +261,7 @@ class OciSource(Source):
         if response.status_code != HTTPStatus.OK or not _TOKEN.fullmatch(token):
             raise PermissionDeniedError(
                 "credentials-refused",
-                f"{action}: {realm.netloc} gives no token ({status_of(response)}): check Docker's config.json",
+                f"{action}: {realm.netloc} gives no token ({status_text(response)}): check Docker's config.json",
             )
         self._kind = "token" + (" by Docker's config.json" if login else "")
         return f"Bearer {token}"
@@ -308,15 +308,17 @@ def _scope(url: str) -> str:
 
 
 def _read_manifest(place: _Place, response: requests.Response) -> _Manifest:
-    content = bound(response)
-    if int(response.headers.get("Content-Length", len(content))) > MAX_ANSWER:
-        raise UnreachableError("answer-invalid", f"the manifest of {place.shown} has more than {MAX_ANSWER} bytes")
+    content = read_bounded(response)
+    if int(response.headers.get("Content-Length", len(content))) > MAX_RESPONSE_SIZE:
+        raise UnreachableError(
+            "answer-invalid", f"the manifest of {place.shown} has more than {MAX_RESPONSE_SIZE} bytes"
+        )
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     expected = (
         place.reference if place.reference.startswith("sha256:") else response.headers.get("Docker-Content-Digest")
     )
     if expected not in (None, digest):
-        raise Setback(
+        raise TransientError(
             "checksum-mismatch", f"the manifest has the digest {digest}, expected {expected}", kind=IntegrityError
         )
     try:
@@ -350,23 +352,27 @@ def _login(host: str) -> str:
     return auth or (f"{login.username}:{login.password}" if login.username else "")
 
 
-def _refuse(response: requests.Response, failures: Failures, *, action: str, gone: str, is_last: bool) -> NoReturn:
-    told = status_of(response)
+def _raise_for_status(
+    response: requests.Response, errors: ErrorTranslator, *, action: str, gone: str, is_last: bool
+) -> NoReturn:
+    reply = status_text(response)
     match response.status_code:
         case 401 if not is_last and response.headers.get("WWW-Authenticate"):
             raise _ChallengeError(response.headers["WWW-Authenticate"])
         case 404 | 410 if gone:
             raise ReplacedError("object-replaced", f"{gone} was deleted while it was loaded: load it again")
         case 404 | 410:
-            raise NotFoundError("object-missing", f"{action}: {told}: check the repository and its tag or digest")
+            raise NotFoundError("object-missing", f"{action}: {reply}: check the repository and its tag or digest")
         case 401 | 403:
             raise PermissionDeniedError(
-                "access-denied", f"{action}: {told}: check the registry's credentials in Docker's config.json"
+                "access-denied", f"{action}: {reply}: check the registry's credentials in Docker's config.json"
             )
         case 407:
-            raise PermissionDeniedError("proxy-refused", f"{action}: {failures.proxy_refusal()}")
+            raise PermissionDeniedError("proxy-refused", f"{action}: {errors.proxy_refusal()}")
         case 416:
-            raise IntegrityError("range-wrong", f"{action}: {told}: the layer has fewer bytes than its manifest says")
-        case code if passes(code):
-            raise server_failure(response, told)
-    raise LoadError("answer-unexpected", f"{action}: the answer was {told}, expected that of a registry: check the URI")
+            raise IntegrityError("range-wrong", f"{action}: {reply}: the layer has fewer bytes than its manifest says")
+        case code if is_transient(code):
+            raise server_error(response, reply)
+    raise LoadError(
+        "answer-unexpected", f"{action}: the answer was {reply}, expected that of a registry: check the URI"
+    )

@@ -20,15 +20,15 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from loader import __version__
-from loader.checksums import Digest, written
+from loader.checksums import Digest, encode_checksum
 from loader.errors import IntegrityError, LoadError, NotFoundError, PermissionDeniedError, ReplacedError
 from loader.progress import Progress
 from loader.settings import Settings
 from loader.sources.base import ObjectVersion, Source
 from loader.transfer.journal import Journal
 from loader.transfer.ranges import RangeDownload, workers_for
-from loader.transfer.retry import Backoff, Setback
-from loader.transfer.web import Failures, passes, retry_after
+from loader.transfer.retry import Backoff, TransientError
+from loader.transfer.web import ErrorTranslator, is_transient, retry_after
 from loader.watchdog import Deadline
 
 _ETAG = "etag:"
@@ -54,7 +54,7 @@ class S3Source(Source):
         self._workers = settings.download_workers
         self._stall_seconds = settings.stall_timeout_seconds
         self._kind = "none"
-        self._failures = Failures("the S3 endpoint", self._stall_seconds)
+        self._errors = ErrorTranslator("the S3 endpoint", self._stall_seconds)
         self._client: Any = None
 
     @property
@@ -62,20 +62,20 @@ class S3Source(Source):
         """Where botocore found them, such as AWS env, or assume-role-with-web-identity."""
         return self._kind
 
-    def look_up(self, uri: str, version: str) -> ObjectVersion:
+    def resolve(self, uri: str, version: str) -> ObjectVersion:
         """Return the object, in the version that is asked for or else the newest."""
         action = f"cannot look up {uri}#{version}" if version else f"cannot look up {uri}"
         backoff = Backoff(f"cannot look up {uri}", self._deadline, self._progress)
         while True:
             try:
-                with self._answered(action):
+                with self._translating_errors(action):
                     head = self._open().head_object(**_named(uri, version), ChecksumMode="ENABLED")
-            except Setback as setback:
-                backoff.pause(setback)
+            except TransientError as error:
+                backoff.pause(error)
             else:
                 return _version(uri, head)
 
-    def beside(self, uri: str, location: str) -> str:
+    def resolve_sibling(self, uri: str, location: str) -> str:
         """Return the URI of the object whose key differs after the last slash."""
         bucket, key = _split(uri)
         directory, slash, _ = key.rpartition("/")
@@ -89,7 +89,7 @@ class S3Source(Source):
 
     @contextmanager
     def _read(self, found: ObjectVersion, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
-        with self._answered(f"cannot read {found.uri}", gone=found.uri):
+        with self._translating_errors(f"cannot read {found.uri}", gone=found.uri):
             answer = self._open().get_object(**_named(found.uri, found.version), Range=f"bytes={start}-{end - 1}")
             body = answer["Body"]
             try:
@@ -121,11 +121,11 @@ class S3Source(Source):
             self._client = session.create_client(
                 "s3", region_name=session.get_config_variable("region") or "us-east-1", config=config, verify=verify
             )
-            self._failures = Failures(self._client.meta.endpoint_url, self._stall_seconds)
+            self._errors = ErrorTranslator(self._client.meta.endpoint_url, self._stall_seconds)
         return self._client
 
     @contextmanager
-    def _answered(self, action: str, gone: str = "") -> Iterator[None]:
+    def _translating_errors(self, action: str, gone: str = "") -> Iterator[None]:
         """Raise what botocore fails with in the block as one of our errors.
 
         Args:
@@ -135,48 +135,53 @@ class S3Source(Source):
         try:
             yield
         except ClientError as error:
-            self._refuse(error, action, gone)
+            self._raise_for_status(error, action, gone)
         except (HTTPClientError, NoConnectionError) as error:
-            raise self._failures.of(error.kwargs.get("error") or error) from error
+            raise self._errors.translate(error.kwargs.get("error") or error) from error
         except IncompleteReadError as error:
-            raise Setback("connection-failed", "the connection was cut") from error
+            raise TransientError("connection-failed", "the connection was cut") from error
         except BotoCoreError as error:
             raise PermissionDeniedError(
                 "credentials-unusable",
                 f"{action}: botocore gave up ({type(error).__name__}): check the AWS settings and credentials",
             ) from error
 
-    def _refuse(self, error: ClientError, action: str, gone: str) -> NoReturn:
+    def _raise_for_status(self, error: ClientError, action: str, gone: str) -> NoReturn:
         """Raise what an answer is; its body names nothing but a code, for it may quote what was sent."""
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         code = str(error.response.get("Error", {}).get("Code", ""))
-        told = f"{status} {code}" if code != str(status) else str(status)
+        reply = f"{status} {code}" if code != str(status) else str(status)
         if gone and (status == HTTPStatus.PRECONDITION_FAILED or status in _GONE):
             raise ReplacedError(
                 "object-replaced", f"{gone} was overwritten or deleted while it was loaded: load it again"
             )
-        if passes(status) or code in _PASSING_CODES:
+        if is_transient(status) or code in _PASSING_CODES:
             headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-            raise Setback("server-failed", f"the answer was {told}", wait=retry_after(headers.get("retry-after")))
+            raise TransientError(
+                "server-failed", f"the answer was {reply}", wait=retry_after(headers.get("retry-after"))
+            )
         if status in _GONE:
             raise NotFoundError(
-                "object-missing", f"{action}: {told}: check the bucket, the object's key and its version"
+                "object-missing", f"{action}: {reply}: check the bucket, the object's key and its version"
             )
         if status == HTTPStatus.PRECONDITION_FAILED:
-            raise NotFoundError("version-missing", f"{action}: {told}: the object has another entity tag now")
+            raise NotFoundError("version-missing", f"{action}: {reply}: the object has another entity tag now")
         if status == HTTPStatus.UNAUTHORIZED:
-            raise PermissionDeniedError("credentials-refused", f"{action}: {told}: check the access key and its secret")
+            raise PermissionDeniedError(
+                "credentials-refused", f"{action}: {reply}: check the access key and its secret"
+            )
         if status == HTTPStatus.FORBIDDEN:
             raise PermissionDeniedError(
                 "access-denied",
-                f"{action}: {told}: check the credentials, grant s3:GetObject (and s3:GetObjectVersion for a pinned "
+                f"{action}: {reply}: check the credentials, grant s3:GetObject (and s3:GetObjectVersion for a pinned "
                 "version) to the loader's identity, and check that the object exists",
             )
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise IntegrityError("range-wrong", f"{action}: {told}: the object has fewer bytes than its metadata says")
+            raise IntegrityError("range-wrong", f"{action}: {reply}: the object has fewer bytes than its metadata says")
         raise LoadError(
             "answer-unexpected",
-            f"{action}: the answer was {told}, expected the object: check the region, the endpoint and the credentials",
+            f"{action}: the answer was {reply}, expected the object: check the region, the endpoint and the "
+            "credentials",
         )
 
 
@@ -213,7 +218,7 @@ def _checksums(head: Mapping[str, Any], etag: str) -> dict[str, str]:
     for field, name in _CHECKSUMS.items():
         value = head.get(field, "")
         if value and "-" not in value and head.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT":
-            checksums[name] = written(name, base64.b64decode(value))
+            checksums[name] = encode_checksum(name, base64.b64decode(value))
     # An entity tag is the MD5 of what was uploaded at once, unless S3 encrypts it with a key of KMS or of the client.
     encrypted = head.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in head
     if not checksums and not encrypted and _MD5.fullmatch(etag):
@@ -225,9 +230,9 @@ def _check_range(answer: Mapping[str, Any], start: int, end: int, size: int) -> 
     expected = f"bytes {start}-{end - 1}/{size}"
     found = answer.get("ContentRange") or f"bytes 0-{answer['ContentLength'] - 1}/{answer['ContentLength']}"
     if found != expected:
-        raise Setback("range-wrong", f"the answer has {found}, expected {expected}", kind=IntegrityError)
+        raise TransientError("range-wrong", f"the answer has {found}, expected {expected}", kind=IntegrityError)
     if answer["ContentLength"] != end - start:
-        raise Setback(
+        raise TransientError(
             "range-wrong",
             f"the answer has {answer['ContentLength']} bytes, expected {end - start}",
             kind=IntegrityError,
@@ -250,7 +255,7 @@ def _find_credentials(session: Any) -> str:  # noqa: ANN401
             found.get_frozen_credentials()
             return str(found.method)
     except (HTTPClientError, NoConnectionError) as error:
-        raise Setback("token-unavailable", f"no token to be had: {type(error).__name__}") from error
+        raise TransientError("token-unavailable", f"no token to be had: {type(error).__name__}") from error
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         raise PermissionDeniedError(

@@ -8,7 +8,7 @@ from loader.settings import Settings
 from loader.sources.base import Source
 from loader.watchdog import Deadline
 
-Open = Callable[[Settings, Deadline, Progress], Source]
+SourceFactory = Callable[[Settings, Deadline, Progress], Source]
 
 
 def _local(settings: Settings, deadline: Deadline, progress: Progress) -> Source:
@@ -42,7 +42,7 @@ def _oci(settings: Settings, deadline: Deadline, progress: Progress) -> Source:
 
 
 # Imports are most of the time that a small load takes, so each source is imported when it is opened.
-SOURCES: dict[str, Open] = {"file": _local, "gs": _gcs, "https": _https, "oci": _oci, "s3": _s3}
+SOURCES: dict[str, SourceFactory] = {"file": _local, "gs": _gcs, "https": _https, "oci": _oci, "s3": _s3}
 
 
 class Sources:
@@ -52,7 +52,7 @@ class Sources:
         self._arguments = settings, deadline, progress
         self._open: dict[str, Source] = {}
 
-    def of(self, uri: str) -> Source:
+    def for_uri(self, uri: str) -> Source:
         """Return the source of the URI, whose scheme the settings have checked."""
         scheme = uri.partition("://")[0]
         if scheme not in self._open:

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from loader.sources.base import ObjectVersion
 
-PIECE = 8 << 20
+PIECE_SIZE = 8 << 20
 
 
 class _Heading(Struct, frozen=True):
@@ -18,7 +18,7 @@ class _Heading(Struct, frozen=True):
 
 
 class Journal:
-    """The pieces of a file that are on disk, each of `PIECE` bytes but the last.
+    """The pieces of a file that are on disk, each of `PIECE_SIZE` bytes but the last.
 
     The file has a heading, then a line `[piece, crc32c]` for each piece; a torn last line is no line.
 
@@ -36,11 +36,11 @@ class Journal:
         self.target = target
         self.pieces: dict[int, int] = {}
         self._path = path
-        self._heading = _line(_Heading(found, PIECE))
+        self._heading = _line(_Heading(found, PIECE_SIZE))
 
     def span(self, piece: int) -> range:
         """Return where the bytes of a piece are in the file."""
-        return range(piece * PIECE, min((piece + 1) * PIECE, self.found.size))
+        return range(piece * PIECE_SIZE, min((piece + 1) * PIECE_SIZE, self.found.size))
 
     def missing(self) -> list[int]:
         """Return the pieces that are not on disk."""
@@ -49,7 +49,7 @@ class Journal:
     @property
     def count(self) -> int:
         """How many pieces the file has."""
-        return -(-self.found.size // PIECE)
+        return -(-self.found.size // PIECE_SIZE)
 
     def open(self) -> None:
         """Take up the pieces that an earlier run has left, or else begin with an empty file."""
@@ -84,7 +84,7 @@ class Journal:
                     piece, crc = msgspec.json.decode(line, type=tuple[int, int])
                 except msgspec.DecodeError:
                     continue
-                if 0 <= piece < self.count and crc32c(os.pread(file.fileno(), PIECE, piece * PIECE)) == crc:
+                if 0 <= piece < self.count and crc32c(os.pread(file.fileno(), PIECE_SIZE, piece * PIECE_SIZE)) == crc:
                     self.pieces[piece] = crc
 
 

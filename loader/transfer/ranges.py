@@ -12,11 +12,11 @@ from contextlib import AbstractContextManager
 
 from crc32c import crc32c
 
-from loader.checksums import BLOCK, Digest, Hasher
-from loader.errors import IntegrityError, during
+from loader.checksums import BLOCK_SIZE, Digest, Hasher
+from loader.errors import IntegrityError, translate_os_errors
 from loader.progress import Progress
-from loader.transfer.journal import PIECE, Journal
-from loader.transfer.retry import Backoff, Setback
+from loader.transfer.journal import PIECE_SIZE, Journal
+from loader.transfer.retry import Backoff, TransientError
 from loader.watchdog import Deadline
 
 _PIECES_PER_REQUEST = 8
@@ -31,7 +31,8 @@ class RangeDownload:
     """The download of a journal's file.
 
     Args:
-        open_range: requests the bytes from a start up to, not including, an end; raises `Setback` for what may pass.
+        open_range: function that requests the bytes from a start up to, not including, an end; raises `TransientError`
+            for failures to retry.
         journal: of what is on disk.
         workers: how many ranges to fetch at once.
         deadline: when to stop trying.
@@ -62,12 +63,12 @@ class RangeDownload:
         """
         found = self._journal.found
         backoff = Backoff(f"cannot verify {found.uri}", self._deadline, self._progress)
-        with during(f"cannot write to {self._journal.target}"):
+        with translate_os_errors(f"cannot write to {self._journal.target}"):
             self._journal.open()
             if here := sum(len(self._journal.span(piece)) for piece in self._journal.pieces):
                 self._progress.resume(here)
             try:
-                while different := (digest := self._pass(pieces_per_request)).differences(found.checksums):
+                while different := (digest := self._pass(pieces_per_request)).mismatches(found.checksums):
                     self._progress.advance(-digest.size)
                     self._journal.pieces.clear()
                     self._journal.rewrite()
@@ -76,7 +77,7 @@ class RangeDownload:
                         f"the bytes have the {name} {digest.checksums[name]}, but the source says "
                         f"{found.checksums[name]}"
                     )
-                    backoff.pause(Setback("checksum-mismatch", reason, kind=IntegrityError))
+                    backoff.pause(TransientError("checksum-mismatch", reason, kind=IntegrityError))
             finally:
                 self._ended = True
             return digest
@@ -91,7 +92,7 @@ class RangeDownload:
                 self._wait_for(piece)
                 crc = 0
                 span = self._journal.span(piece)
-                while file.tell() < span.stop and (block := file.read(min(BLOCK, span.stop - file.tell()))):
+                while file.tell() < span.stop and (block := file.read(min(BLOCK_SIZE, span.stop - file.tell()))):
                     hasher.update(block)
                     crc = crc32c(block, crc)
                 # Starts writing the piece to the disk, so that the fsync at the end finds little left to do.
@@ -112,7 +113,7 @@ class RangeDownload:
         try:
             # Each worker has its own descriptor, so that none is closed, and used anew, under a worker that is late.
             with (
-                during(f"cannot write to {self._journal.target}"),
+                translate_os_errors(f"cannot write to {self._journal.target}"),
                 self._journal.target.open("r+b", buffering=0) as file,
             ):
                 while not self._ended:
@@ -134,10 +135,10 @@ class RangeDownload:
             try:
                 with self._open_range(position, end) as read:
                     while position < end and not self._ended:
-                        piece = position // PIECE
-                        data = read(min(BLOCK, self._journal.span(piece).stop - position))
+                        piece = position // PIECE_SIZE
+                        data = read(min(BLOCK_SIZE, self._journal.span(piece).stop - position))
                         if not data:
-                            raise Setback("connection-failed", f"the stream ended at byte {position} of {end}")  # noqa: TRY301
+                            raise TransientError("connection-failed", f"the stream ended at byte {position} of {end}")  # noqa: TRY301
                         _write(descriptor, data, position)
                         crc = crc32c(data, crc)
                         position += len(data)
@@ -146,8 +147,8 @@ class RangeDownload:
                         if position == self._journal.span(piece).stop:
                             self._note(piece, crc)
                             crc = 0
-            except Setback as setback:
-                backoff.pause(setback)
+            except TransientError as error:
+                backoff.pause(error)
 
     def _note(self, piece: int, crc: int) -> None:
         with self._changed:

@@ -10,16 +10,16 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from loader.errors import LoadError
-from loader.transfer.retry import Setback
-from loader.transfer.web import Failures, proxy_of
+from loader.transfer.retry import TransientError
+from loader.transfer.web import ErrorTranslator, proxy_for
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 
-Refuse = Callable[[requests.Response, Failures], None]
+Refuse = Callable[[requests.Response, ErrorTranslator], None]
 
 
-class Browser:
+class RedirectingClient:
     """Gets files by URL, wherever that leads.
 
     Args:
@@ -45,15 +45,15 @@ class Browser:
 
         Raises:
             LoadError: the answer is not a file, or leads to where a load does not go.
-            Setback: the request failed in a way that may pass.
+            TransientError: the request failed in a way that may pass.
         """
         home = urlsplit(url).netloc
         action = f"cannot read {url.partition('?')[0]}"
         for _ in range(_MOST_REDIRECTS + 1):
             parts = urlsplit(url)
-            failures = Failures(f"{parts.scheme}://{parts.netloc}", self._stall_seconds)
+            errors = ErrorTranslator(f"{parts.scheme}://{parts.netloc}", self._stall_seconds)
             sent = {**headers, **(secrets if parts.netloc == home else {}), "Accept-Encoding": "identity"}
-            with failures.raised():
+            with errors.translating():
                 response = self._session.get(
                     url, headers=sent, stream=True, timeout=self._stall_seconds, allow_redirects=False
                 )
@@ -62,7 +62,7 @@ class Browser:
                         yield response
                         return
                     if response.status_code not in _REDIRECTS:
-                        refuse(response, failures)
+                        refuse(response, errors)
                     following = urljoin(url, response.headers.get("Location", ""))
                     _check(url, following, action)
                     url = following
@@ -82,7 +82,7 @@ def _check(old: str, new: str, action: str) -> None:
         return
     if parts.scheme != "https" or not host or "@" in parts.netloc:
         raise LoadError("redirect-refused", f"{action}: redirected to {parts.scheme}://, expected https:// and a host")
-    for address in _addresses(host, port or 443, by_name=not proxy_of(new)[0]):
+    for address in _addresses(host, port or 443, by_name=not proxy_for(new)[0]):
         if address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast:
             raise LoadError(
                 "redirect-refused", f"{action}: redirected to {host}, an address of this machine or of its network"
@@ -99,4 +99,4 @@ def _addresses(host: str, port: int, *, by_name: bool) -> Iterator[ipaddress.IPv
     except (OSError, UnicodeError) as error:
         if not by_name:
             return
-        raise Setback("connection-failed", f"the name of {host} cannot be resolved") from error
+        raise TransientError("connection-failed", f"the name of {host} cannot be resolved") from error

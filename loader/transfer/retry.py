@@ -12,7 +12,7 @@ _LONGEST_SECONDS = 8.0
 _INTEGRITY_TRIES = 3
 
 
-class Setback(Exception):  # noqa: N818 (most of them are no error in the end)
+class TransientError(Exception):
     """A failure that may pass.
 
     Args:
@@ -42,29 +42,29 @@ class Backoff:
         """Forget the failures so far: there was progress since."""
         self._failures = 0
 
-    def pause(self, setback: Setback) -> None:
+    def pause(self, error: TransientError) -> None:
         """Sleep until the next try.
 
         Raises:
-            LoadError: of the setback's kind, when another try makes no sense or would come after the deadline.
+            LoadError: of the error's kind, when another try makes no sense or would come after the deadline.
         """
         self._failures += 1
         remaining = self._deadline.remaining()
         longest = max(_FIRST_SECONDS, min(_FIRST_SECONDS * 2 ** (self._failures - 1), _LONGEST_SECONDS, remaining / 2))
-        seconds = max(setback.wait, random.uniform(longest / 2, longest))  # noqa: S311 (jitter is no secret)
-        if setback.kind is IntegrityError and self._failures >= _INTEGRITY_TRIES:
-            raise setback.kind(
-                setback.code,
-                f"{self._action}: {setback}, {self._failures} times in a row; "
+        seconds = max(error.wait, random.uniform(longest / 2, longest))  # noqa: S311 (jitter is no secret)
+        if error.kind is IntegrityError and self._failures >= _INTEGRITY_TRIES:
+            raise error.kind(
+                error.code,
+                f"{self._action}: {error}, {self._failures} times in a row; "
                 "check the object, and what stands between it and here",
-            ) from setback
+            ) from error
         if seconds >= remaining:
-            asked = f", which asked to wait {setback.wait:g} s" if setback.wait else ""
-            raise setback.kind(
-                setback.code,
-                f"{self._action}: {setback}{asked} ({self._failures} tries, {self._deadline.elapsed():.1f} s of "
+            asked = f", which asked to wait {error.wait:g} s" if error.wait else ""
+            raise error.kind(
+                error.code,
+                f"{self._action}: {error}{asked} ({self._failures} tries, {self._deadline.elapsed():.1f} s of "
                 f"LOAD_TIMEOUT_SECONDS={self._deadline.seconds:g} gone): check that the source works and can be "
                 "reached from here",
-            ) from setback
-        self._progress.retry(f"{self._action}: {setback}", seconds)
+            ) from error
+        self._progress.retry(f"{self._action}: {error}", seconds)
         time.sleep(seconds)

@@ -31,10 +31,10 @@ from urllib3.exceptions import (
 
 from loader import __version__
 from loader.errors import IntegrityError, LoadError, PermissionDeniedError, UnreachableError, UsageError
-from loader.transfer.retry import Setback
+from loader.transfer.retry import TransientError
 
-MAX_ANSWER = 1 << 20
-MAX_QUOTE = 200
+MAX_RESPONSE_SIZE = 1 << 20
+MAX_QUOTE_LENGTH = 200
 # Machines hand out their identity here; a proxy would hand out its own.
 _NEVER_PROXIED = frozenset({"169.254.169.254", "fd00:ec2::254", "metadata", "metadata.google.internal"})
 _PORTS = {"http": 80, "https": 443}
@@ -70,13 +70,13 @@ class Adapter(HTTPAdapter):
 
     def send(self, request: requests.PreparedRequest, *arguments: Any, **options: Any) -> requests.Response:  # noqa: ANN401
         """Send the request through the proxy that the environment sets for its host, if any."""
-        url, headers = proxy_of(request.url or "")
+        url, headers = proxy_for(request.url or "")
         if url:
             self._proxy_headers[url] = headers
         return super().send(request, *arguments, **{**options, "proxies": {"all": url} if url else {}})
 
 
-def prepare(session: requests.Session, connections: int) -> None:
+def configure_session(session: requests.Session, connections: int) -> None:
     """Give a session our connections, and none of the environment's settings."""
     adapter = Adapter(connections)
     session.trust_env = False
@@ -85,7 +85,7 @@ def prepare(session: requests.Session, connections: int) -> None:
     session.headers["User-Agent"] = f"model-loader/{__version__}"
 
 
-def proxy_of(url: str) -> tuple[str, dict[str, str]]:
+def proxy_for(url: str) -> tuple[str, dict[str, str]]:
     """Return the proxy that the environment (`HTTPS_PROXY`, `NO_PROXY`) sets for a URL, and the headers for it.
 
     The proxy's URL is without its credentials, so that no message can quote them; it is empty when there is no proxy.
@@ -115,7 +115,7 @@ def proxy_of(url: str) -> tuple[str, dict[str, str]]:
     return urllib3.util.Url(parsed.scheme, host=parsed.host, port=parsed.port).url, headers
 
 
-class Failures:
+class ErrorTranslator:
     """The words for failed requests to one place, which is named by scheme and host."""
 
     def __init__(self, place: str, stall_seconds: float) -> None:
@@ -123,15 +123,15 @@ class Failures:
         self._stall_seconds = stall_seconds
 
     @contextmanager
-    def raised(self) -> Iterator[None]:
-        """Raise what a request of the block fails with as a `Setback`, or as the `LoadError` that it is for good."""
+    def translating(self) -> Iterator[None]:
+        """Translate the errors of requests in the block into `TransientError` or `LoadError`."""
         try:
             yield
         except (requests.RequestException, HTTPError) as error:
-            raise self.of(error) from error
+            raise self.translate(error) from error
 
-    def of(self, error: Exception) -> Setback | LoadError:
-        """Return the error of a connection as one of ours."""
+    def translate(self, error: Exception) -> TransientError | LoadError:
+        """Return the `TransientError` or `LoadError` for a connection error."""
         error = _cause(error)
         if _is_untrusted(error):
             return UnreachableError(
@@ -140,7 +140,7 @@ class Failures:
             )
         if isinstance(error, ProxyError) and "failed: 407" in str(error.original_error):
             return PermissionDeniedError("proxy-refused", f"cannot reach {self._place}: {self.proxy_refusal()}")
-        return Setback("connection-failed", self._reason(error))
+        return TransientError("connection-failed", self._reason(error))
 
     def _reason(self, error: Exception) -> str:
         match error:
@@ -155,10 +155,10 @@ class Failures:
             case IncompleteRead():
                 return f"the connection was cut with {error.expected} bytes to come"
         # Other errors than those of connections may quote what was to be sent: a header, or a URL with its query.
-        is_of_connection = isinstance(error, (HTTPError, OSError)) and not isinstance(
+        is_connection_error = isinstance(error, (HTTPError, OSError)) and not isinstance(
             error, (LocationValueError, requests.RequestException)
         )
-        detail = str(error).rpartition(": ")[2] if is_of_connection else type(error).__name__
+        detail = str(error).rpartition(": ")[2] if is_connection_error else type(error).__name__
         return f"the connection to {self._place} failed ({detail})"
 
     def proxy_refusal(self) -> str:
@@ -169,30 +169,32 @@ class Failures:
         )
 
     def _proxy(self) -> str:
-        return proxy_of(self._place)[0]
+        return proxy_for(self._place)[0]
 
 
-def passes(status: int) -> bool:
+def is_transient(status: int) -> bool:
     """Return whether an answer's status is of a failure that may pass."""
     return status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS) or (
         status >= HTTPStatus.INTERNAL_SERVER_ERROR
     )
 
 
-def server_failure(response: requests.Response, told: str) -> Setback:
+def server_error(response: requests.Response, reply: str) -> TransientError:
     """Return the setback that such an answer is, with the time that it asks to wait."""
-    return Setback("server-failed", f"the answer was {told}", wait=retry_after(response.headers.get("Retry-After")))
+    return TransientError(
+        "server-failed", f"the answer was {reply}", wait=retry_after(response.headers.get("Retry-After"))
+    )
 
 
-def status_of(response: requests.Response) -> str:
+def status_text(response: requests.Response) -> str:
     """Return an answer's status as messages quote it."""
     return f"{response.status_code} {response.reason or ''}".strip()
 
 
-def bound(response: requests.Response) -> bytes:
+def read_bounded(response: requests.Response) -> bytes:
     """Read an answer that is not a file, at most 1 MiB of it, and leave it to be read again; never raises for more."""
     content = b""
-    while len(content) < MAX_ANSWER and (data := response.raw.read1(MAX_ANSWER, decode_content=True)):
+    while len(content) < MAX_RESPONSE_SIZE and (data := response.raw.read1(MAX_RESPONSE_SIZE, decode_content=True)):
         content += data
     response.close()
     response.raw = io.BytesIO(content)
@@ -200,7 +202,7 @@ def bound(response: requests.Response) -> bytes:
 
 
 @contextmanager
-def reading(response: requests.Response) -> Iterator[Callable[[int], bytes]]:
+def body_reader(response: requests.Response) -> Iterator[Callable[[int], bytes]]:
     """Yield a function that returns the next bytes of an answer, at most so many, and none at its end."""
     raw = response.raw
     try:
@@ -214,16 +216,16 @@ def reading(response: requests.Response) -> Iterator[Callable[[int], bytes]]:
 
 
 def check_range(response: requests.Response, start: int, end: int, size: int) -> None:
-    """Raise a `Setback` unless the answer holds exactly the bytes from `start` up to, not including, `end`."""
+    """Raise a `TransientError` unless the answer holds exactly the bytes from `start` up to, not including, `end`."""
     if response.status_code == HTTPStatus.PARTIAL_CONTENT:
         found = response.headers.get("Content-Range", "no range")
     else:
         found = f"bytes 0-{size - 1}/{response.headers.get('Content-Length', size)}"
     expected = f"bytes {start}-{end - 1}/{size}"
     if found != expected:
-        raise Setback("range-wrong", f"the answer has {found}, expected {expected}", kind=IntegrityError)
+        raise TransientError("range-wrong", f"the answer has {found}, expected {expected}", kind=IntegrityError)
     if response.raw.length_remaining not in (None, end - start):
-        raise Setback(
+        raise TransientError(
             "range-wrong",
             f"the answer has {response.raw.length_remaining} bytes, expected {end - start}",
             kind=IntegrityError,
@@ -231,13 +233,13 @@ def check_range(response: requests.Response, start: int, end: int, size: int) ->
 
 
 @contextmanager
-def reading_range(response: requests.Response, start: int, end: int, size: int) -> Iterator[Callable[[int], bytes]]:
-    """Yield a function like that of `reading`, for a range; if the answer is the whole file, skip its beginning."""
+def range_reader(response: requests.Response, start: int, end: int, size: int) -> Iterator[Callable[[int], bytes]]:
+    """Yield a function like that of `body_reader`, for a range; if the answer is the whole file, skip its beginning."""
     is_whole = response.status_code == HTTPStatus.OK
     check_range(response, 0 if is_whole else start, size if is_whole else end, size)
-    with reading(response) as read:
+    with body_reader(response) as read:
         left = start if is_whole else 0
-        while left and (data := read(min(left, MAX_ANSWER))):
+        while left and (data := read(min(left, MAX_RESPONSE_SIZE))):
             left -= len(data)
         yield read
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
-from loader.errors import IntegrityError, during
+from loader.errors import IntegrityError, translate_os_errors
 from volume.labels import MAX_LABELS_SIZE, LabelsError, parse_labels
 from volume.onnx_file import OnnxError, OnnxInfo, read_onnx
 from volume.receipt import RECEIPT, FileRecord
@@ -31,7 +31,7 @@ def check_labels_size(uri: str, size: int) -> None:
 
 def check_labels(path: Path, uri: str) -> None:
     """Raise `IntegrityError` unless the file is a JSON object that maps every index from "0" on to a class name."""
-    with during(f"cannot read {path}"):
+    with translate_os_errors(f"cannot read {path}"):
         content = path.read_bytes()
     try:
         parse_labels(content)
@@ -45,7 +45,7 @@ def read_model(path: Path, uri: str) -> OnnxInfo:
     Raises:
         IntegrityError: the file is not an ONNX model, or one of its names leaves the model's directory.
     """
-    with during(f"cannot read {path}"), path.open("rb") as file:
+    with translate_os_errors(f"cannot read {path}"), path.open("rb") as file:
         try:
             return read_onnx(file)
         except OnnxError as error:

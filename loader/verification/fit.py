@@ -4,7 +4,7 @@ from loader.errors import IntegrityError
 from volume.onnx_file import OnnxInfo, parse_opsets
 
 
-def check_fit(model: OnnxInfo, uri: str, max_ir_version: int | None, max_opset: str) -> None:
+def check_compatibility(model: OnnxInfo, uri: str, max_ir_version: int | None, max_opset: str) -> None:
     """Check that the service can open a model, as far as its versions say.
 
     Raises:

@@ -23,7 +23,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from loader.errors import IntegrityError, NotFoundError, during
+from loader.errors import IntegrityError, NotFoundError, translate_os_errors
 from loader.settings import Settings
 from loader.sources.base import ObjectVersion, Source
 from loader.verification.trust import Trust, TrustedKey, UntrustedError
@@ -36,7 +36,7 @@ _MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 _PREDICATE_TYPE = "https://model_signing/signature/v1.0"
-_WHOLE = "."  # the name of the only file in a signature of one file
+_UNNAMED = "."  # the name of the only file in a signature of one file
 _SHA256 = re.compile("[0-9a-f]{64}")
 _MAX_CHAIN = 10
 
@@ -141,7 +141,7 @@ class SignedModel(Struct, frozen=True, kw_only=True):
             IntegrityError: the signature does not list it.
         """
         if name not in self.files:
-            listed = "only one file without a name" if list(self.files) == [_WHOLE] else _some(self.files)
+            listed = "only one file without a name" if list(self.files) == [_UNNAMED] else _abbreviated(self.files)
             raise IntegrityError(
                 "file-not-signed",
                 f"{uri} is not signed: {self.record.uri} lists {listed}, but not {name!r}: sign the model's directory",
@@ -185,7 +185,7 @@ def verify_signature(content: bytes, uri: str, trust: Trust) -> SignedModel:
         signature = _decode(bundle.dsse_envelope.signatures[0].sig, "sig")
         key = _key(bundle.verification_material, trust)
         message = b"DSSEv1 %d %b %d %b" % (len(_PAYLOAD_TYPE), _PAYLOAD_TYPE.encode(), len(payload), payload)
-        if not key.has_signed(signature, message):
+        if not key.verifies(signature, message):
             raise IntegrityError(
                 "signature-invalid",
                 f"{uri} is not the signature of the key {key.hint} for what it lists: it was changed; sign again",
@@ -213,7 +213,7 @@ def find_signature(settings: Settings, source: Source, uri: str) -> SignedModel:
     """
     trust = Trust.read(settings.model_signature_key, settings.model_signature_certificates)
     try:
-        found = source.look_up(uri, "")
+        found = source.resolve(uri, "")
     except NotFoundError as error:
         raise IntegrityError(
             "signature-missing", f"the model must be signed, but its signature cannot be found: {error}"
@@ -229,10 +229,10 @@ def find_signature(settings: Settings, source: Source, uri: str) -> SignedModel:
 def _read(source: Source, found: ObjectVersion) -> bytes:
     """Return the bytes of a signature, which never touch the volume."""
     if path := source.path(found):
-        with during(f"cannot read the local file {path}", missing=NotFoundError), path.open("rb") as file:
+        with translate_os_errors(f"cannot read the local file {path}", missing=NotFoundError), path.open("rb") as file:
             return file.read(found.size)
     with (
-        during("cannot write to the directory of temporary files"),
+        translate_os_errors("cannot write to the directory of temporary files"),
         TemporaryDirectory(dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None) as directory,
     ):
         target = Path(directory, "file")
@@ -240,7 +240,7 @@ def _read(source: Source, found: ObjectVersion) -> bytes:
         return target.read_bytes()
 
 
-def name_beside(source: Source, model: str, uri: str) -> str:
+def relative_name(source: Source, model: str, uri: str) -> str:
     """Return the path of a file relative to the model's directory at the source; empty if it is outside of that.
 
     Args:
@@ -248,9 +248,9 @@ def name_beside(source: Source, model: str, uri: str) -> str:
         model: the model's URI.
         uri: that of the file.
     """
-    directory = source.beside(model, "x")[:-1]
+    directory = source.resolve_sibling(model, "x")[:-1]
     rest = uri.removeprefix(directory) if uri.startswith(directory) else ""
-    return next((name for name in (rest, unquote(rest)) if name and source.beside(model, name) == uri), "")
+    return next((name for name in (rest, unquote(rest)) if name and source.resolve_sibling(model, name) == uri), "")
 
 
 def _key(material: _Material, trust: Trust) -> TrustedKey:
@@ -277,7 +277,7 @@ def _parse_bundle(content: bytes) -> _Bundle:
     if isinstance(key, _KeyHint) is isinstance(chain, _Chain):
         raise _malformed("its verificationMaterial has not exactly one of publicKey and x509CertificateChain")
     if isinstance(key, _KeyHint) and not _SHA256.fullmatch(key.hint):
-        raise _malformed(f"its hint is {_shown(key.hint)}, expected a sha256")
+        raise _malformed(f"its hint is {_quoted(key.hint)}, expected a sha256")
     if isinstance(chain, _Chain) and not 1 <= len(chain.certificates) <= _MAX_CHAIN:
         raise _malformed(f"it has {len(chain.certificates)} certificates, expected 1 to {_MAX_CHAIN}")
     return bundle
@@ -296,14 +296,14 @@ def _parse_statement(payload: bytes) -> dict[str, str]:
     for resource in statement.predicate.resources:
         _expect("algorithm", resource.algorithm, "sha256")
         if not _SHA256.fullmatch(resource.digest):
-            raise _malformed(f"it lists the digest {_shown(resource.digest)}, expected a sha256")
+            raise _malformed(f"it lists the digest {_quoted(resource.digest)}, expected a sha256")
         if not _is_normal(resource.name):
-            raise _malformed(f"it lists {_shown(resource.name)}, expected a relative path inside the signed directory")
+            raise _malformed(f"it lists {_quoted(resource.name)}, expected a relative path inside the signed directory")
         if resource.name in files:
-            raise _malformed(f"it lists {_shown(resource.name)} twice")
+            raise _malformed(f"it lists {_quoted(resource.name)} twice")
         files[resource.name] = resource.digest
         of_all.update(bytes.fromhex(resource.digest))
-    if not files or (_WHOLE in files and len(files) > 1):
+    if not files or (_UNNAMED in files and len(files) > 1):
         raise _malformed("it lists nothing, or a file without a name next to others")
     _expect("the subject's sha256", statement.subject[0].digest.sha256, of_all.hexdigest())
     return files
@@ -312,21 +312,21 @@ def _parse_statement(payload: bytes) -> dict[str, str]:
 def _is_normal(name: str) -> bool:
     """Return whether a name is that of a file in the directory, written in the one normal way."""
     path = PurePosixPath(name)
-    return name == _WHOLE or (
+    return name == _UNNAMED or (
         bool(name) and str(path) == name and not path.is_absolute() and ".." not in path.parts and name.isprintable()
     )
 
 
 def _load(content: bytes) -> object:
     try:
-        return json.loads(content.decode(), object_pairs_hook=_once, parse_constant=_refuse_constant)
+        return json.loads(content.decode(), object_pairs_hook=_reject_duplicates, parse_constant=_refuse_constant)
     except UnicodeDecodeError:
         raise _malformed("it is not UTF-8") from None
     except RecursionError:
         raise _malformed("it is nested too deep") from None
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) < len(pairs):
         raise _malformed("it has a field twice")
@@ -341,7 +341,7 @@ def _convert(document: object, kind: type[_Kind]) -> _Kind:
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
-        problem = _shown(str(error))[1:-1]
+        problem = _quoted(str(error))[1:-1]
         raise _malformed(f"{problem[:1].lower()}{problem[1:]}") from error
 
 
@@ -363,15 +363,15 @@ def _malformed(problem: str) -> ValueError:
 
 def _expect(field: str, found: object, expected: object) -> None:
     if found != expected:
-        raise _malformed(f"{field} is {_shown(found)}, expected {expected!r}")
+        raise _malformed(f"{field} is {_quoted(found)}, expected {expected!r}")
 
 
-def _shown(found: object) -> str:
+def _quoted(found: object) -> str:
     """Return text of a stranger's in quotes, without its middle if it is long."""
     text = repr(found)
     return text if len(text) <= 200 else f"{text[:100]} … {text[-90:]}"  # noqa: PLR2004
 
 
-def _some(names: Mapping[str, str]) -> str:
+def _abbreviated(names: Mapping[str, str]) -> str:
     first = ", ".join(map(repr, list(names)[:5]))
     return first if len(names) <= 5 else f"{first} and {len(names) - 5} more"  # noqa: PLR2004

@@ -46,7 +46,7 @@ class TrustedKey:
         self._key = key
         self.hint = hashlib.sha256(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
-    def has_signed(self, signature: bytes, message: bytes) -> bool:
+    def verifies(self, signature: bytes, message: bytes) -> bool:
         """Return whether the DER signature is the key's for the message."""
         try:
             self._key.verify(signature, message, ec.ECDSA(_HASHES[self._key.curve.name]))
@@ -163,13 +163,13 @@ def _require_authority(_policy: Policy, _certificate: x509.Certificate, usage: x
 
 def _read_keys(path: Path) -> dict[str, TrustedKey]:
     keys = [
-        _loaded(path, number, block)
-        for number, block in enumerate(_blocks(path, b"PUBLIC KEY", "MODEL_SIGNATURE_KEY"), 1)
+        _load_key(path, number, block)
+        for number, block in enumerate(_read_pem_blocks(path, b"PUBLIC KEY", "MODEL_SIGNATURE_KEY"), 1)
     ]
     return {key.hint: key for key in keys}
 
 
-def _loaded(path: Path, number: int, block: bytes) -> TrustedKey:
+def _load_key(path: Path, number: int, block: bytes) -> TrustedKey:
     try:
         return TrustedKey(load_pem_public_key(block))
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -179,7 +179,7 @@ def _loaded(path: Path, number: int, block: bytes) -> TrustedKey:
 
 
 def _read_roots(path: Path) -> list[x509.Certificate]:
-    blocks = _blocks(path, b"CERTIFICATE", "MODEL_SIGNATURE_CERTIFICATES")
+    blocks = _read_pem_blocks(path, b"CERTIFICATE", "MODEL_SIGNATURE_CERTIFICATES")
     try:
         return [x509.load_pem_x509_certificate(block) for block in blocks]
     except ValueError as error:
@@ -188,7 +188,7 @@ def _read_roots(path: Path) -> list[x509.Certificate]:
         ) from error
 
 
-def _blocks(path: Path, label: bytes, setting: str) -> list[bytes]:
+def _read_pem_blocks(path: Path, label: bytes, setting: str) -> list[bytes]:
     """Return the PEM blocks of a file, all of them with the one label."""
     try:
         with path.open("rb") as file:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper, load_model_from_string
 
-from loader.transfer.journal import PIECE
+from loader.transfer.journal import PIECE_SIZE
 from tests.integration.loader.fault_server import FaultServer, StoredObject, fault_server
 from tests.integration.loader.running import Target
 
@@ -55,7 +55,7 @@ def pair() -> Pair:
 @pytest.fixture(scope="session")
 def large_model() -> bytes:
     """A model of more than two requests, whose last piece is not full."""
-    return make_model(17 * PIECE + 12345)
+    return make_model(17 * PIECE_SIZE + 12345)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from loader.transfer.journal import PIECE
+from loader.transfer.journal import PIECE_SIZE
 from tests.integration.loader.conftest import Pair, make_labels, make_model, with_external_data
 from tests.integration.loader.fault_proxy import Answer, Fault, FaultProxy, fault_proxy
 from tests.integration.loader.running import UNREACHABLE, Run, Target, assert_failed
@@ -370,8 +370,8 @@ def test_a_killed_load_goes_on_from_what_is_on_disk(
 
     run = place.load_pair(large_model, pair[1], download_workers=1)
 
-    assert [event["bytes"] for event in run.named("resume")] == [8 * PIECE], run
-    assert f"bytes={8 * PIECE}-" in next(request for request in storage.proxy.requests if request[:5] == "bytes")
+    assert [event["bytes"] for event in run.named("resume")] == [8 * PIECE_SIZE], run
+    assert f"bytes={8 * PIECE_SIZE}-" in next(request for request in storage.proxy.requests if request[:5] == "bytes")
     place.assert_holds(large_model, pair[1])
 
 

@@ -56,7 +56,7 @@ class Place:
         (self.source / "model.onnx").write_bytes(content)
         (self.source / "label.json").write_text(json.dumps({"0": version, "1": "b", "2": "c"}))
 
-    def standing(self) -> str | None:
+    def published_version(self) -> str | None:
         """Return the version of the pair at the target, or None if there is none; a mixed pair fails the test."""
         if not self.model.exists() and not self.labels.exists():
             return None
@@ -97,7 +97,7 @@ def test_replaces_a_pair(place: Place) -> None:
     for version in ("one", "two", "three"):
         place.offer(version)
         assert place.load().returncode == 0
-        assert place.standing() == version
+        assert place.published_version() == version
 
 
 def test_labels_may_stand_elsewhere(place: Place, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_labels_may_stand_elsewhere(place: Place, tmp_path: Path) -> None:
     for version in ("one", "two"):
         place.offer(version)
         assert place.load().returncode == 0
-        assert place.standing() == version
+        assert place.published_version() == version
 
 
 def test_directories_may_be_links(place: Place, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_directories_may_be_links(place: Place, tmp_path: Path) -> None:
     place.environment["LABEL_FILEPATH"] = str(place.labels)
     place.offer("one")
     assert place.load().returncode == 0
-    assert place.standing() == "one"
+    assert place.published_version() == "one"
 
 
 def test_touches_nothing_of_others(place: Place) -> None:
@@ -145,18 +145,18 @@ def test_killed_at_any_change_leaves_a_whole_pair(place: Place, before: str) -> 
     elif before == "a load":
         place.offer("old")
         place.load()
-    old = place.standing()
+    old = place.published_version()
     place.offer("new")
     for killed_at in range(1, 200):
         ended = place.load(str(killed_at), command=("-c", KILLED_LOADER))
         if ended.returncode == 0:
             break
         assert ended.returncode == -9
-        assert place.standing() in (old, "new")
+        assert place.published_version() in (old, "new")
     assert ended.returncode == 0
     assert killed_at > 3
     assert place.load().returncode == 0
-    assert place.standing() == "new"
+    assert place.published_version() == "new"
     releases = [path for path in place.target.iterdir() if path.is_dir() and not path.is_symlink()]
     assert len(releases) == 1
 
@@ -165,7 +165,7 @@ def test_flag_wins_over_variable(place: Place, tmp_path: Path) -> None:
     place.offer("one")
     place.model = tmp_path / "flagged" / "m.onnx"
     assert place.load("--model_filepath", str(place.model), "--use_local_model").returncode == 0
-    assert place.standing() == "one"
+    assert place.published_version() == "one"
 
 
 @pytest.mark.parametrize("flag", ["--dry-run", "--dry_run", "--dry-run=true"])
@@ -204,7 +204,7 @@ def test_missing_source_changes_nothing(place: Place, name: str) -> None:
     assert ended.returncode == 3
     assert name in ended.stderr
     assert ended.stderr.count("\n") == 1
-    assert place.standing() == "old"
+    assert place.published_version() == "old"
 
 
 def test_help_is_worth_reading() -> None:

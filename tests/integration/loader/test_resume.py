@@ -5,7 +5,7 @@ import subprocess
 import threading
 import time
 
-from loader.transfer.journal import PIECE
+from loader.transfer.journal import PIECE_SIZE
 from tests.integration.loader.conftest import LABELS, MODEL, Pair, make_labels, make_model
 from tests.integration.loader.fault_server import Exchange, FaultServer, StoredObject
 from tests.integration.loader.running import Target
@@ -38,8 +38,8 @@ def test_a_killed_load_goes_on_from_what_is_on_disk(
 
     run = target.load(download_workers=1)
 
-    assert [event["bytes"] for event in run.named("resume")] == [_PIECES_PER_REQUEST * PIECE]
-    assert f"bytes={_PIECES_PER_REQUEST * PIECE}-" in next(line for line in server.requests if "media" in line)
+    assert [event["bytes"] for event in run.named("resume")] == [_PIECES_PER_REQUEST * PIECE_SIZE]
+    assert f"bytes={_PIECES_PER_REQUEST * PIECE_SIZE}-" in next(line for line in server.requests if "media" in line)
     target.assert_holds(large_model, pair[1])
     assert target.temporaries() == []
 
@@ -51,12 +51,12 @@ def test_a_piece_that_was_damaged_since_is_fetched_again(
     kill_at_second_request(target, server)
     [partial] = target.directory.glob(".model-partial-*/files/model.onnx")
     with partial.open("r+b") as file:
-        file.seek(3 * PIECE + 5)
+        file.seek(3 * PIECE_SIZE + 5)
         file.write(b"damage!!")
 
     run = target.load(download_workers=1)
 
-    assert [event["bytes"] for event in run.named("resume")] == [(_PIECES_PER_REQUEST - 1) * PIECE]
+    assert [event["bytes"] for event in run.named("resume")] == [(_PIECES_PER_REQUEST - 1) * PIECE_SIZE]
     target.assert_holds(large_model, pair[1])
 
 
@@ -76,7 +76,7 @@ def test_another_generation_is_not_mixed_with_what_is_on_disk(
 
 def test_whenever_a_load_is_killed_a_whole_pair_stands(target: Target, server: FaultServer) -> None:
     """Two versions take turns; each load is killed at a random instant, and then run again."""
-    pairs = [(make_model(3 * PIECE + number), make_labels(f"of {number}")) for number in range(2)]
+    pairs = [(make_model(3 * PIECE_SIZE + number), make_labels(f"of {number}")) for number in range(2)]
     chance = random.Random(20)  # noqa: S311 (the same instants each time)
 
     def serve(number: int) -> Pair:

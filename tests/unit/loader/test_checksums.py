@@ -23,5 +23,5 @@ def test_a_checksum_is_known(name: str) -> None:
     digest = hasher.digest()
     assert digest.checksums == {name: KNOWN[name], "sha256": KNOWN["sha256"]}
     assert (digest.size, digest.sha256) == (9, KNOWN["sha256"])
-    assert digest.differences({name: KNOWN[name]}) == []
-    assert digest.differences({name: "other"}) == [name]
+    assert digest.mismatches({name: KNOWN[name]}) == []
+    assert digest.mismatches({name: "other"}) == [name]

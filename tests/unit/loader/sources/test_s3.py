@@ -58,5 +58,5 @@ def test_compressed_objects_are_refused() -> None:
 
 
 def test_a_file_beside_another_has_the_same_directory() -> None:
-    assert S3Source.beside(object.__new__(S3Source), "s3://b/a/m.onnx", "parts/w") == "s3://b/a/parts/w"
-    assert S3Source.beside(object.__new__(S3Source), "s3://b/m.onnx", "label.json") == "s3://b/label.json"
+    assert S3Source.resolve_sibling(object.__new__(S3Source), "s3://b/a/m.onnx", "parts/w") == "s3://b/a/parts/w"
+    assert S3Source.resolve_sibling(object.__new__(S3Source), "s3://b/m.onnx", "label.json") == "s3://b/label.json"

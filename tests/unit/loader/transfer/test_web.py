@@ -5,7 +5,7 @@ import requests
 from urllib3.exceptions import LocationParseError, NewConnectionError
 
 from loader.errors import UsageError
-from loader.transfer.web import Failures, proxy_of, retry_after
+from loader.transfer.web import ErrorTranslator, proxy_for, retry_after
 
 SECRET = "a-secret-that-no-one-may-see"  # noqa: S105 (it opens nothing)
 
@@ -20,26 +20,26 @@ SECRET = "a-secret-that-no-one-may-see"  # noqa: S105 (it opens nothing)
     ],
 )
 def test_what_was_to_be_sent_is_not_quoted(error: Exception) -> None:
-    said = str(Failures("https://host", 1).of(error))
+    said = str(ErrorTranslator("https://host", 1).translate(error))
     assert SECRET not in said
     assert type(error).__name__ in said
 
 
 def test_why_a_connection_failed_is_said() -> None:
     error = NewConnectionError(None, "Failed to establish a new connection: [Errno 111] Connection refused")  # type: ignore[arg-type]
-    assert str(Failures("https://host", 1).of(error)).endswith("failed ([Errno 111] Connection refused)")
+    assert str(ErrorTranslator("https://host", 1).translate(error)).endswith("failed ([Errno 111] Connection refused)")
 
 
 def test_the_environment_names_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", f"http://me:{SECRET}@proxy:3128")
     monkeypatch.setenv("no_proxy", "inside.example.org")
-    url, headers = proxy_of("https://host/path")
+    url, headers = proxy_for("https://host/path")
     assert (url, list(headers)) == ("http://proxy:3128", ["proxy-authorization"])
     for direct in ("https://inside.example.org/", "http://host/", "http://metadata.google.internal/computeMetadata"):
-        assert proxy_of(direct) == ("", {})
+        assert proxy_for(direct) == ("", {})
     monkeypatch.setenv("https_proxy", f"http://me:{SECRET}#@proxy")
     with pytest.raises(UsageError) as refused:
-        proxy_of("https://host/")
+        proxy_for("https://host/")
     assert SECRET not in str(refused.value)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from loader.errors import IntegrityError
-from loader.verification.fit import check_fit
+from loader.verification.fit import check_compatibility
 from volume.onnx_file import OnnxInfo
 
 MODEL = OnnxInfo(ir_version=10, opsets={"ai.onnx": 21, "ai.onnx.ml": 3, "com.example": 7})
@@ -13,12 +13,12 @@ MODEL = OnnxInfo(ir_version=10, opsets={"ai.onnx": 21, "ai.onnx.ml": 3, "com.exa
     ("ir_version", "opset"), [(None, ""), (10, "21,ai.onnx.ml:3"), (14, "28,ai.onnx.ml:5"), (None, "another:1")]
 )
 def test_an_older_or_equal_model_fits(ir_version: int | None, opset: str) -> None:
-    check_fit(MODEL, "gs://b/m", ir_version, opset)
+    check_compatibility(MODEL, "gs://b/m", ir_version, opset)
 
 
 def test_everything_that_is_too_new_is_named() -> None:
     with pytest.raises(IntegrityError) as refused:
-        check_fit(MODEL, "gs://b/m", 9, "20,ai.onnx.ml:3,com.example:6")
+        check_compatibility(MODEL, "gs://b/m", 9, "20,ai.onnx.ml:3,com.example:6")
     assert refused.value.code == "model-too-new"
     assert str(refused.value) == (
         "gs://b/m is too new for the service: it has IR version 10 (MAX_IR_VERSION is 9) and opset 21 of ai.onnx "
