@@ -95,8 +95,8 @@ class Progress:
 
     def activity(self) -> str:
         """Return what is being done, how far it is, and what has gone wrong since the last byte came."""
-        here = f" ({self._here} of {self._size} bytes are here)" if self._here else ""
-        tried = f", again after: {self._last_failure}" if self._last_failure else ""
+        here = f" ({self._here} of {self._size} bytes received)" if self._here else ""
+        tried = f", last failure: {self._last_failure}" if self._last_failure else ""
         return f"{self.step}{here}{tried}"
 
     def start(self, uri: str, size: int, version: str) -> None:
@@ -112,7 +112,7 @@ class Progress:
         with self._lock:
             self._here += count
             self._found += count
-            self._say(f"going on from {_bytes(count)}", "resume", uri=self._uri, bytes=count)
+            self._say(f"resuming after {_bytes(count)}", "resume", uri=self._uri, bytes=count)
 
     def advance(self, count: int) -> None:
         """Count bytes that have come, or with a negative count, that were thrown away; say so now and then."""
@@ -137,7 +137,7 @@ class Progress:
         """Say that there is no label file."""
         with self._lock:
             self._say(
-                "there is no label file beside the model: it has to name its classes itself, or give values",
+                "there is no label file next to the model, so the model must contain its class names or predict values",
                 "no_label_file",
             )
 
@@ -147,7 +147,7 @@ class Progress:
             self.retries += 1
             self._last_failure = reason
             self._say(
-                f"{reason}; trying again in {seconds:.1f} s", "retry", LogLevel.WARNING,
+                f"{reason}; retrying in {seconds:.1f} s", "retry", LogLevel.WARNING,
                 reason=reason, seconds=round(seconds, 3),
             )  # fmt: skip
 
@@ -174,7 +174,11 @@ class Progress:
             f"version {file.version}{_checksum(file)})"
             for file in plan.artifacts
         ]
-        rest = [] if plan.all_known else ["and the files with weights of it, which the model names once it is here"]
+        rest = (
+            []
+            if plan.all_known
+            else ["and its external data files, which are known once the model has been downloaded"]
+        )
         verb = "already in place" if plan.in_place else "would load"
         summary = f"{verb}, with {_bytes(plan.bytes_free)} free, credentials: {plan.credentials}"
         facts = {

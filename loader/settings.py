@@ -119,7 +119,7 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
         _check_uri("MODEL_SIGNATURE", self.model_signature)
         _check_opset(self.max_opset)
         if not self.https_token.isascii() or any(letter.isspace() for letter in self.https_token):
-            raise ValueError("HTTPS_TOKEN has spaces, line ends or letters beyond ASCII: expected the token alone")
+            raise ValueError("HTTPS_TOKEN contains spaces, line ends or non-ASCII characters: expected only the token")
         _check_endpoint("GCS_ENDPOINT", self.gcs_endpoint)
         if emulator := self.storage_emulator_host:
             _check_endpoint("STORAGE_EMULATOR_HOST", emulator if "://" in emulator else f"http://{emulator}")
@@ -165,7 +165,7 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
         others = [name.upper() for name in _OTHER_PLACES if getattr(self, name)]
         if self.model_uri:
             if others:
-                raise ValueError(f"MODEL_URI is set, and so is {' and '.join(others)}: expected one place to load from")
+                raise ValueError(f"MODEL_URI is set, but so is {' and '.join(others)}: expected only one source")
             _check_uri("MODEL_URI", self.model_uri)
             _check_uri("LABEL_URI", self.label_uri)
             return

@@ -95,8 +95,8 @@ class _StopSignals:
         if number == signal.SIGALRM:
             return DeadlineError(
                 "deadline-passed",
-                f"LOAD_TIMEOUT_SECONDS={self._seconds:g} passed while {self._activity()}: raise it, or find out what "
-                "is slow or fails",
+                f"LOAD_TIMEOUT_SECONDS={self._seconds:g} passed while {self._activity()}: increase it, or find out "
+                "what is slow or fails",
             )
         return TerminatedError(
             "terminated", f"{signal.Signals(number).name} stopped the load while {self._activity()}: run it again"

@@ -30,7 +30,7 @@ def parse_labels(content: bytes) -> tuple[str, ...]:
                 f'has {len(names)} entries, so its keys must be "0" to "{len(names) - 1}": "{index}" is missing'
             )
         if not _is_text(names[index]):
-            raise LabelsError(f'must map every index to a text: "{index}" does not')
+            raise LabelsError(f'must map every index to a string: "{index}" does not')
     return tuple(names[str(index)] for index in range(len(names)))
 
 

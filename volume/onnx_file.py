@@ -276,7 +276,7 @@ class _Walk:
             kind = once.get(field)
             if kind is not None:
                 if field in seen:
-                    raise OnnxError(f"it gives field {field} of {message} twice, at byte {position}")
+                    raise OnnxError(f"field {field} of {message} occurs twice, at byte {position}")
                 seen.add(field)
             else:
                 kind = repeated.get(field)
@@ -291,7 +291,7 @@ class _Walk:
             if run := _RUNS.get((message, field)):
                 self._skip(run, end)
         if self._position > end:
-            raise OnnxError(f"it breaks off, or is not protobuf, at byte {end}")
+            raise OnnxError(f"it is truncated, or not protobuf, at byte {end}")
 
     def _value(self, wire: int, position: int, end: int) -> int:
         """Return the value of a number, 0 for one of fixed width, or the end of a field with a length."""
@@ -304,7 +304,7 @@ class _Walk:
         else:
             raise OnnxError(f"it is not protobuf at byte {position}")
         if stop > end:
-            raise OnnxError(f"it breaks off, or is not protobuf, at byte {position}")
+            raise OnnxError(f"it is truncated, or not protobuf, at byte {position}")
         return stop if wire == _LENGTH else 0
 
     def _skip(self, run: re.Pattern[bytes], end: int) -> None:
@@ -323,7 +323,7 @@ class _Walk:
                 self._position += count + 1
                 return value
         if self._size - self._position < _LONGEST_VARINT:
-            raise OnnxError("it breaks off in the middle of a number")
+            raise OnnxError("it is truncated in the middle of a number")
         raise OnnxError(f"it is not protobuf at byte {self._position}")
 
     def _have(self, count: int) -> int:

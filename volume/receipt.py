@@ -41,9 +41,9 @@ class FileRecord(Struct, frozen=True, kw_only=True):
     checksums: dict[str, str] = {}
 
     def __post_init__(self) -> None:
-        """Refuse a name that leads out of the model's directory: a receipt may be tampered with."""
+        """Refuse a name that points outside the model's directory: a receipt may be tampered with."""
         if not self.name.isprintable() or PurePath(self.name).is_absolute() or ".." in PurePath(self.name).parts:
-            raise ValueError(f"the name {self.name!r} leads out of the model's directory")
+            raise ValueError(f"the name {self.name!r} points outside the model's directory")
 
     def check(self, path: Path) -> None:
         """Read the file at `path` and raise `ReceiptError` unless it is the one that was loaded."""
@@ -63,11 +63,11 @@ class FileRecord(Struct, frozen=True, kw_only=True):
 
     def _check_size(self, path: Path, found: int) -> None:
         if found != self.size:
-            raise ReceiptError(f"{path} has {found} bytes, its receipt says {self.size}: load it again")
+            raise ReceiptError(f"{path} has {found} bytes, but its receipt says {self.size}: load it again")
 
     def _check_sha256(self, path: Path, found: str) -> None:
         if found != self.sha256:
-            raise ReceiptError(f"{path} has the sha256 {found}, its receipt says {self.sha256}: load it again")
+            raise ReceiptError(f"{path} has the sha256 {found}, but its receipt says {self.sha256}: load it again")
 
 
 class SignatureRecord(Struct, frozen=True, kw_only=True):

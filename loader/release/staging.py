@@ -65,7 +65,7 @@ class Staging:
 
     def free(self) -> int:
         """Return how many bytes the file system has free."""
-        with translate_os_errors(f"cannot ask for the free space of {self._parent}"):
+        with translate_os_errors(f"cannot determine the free space of {self._parent}"):
             status = os.statvfs(_nearest(self._parent))
         return status.f_bavail * status.f_frsize
 
@@ -253,7 +253,7 @@ def _lock(directory: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise LoadError("target-locked", f"another loader is at work in {directory}: let it end first") from None
+        raise LoadError("target-locked", f"another loader is running in {directory}: wait until it ends") from None
     try:
         yield
     finally:

@@ -105,7 +105,7 @@ class GcsSource(Source):
         self._action = f"cannot look up {self._uri}"
         if not version.isdecimal() and version:
             raise UsageError(
-                "settings-invalid", f"{uri} has generations as versions: expected a number, not {version!r}"
+                "settings-invalid", f"{uri} uses generations as versions: expected a number, not {version!r}"
             )
         while True:
             try:
@@ -138,7 +138,7 @@ class GcsSource(Source):
             raise IntegrityError(
                 "object-compressed",
                 f"{uri} is stored with Content-Encoding {blob.content_encoding}, so its checksum is not that of "
-                "the model: upload it without",
+                "the model: upload it uncompressed",
             )
         return ObjectVersion(uri, int(blob.size), str(blob.generation), {"crc32c": blob.crc32c})
 
@@ -206,7 +206,7 @@ class GcsSource(Source):
                 raise TransientError("connection-failed", "the answer was cut short") from error
             raise UnreachableError(
                 "answer-invalid",
-                f"{self._action}: the answer of {self._endpoint} is no object metadata ({error}): "
+                f"{self._action}: the answer of {self._endpoint} is not object metadata ({error}): "
                 "check GCS_ENDPOINT, STORAGE_EMULATOR_HOST and proxies",
             ) from error
 
@@ -226,7 +226,7 @@ class GcsSource(Source):
             case 401:
                 raise PermissionDeniedError(
                     "credentials-refused",
-                    f"{action}: {reply}: the credentials are missing, expired or of another project; check them",
+                    f"{action}: {reply}: the credentials are missing, expired or from another project; check them",
                 )
             case 403:
                 raise PermissionDeniedError(
@@ -275,7 +275,7 @@ def _find_credentials(request: Request, endpoint: str) -> Any:  # noqa: ANN401 (
         raise PermissionDeniedError(
             "credentials-unusable",
             f"cannot use the credentials in {_key_file(error)} ({_first_line(error)}): set "
-            "GOOGLE_APPLICATION_CREDENTIALS to a key file that the loader may read",
+            "GOOGLE_APPLICATION_CREDENTIALS to a key file that the loader can read",
         ) from error
     return found
 
@@ -299,7 +299,7 @@ def _translating_auth_errors() -> Iterator[None]:
         ) from error
     except exceptions.GoogleAuthError as error:
         if error.retryable or isinstance(error, exceptions.TransportError):
-            raise TransientError("token-unavailable", f"no token to be had: {_first_line(error)}") from error
+            raise TransientError("token-unavailable", f"cannot get a token: {_first_line(error)}") from error
         raise PermissionDeniedError(
             "credentials-refused",
             f"Google refused the credentials ({_first_line(error)}): check the key or the service account",

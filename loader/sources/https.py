@@ -60,7 +60,7 @@ class HttpsSource(Source):
         shown = _without_query(uri)
         if self._urls.setdefault(shown, uri) != uri:
             raise UsageError(
-                "settings-invalid", f"two URIs are {shown} but for their queries: expected different paths"
+                "settings-invalid", f"two URIs differ only in their queries ({shown}): expected different paths"
             )
         backoff = Backoff(f"cannot look up {shown}", self._deadline, self._progress)
         while True:
@@ -116,14 +116,16 @@ def _version(uri: str, response: requests.Response) -> ObjectVersion:
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise IntegrityError(
             "object-compressed",
-            f"{uri} comes with Content-Encoding {response.headers['Content-Encoding']}, so its bytes are not "
-            "those of the model: serve it without",
+            f"{uri} is sent with Content-Encoding {response.headers['Content-Encoding']}, so its bytes are not "
+            "those of the model: serve it uncompressed",
         )
     has_ranges = response.status_code == HTTPStatus.PARTIAL_CONTENT
     text = response.headers.get("Content-Range", "").rpartition("/")[2] if has_ranges else ""
     size = text or response.headers.get("Content-Length", "")
     if not size.isdecimal():
-        raise LoadError("answer-unexpected", f"{uri} has no length: expected a file, from a server that says its size")
+        raise LoadError(
+            "answer-unexpected", f"{uri} has no length: expected a file from a server that reports its size"
+        )
     etag = response.headers.get("ETag", "").removeprefix("W/").strip('"')
     return ObjectVersion(uri, int(size), etag or response.headers.get("Last-Modified", "unknown"))
 

@@ -236,7 +236,7 @@ class OciSource(Source):
         if kind != "bearer" or not is_safe or "@" in realm.netloc:
             raise PermissionDeniedError(
                 "credentials-missing",
-                f"{action}: {registry.netloc} asks for credentials, and there are none for it in Docker's config.json",
+                f"{action}: {registry.netloc} requires credentials, but Docker's config.json has none for it",
             )
         query = {name: fields[name] for name in ("service", "scope") if name in fields}
         headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
@@ -252,7 +252,7 @@ class OciSource(Source):
             )
             content = read_bounded(response)
         if is_transient(response.status_code):
-            raise TransientError("token-unavailable", f"no token to be had: {status_text(response)}")
+            raise TransientError("token-unavailable", f"cannot get a token: {status_text(response)}")
         try:
             given = msgspec.json.decode(content, type=_Token)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -261,7 +261,7 @@ class OciSource(Source):
         if response.status_code != HTTPStatus.OK or not _TOKEN.fullmatch(token):
             raise PermissionDeniedError(
                 "credentials-refused",
-                f"{action}: {realm.netloc} gives no token ({status_text(response)}): check Docker's config.json",
+                f"{action}: {realm.netloc} issued no token ({status_text(response)}): check Docker's config.json",
             )
         self._kind = "token" + (" by Docker's config.json" if login else "")
         return f"Bearer {token}"
@@ -326,12 +326,14 @@ def _read_manifest(place: _Place, response: requests.Response) -> _Manifest:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreachableError(
             "answer-invalid",
-            f"{place.shown} is no manifest with layers ({error}): name one manifest, not an index of several",
+            f"{place.shown} is not a manifest with layers ({error}): name one manifest, not an index of several",
         ) from error
     files = {layer.name: layer for layer in layers if layer.name}
     for name in files:
         if not name.isprintable() or "\\" in name or PurePosixPath(name).is_absolute() or ".." in name.split("/"):
-            raise IntegrityError("name-refused", f"{place.shown} has a file {name!r}, which leads out of its directory")
+            raise IntegrityError(
+                "name-refused", f"{place.shown} has a file {name!r}, which points outside its directory"
+            )
     return _Manifest(digest, files)
 
 
@@ -347,7 +349,7 @@ def _login(host: str) -> str:
         return ""
     except (OSError, ValueError, RecursionError) as error:
         raise PermissionDeniedError(
-            "credentials-unusable", f"cannot use the credentials in {path} ({type(error).__name__}): see docker login"
+            "credentials-unusable", f"cannot use the credentials in {path} ({type(error).__name__}): run docker login"
         ) from error
     return auth or (f"{login.username}:{login.password}" if login.username else "")
 
@@ -374,5 +376,5 @@ def _raise_for_status(
         case code if is_transient(code):
             raise server_error(response, reply)
     raise LoadError(
-        "answer-unexpected", f"{action}: the answer was {reply}, expected that of a registry: check the URI"
+        "answer-unexpected", f"{action}: the answer was {reply}, expected a registry's answer: check the URI"
     )

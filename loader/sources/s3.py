@@ -165,7 +165,7 @@ class S3Source(Source):
                 "object-missing", f"{action}: {reply}: check the bucket, the object's key and its version"
             )
         if status == HTTPStatus.PRECONDITION_FAILED:
-            raise NotFoundError("version-missing", f"{action}: {reply}: the object has another entity tag now")
+            raise NotFoundError("version-missing", f"{action}: {reply}: the object has a different entity tag now")
         if status == HTTPStatus.UNAUTHORIZED:
             raise PermissionDeniedError(
                 "credentials-refused", f"{action}: {reply}: check the access key and its secret"
@@ -204,7 +204,7 @@ def _version(uri: str, head: Mapping[str, Any]) -> ObjectVersion:
         raise IntegrityError(
             "object-compressed",
             f"{uri} is stored with Content-Encoding {head['ContentEncoding']}, so its checksum is not that of "
-            "the model: upload it without",
+            "the model: upload it uncompressed",
         )
     etag = head["ETag"].strip('"')
     version_id = head.get("VersionId", "null")
@@ -255,7 +255,7 @@ def _find_credentials(session: Any) -> str:  # noqa: ANN401
             found.get_frozen_credentials()
             return str(found.method)
     except (HTTPClientError, NoConnectionError) as error:
-        raise TransientError("token-unavailable", f"no token to be had: {type(error).__name__}") from error
+        raise TransientError("token-unavailable", f"cannot get a token: {type(error).__name__}") from error
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         raise PermissionDeniedError(

@@ -99,7 +99,8 @@ class RangeDownload:
                 os.posix_fadvise(file.fileno(), span.start, len(span), os.POSIX_FADV_DONTNEED)
                 if crc != self._journal.pieces[piece]:
                     raise IntegrityError(
-                        "disk-faulty", f"{self._journal.target} does not hold what was written to it: check the disk"
+                        "disk-faulty",
+                        f"{self._journal.target} does not contain the data that was written to it: check the disk",
                     )
         return hasher.digest()
 

@@ -85,7 +85,7 @@ def _check(old: str, new: str, action: str) -> None:
     for address in _addresses(host, port or 443, by_name=not proxy_for(new)[0]):
         if address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast:
             raise LoadError(
-                "redirect-refused", f"{action}: redirected to {host}, an address of this machine or of its network"
+                "redirect-refused", f"{action}: redirected to {host}, an address of this machine or its network"
             )
 
 

@@ -56,15 +56,15 @@ class Backoff:
             raise error.kind(
                 error.code,
                 f"{self._action}: {error}, {self._failures} times in a row; "
-                "check the object, and what stands between it and here",
+                "check the object, and any proxy or cache in between",
             ) from error
         if seconds >= remaining:
-            asked = f", which asked to wait {error.wait:g} s" if error.wait else ""
+            delay = f", and the server requests a delay of {error.wait:g} s" if error.wait else ""
             raise error.kind(
                 error.code,
-                f"{self._action}: {error}{asked} ({self._failures} tries, {self._deadline.elapsed():.1f} s of "
-                f"LOAD_TIMEOUT_SECONDS={self._deadline.seconds:g} gone): check that the source works and can be "
-                "reached from here",
+                f"{self._action}: {error}{delay} ({self._failures} attempts, {self._deadline.elapsed():.1f} s of "
+                f"LOAD_TIMEOUT_SECONDS={self._deadline.seconds:g} used): check that the source works and is "
+                "reachable",
             ) from error
         self._progress.retry(f"{self._action}: {error}", seconds)
         time.sleep(seconds)

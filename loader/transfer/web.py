@@ -106,7 +106,7 @@ def proxy_for(url: str) -> tuple[str, dict[str, str]]:
     if parsed.scheme not in ("http", "https") or not parsed.host or torn:
         raise UsageError(
             "proxy-invalid",
-            f"{parts.scheme.upper()}_PROXY is no URL of an HTTP proxy: expected http://host:port or "
+            f"{parts.scheme.upper()}_PROXY is not the URL of an HTTP proxy: expected http://host:port or "
             "http://user:password@host:port, with %23 for a # in the password and so on",
         )
     # urllib3 encodes as latin-1, so decoding as latin-1 leaves the bytes of a UTF-8 password as they are.
@@ -147,13 +147,13 @@ class ErrorTranslator:
             case ProxyError():
                 return f"the proxy {self._proxy()} failed ({str(error.original_error).rpartition(': ')[2]})"
             case ReadTimeoutError():
-                return f"nothing came for {self._stall_seconds:g} s"
+                return f"no data received for {self._stall_seconds:g} s"
             case NameResolutionError():
                 return f"the name of {self._place} cannot be resolved"
             case ConnectTimeoutError() if not isinstance(error, NewConnectionError):
                 return f"no connection to {self._place} within {self._stall_seconds:g} s"
             case IncompleteRead():
-                return f"the connection was cut with {error.expected} bytes to come"
+                return f"the connection was cut with {error.expected} bytes missing"
         # Other errors than those of connections may quote what was to be sent: a header, or a URL with its query.
         is_connection_error = isinstance(error, (HTTPError, OSError)) and not isinstance(
             error, (LocationValueError, requests.RequestException)
@@ -164,7 +164,7 @@ class ErrorTranslator:
     def proxy_refusal(self) -> str:
         """Return what to do about a proxy that answers 407."""
         return (
-            f"the proxy {self._proxy() or 'on the way'} asks for other credentials (407): set HTTPS_PROXY or "
+            f"the proxy {self._proxy() or 'on the way'} requires other credentials (407): set HTTPS_PROXY or "
             "HTTP_PROXY to http://user:password@host:port"
         )
 

@@ -15,7 +15,7 @@ def check_sha256(record: FileRecord, expected: str, setting: str) -> None:
     if expected and record.sha256 != expected.lower():
         raise IntegrityError(
             "digest-mismatch",
-            f"{record.uri} has the sha256 {record.sha256}, {setting} expects {expected.lower()}: "
+            f"{record.uri} has the sha256 {record.sha256}, but {setting} is {expected.lower()}: "
             "correct the setting or the file",
         )
 

@@ -21,6 +21,6 @@ def check_compatibility(model: OnnxInfo, uri: str, max_ir_version: int | None, m
     if newer:
         raise IntegrityError(
             "model-too-new",
-            f"{uri} is too new for the service: it has {' and '.join(newer)}: export it for an older version, or roll "
+            f"{uri} is too new for the service, with {' and '.join(newer)}: export it for an older version, or roll "
             "out a newer service first",
         )

@@ -26,6 +26,6 @@ def check_identity(model: FileRecord, external_data: Sequence[FileRecord], expec
         )
     raise IntegrityError(
         "digest-mismatch",
-        f"{model.uri} has the {'identity' if external_data else 'sha256'} {identity}, MODEL_SHA256 expects {expected}: "
+        f"{model.uri} has the {'identity' if external_data else 'sha256'} {identity}, but MODEL_SHA256 is {expected}: "
         "correct the setting or the file",
     )

@@ -188,11 +188,11 @@ def verify_signature(content: bytes, uri: str, trust: Trust) -> SignedModel:
         if not key.verifies(signature, message):
             raise IntegrityError(
                 "signature-invalid",
-                f"{uri} is not the signature of the key {key.hint} for what it lists: it was changed; sign again",
+                f"{uri} is not a valid signature of its contents by the key {key.hint}: it was changed; sign again",
             )
         files = _parse_statement(payload)
     except UntrustedError as error:
-        raise IntegrityError("signature-untrusted", f"{uri} is not of a trusted signer: {error}") from error
+        raise IntegrityError("signature-untrusted", f"{uri} is not from a trusted signer: {error}") from error
     except ValueError as error:
         raise IntegrityError("signature-malformed", f"{uri} is not a model's signature: {error}") from error
     record = SignatureRecord(uri=uri, sha256=hashlib.sha256(content).hexdigest(), key=key.hint)

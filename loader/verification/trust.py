@@ -102,7 +102,7 @@ class Trust:
             ValueError: one of them is not a certificate, or has an unsupported key.
         """
         if not self._roots:
-            raise UntrustedError("it was made with a certificate, but MODEL_SIGNATURE_CERTIFICATES is not set")
+            raise UntrustedError("it was signed with a certificate, but MODEL_SIGNATURE_CERTIFICATES is not set")
         leaf, *others = map(x509.load_der_x509_certificate, chain)
         name = repr(leaf.subject.rfc4514_string())
         for moment, is_over in (
@@ -129,7 +129,7 @@ class Trust:
         except VerificationError as error:
             reason = str(error).removeprefix("validation failed: ").partition(" (encountered")[0]
             raise UntrustedError(
-                f"its certificate {name} does not lead to a root in MODEL_SIGNATURE_CERTIFICATES ({reason})"
+                f"its certificate {name} does not chain to a root in MODEL_SIGNATURE_CERTIFICATES ({reason})"
             ) from error
         return TrustedKey(leaf.public_key())
 

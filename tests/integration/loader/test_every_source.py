@@ -273,7 +273,7 @@ def test_a_stall_is_dropped(place: Place, proxy: FaultProxy, pair: Pair, kind: s
     proxy.on(kind, times(1, say_nothing))
     run = place.load_pair(*pair, stall_timeout_seconds=1.5)
     [retry] = run.named("retry")
-    assert "nothing came for 1.5 s" in retry["reason"]
+    assert "no data received for 1.5 s" in retry["reason"]
     place.assert_holds(*pair)
 
 

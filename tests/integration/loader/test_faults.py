@@ -216,7 +216,7 @@ def test_a_stall_is_dropped_and_retried(
     server.on(kind, times(1, fault))
     run = target.load(stall_timeout_seconds=0.3)
     [retry] = run.named("retry")
-    assert "nothing came for 0.3 s" in retry["reason"]
+    assert "no data received for 0.3 s" in retry["reason"]
     target.assert_holds(*pair)
 
 

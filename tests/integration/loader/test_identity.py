@@ -30,7 +30,7 @@ def test_a_pin_covers_the_weights(target: Target, parted: FaultServer) -> None:
 
     parted.objects[WEIGHTS] = StoredObject(b"2" * 4000, generation=2)
     run = target.load(model_sha256=pinned)
-    assert_failed(run, 5, "has the identity", f"MODEL_SHA256 expects {pinned}", "correct the setting or the file")
+    assert_failed(run, 5, "has the identity", f"but MODEL_SHA256 is {pinned}", "correct the setting or the file")
     assert target.receipt() == receipt
 
 

@@ -63,7 +63,7 @@ def test_a_model_must_be_named_where_there_are_several(target: Target, url: str,
 @pytest.mark.parametrize("name", ["../m.onnx", "/etc/m.onnx", "a/../../m.onnx", "..\\m.onnx", "m\n.onnx"])
 def test_names_that_lead_out_are_refused(target: Target, url: str, pair: Pair, name: str) -> None:
     push(url, "models/iris", "1", {name: pair[0], "label.json": pair[1]})
-    assert_failed(target.load(), 5, "leads out of its directory")
+    assert_failed(target.load(), 5, "points outside its directory")
     target.assert_empty()
 
 
@@ -127,7 +127,7 @@ def test_token_authentication(tmp_path: Path, url: str, pair: Pair, field: str) 
         target.assert_holds(*pair)
         assert SECRET not in run.output + run.error
         tokens.objects.clear()
-        assert_failed(target.load(), 4, "gives no token (404")
+        assert_failed(target.load(), 4, "issued no token (404")
 
 
 def test_a_manifest_that_is_not_the_pinned_one_is_refused(tmp_path: Path, url: str, pair: Pair) -> None:

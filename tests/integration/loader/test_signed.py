@@ -110,11 +110,11 @@ CHANGES: dict[str, tuple[Callable[[Signed], object], str, str]] = {
     "a vast file": (
         lambda it: it.change("model.sig", bytes((4 << 20) + 1)), "signature-malformed", "expected at most 4194304"
     ),
-    "another key": (lambda it: it.trust(Key()), "signature-untrusted", "is not of a trusted signer: it names the key"),
+    "another key": (lambda it: it.trust(Key()), "signature-untrusted", "not from a trusted signer: it names the key"),
     "no key": (lambda it: it.trust(), "signature-trust", "has 'no PEM block'"),
     "a signature for nothing": (
         lambda it: it.change("model.sig", with_payload((it.directory / "model.sig").read_bytes(), "e30=")),
-        "signature-invalid", "is not the signature of the key",
+        "signature-invalid", "is not a valid signature of its contents by the key",
     ),
     "another model": (
         lambda it: it.change("model.onnx", with_external_data("weights.bin") + b"\x72\x05\x0a\x03new"),
@@ -156,7 +156,7 @@ def test_a_certificate_that_leads_to_the_root(signed: Signed) -> None:
     assert signed.target.load(model_signature_key="", model_signature_certificates=roots).exit_code == 0
     roots.write_bytes(certified("root", authority=True).pem)
     run = signed.target.load(model_signature_key="", model_signature_certificates=roots)
-    assert_failed(run, 5, "does not lead to a root in MODEL_SIGNATURE_CERTIFICATES")
+    assert_failed(run, 5, "does not chain to a root in MODEL_SIGNATURE_CERTIFICATES")
 
 
 def test_it_is_verified_before_anything_is_fetched(
@@ -173,7 +173,7 @@ def test_it_is_verified_before_anything_is_fetched(
 
     server.requests.clear()
     signed.trust(Key())
-    assert_failed(target.load(), 5, "is not of a trusted signer")
+    assert_failed(target.load(), 5, "is not from a trusted signer")
     assert {line.split()[1] for line in server.requests if line.startswith("media")} == {"iris/1/model.sig"}
     assert target.load(dry_run=True).exit_code == 5
     assert MODEL in server.objects

@@ -63,11 +63,11 @@ def test_the_activity_says_how_far_it_is() -> None:
     assert progress.activity() == "starting"
     progress.start("gs://b/o", 1000, "7")
     progress.advance(10)
-    assert progress.activity() == "fetching gs://b/o (10 of 1000 bytes are here)"
+    assert progress.activity() == "fetching gs://b/o (10 of 1000 bytes received)"
     progress.retry("the answer was 503", 1)
-    assert progress.activity().endswith(", again after: the answer was 503")
+    assert progress.activity().endswith(", last failure: the answer was 503")
     progress.advance(10)
-    assert progress.activity() == "fetching gs://b/o (20 of 1000 bytes are here)"
+    assert progress.activity() == "fetching gs://b/o (20 of 1000 bytes received)"
 
 
 @pytest.mark.parametrize("kind", [io.StringIO, Terminal])
@@ -109,7 +109,7 @@ def test_a_terminal_reads_what_would_be_loaded() -> None:
         "loader: would load, with 5 GB free, credentials: none",
         "  gs://b/model.onnx to /workdir/model.onnx (2 MB, version 7, crc32c AAAAAA==)",
         f"  gs://b/label.json is in place at /workdir/label.json (2 MB, version 7, sha256 {'f' * 64})",
-        "  and the files with weights of it, which the model names once it is here",
+        "  and its external data files, which are known once the model has been downloaded",
     ]
 
 

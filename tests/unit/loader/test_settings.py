@@ -13,8 +13,8 @@ BUCKET = {"GCS_BUCKET": "b", "GCS_MODEL_BLOB": "m"}
     [
         ({}, "GCS_BUCKET and GCS_MODEL_BLOB not set"),
         ({"GCS_BUCKET": "b"}, "GCS_MODEL_BLOB not set"),
-        ({**BUCKET, "MODEL_URI": "gs://b/m"}, "MODEL_URI is set, and so is GCS_BUCKET and GCS_MODEL_BLOB"),
-        ({"USE_LOCAL_MODEL": "true", "MODEL_URI": "gs://b/m"}, "MODEL_URI is set, and so is USE_LOCAL_MODEL"),
+        ({**BUCKET, "MODEL_URI": "gs://b/m"}, "MODEL_URI is set, but so is GCS_BUCKET and GCS_MODEL_BLOB"),
+        ({"USE_LOCAL_MODEL": "true", "MODEL_URI": "gs://b/m"}, "MODEL_URI is set, but so is USE_LOCAL_MODEL"),
         ({**BUCKET, "LABEL_URI": "gs://b/l"}, "LABEL_URI is set, but MODEL_URI is not"),
         (
             {"MODEL_URI": "ftp://b/m"},

@@ -137,15 +137,15 @@ def test_names_that_leave_the_directory_are_refused(location: str) -> None:
     ("content", "message"),
     [
         (b"", "no IR version"),
-        (b"<!DOCTYPE html>", "not protobuf|breaks off"),
+        (b"<!DOCTYPE html>", "not protobuf|truncated"),
         (b"\x08\x07", "no graph and no operator set"),
         (b"\x08\x00", "IR version"),
         (b"\x0a\x01\x07", "wire type"),
         (b"\x08" + b"\xff" * 11, "not protobuf"),
-        (b"\x08\xff", "breaks off"),
-        (b"\x3a\x7f", "breaks off"),
-        (b"\x39\x00", "breaks off"),
-        (b"\x3d\x00", "breaks off"),
+        (b"\x08\xff", "truncated"),
+        (b"\x3a\x7f", "truncated"),
+        (b"\x39\x00", "truncated"),
+        (b"\x3d\x00", "truncated"),
         (b"\x3b", "not protobuf"),
         (b"\x02\x00", "not protobuf"),
     ],
@@ -159,7 +159,7 @@ def test_a_model_that_is_cut_anywhere_is_refused_or_has_lost_whole_fields() -> N
     content = model(initializer=[external("w")]).SerializeToString()
     graph_end = content.rindex(b"location") + len(b"location")
     for end in range(graph_end):
-        with pytest.raises(OnnxError, match=r"breaks off|not protobuf|it has no|IR version"):
+        with pytest.raises(OnnxError, match=r"truncated|not protobuf|it has no|IR version"):
             locations(content[:end])
 
 
@@ -266,11 +266,15 @@ def with_tensor(content: bytes) -> bytes:
             "twice",
             id="name twice",
         ),
-        pytest.param(HEAD + piece(7, 2, b"") + piece(7, 2, b""), "field 7 of ModelProto twice", id="graph twice"),
-        pytest.param(HEAD + piece(1, 0, 7) + piece(7, 2, b""), "field 1 of ModelProto twice", id="IR version twice"),
+        pytest.param(
+            HEAD + piece(7, 2, b"") + piece(7, 2, b""), "field 7 of ModelProto occurs twice", id="graph twice"
+        ),
+        pytest.param(
+            HEAD + piece(1, 0, 7) + piece(7, 2, b""), "field 1 of ModelProto occurs twice", id="IR version twice"
+        ),
         pytest.param(with_tensor(b"\xf0\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01\x01"), "not protobuf", id="long tag"),
         pytest.param(with_tensor(piece(2, 0, 1 << 64)), "not protobuf", id="number of 65 bits"),
-        pytest.param(with_tensor(b"\x4a\x7f"), "breaks off", id="length beyond the message"),
+        pytest.param(with_tensor(b"\x4a\x7f"), "truncated", id="length beyond the message"),
         pytest.param(HEAD + piece(7, 0, 1), "field 7 of ModelProto has the wire type 0", id="graph as a number"),
         pytest.param(piece(1, 0, 1 << 63) + HEAD, "IR version", id="negative IR version"),
         pytest.param(HEAD + piece(8, 2, piece(2, 0, 1 << 40)), "operator set's version", id="opset of 41 bits"),

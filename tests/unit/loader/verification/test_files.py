@@ -15,7 +15,7 @@ def test_a_sha256_that_is_expected_must_be_there() -> None:
     record = FileRecord(name="m", uri="gs://b/m", version="1", size=1, sha256="ab" * 32)
     check_sha256(record, "", "MODEL_SHA256")
     check_sha256(record, "AB" * 32, "MODEL_SHA256")
-    with pytest.raises(IntegrityError, match=r"gs://b/m has the sha256 abab.*MODEL_SHA256 expects cd"):
+    with pytest.raises(IntegrityError, match=r"gs://b/m has the sha256 abab.*but MODEL_SHA256 is cd"):
         check_sha256(record, "cd" * 32, "MODEL_SHA256")
 
 

@@ -21,7 +21,7 @@ def test_everything_that_is_too_new_is_named() -> None:
         check_compatibility(MODEL, "gs://b/m", 9, "20,ai.onnx.ml:3,com.example:6")
     assert refused.value.code == "model-too-new"
     assert str(refused.value) == (
-        "gs://b/m is too new for the service: it has IR version 10 (MAX_IR_VERSION is 9) and opset 21 of ai.onnx "
+        "gs://b/m is too new for the service, with IR version 10 (MAX_IR_VERSION is 9) and opset 21 of ai.onnx "
         "(MAX_OPSET allows 20) and opset 7 of com.example (MAX_OPSET allows 6): export it for an older version, or "
         "roll out a newer service first"
     )

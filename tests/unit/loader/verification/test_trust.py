@@ -105,7 +105,7 @@ def test_time_is_now_and_not_that_of_the_certificate() -> None:
     late = certified("late", ROOT, authority=True, days=(-5, -1))
     assert "not valid at validation time" in untrusted(certified("signer", late), late)
     gone = certified("gone", authority=True, days=(-5, -1))
-    with pytest.raises(UntrustedError, match="does not lead to a root"):
+    with pytest.raises(UntrustedError, match="does not chain to a root"):
         Trust({}, [gone.certificate]).certified_key(der(certified("signer", gone)))
 
 
@@ -123,7 +123,7 @@ def test_other_chains_are_not_trusted() -> None:
         [certified("signer")],
     ]
     for chain in chains:
-        assert "does not lead to a root in MODEL_SIGNATURE_CERTIFICATES (" in untrusted(*chain)
+        assert "does not chain to a root in MODEL_SIGNATURE_CERTIFICATES (" in untrusted(*chain)
 
 
 def test_a_certificate_for_something_else_does_not_sign() -> None:

@@ -28,10 +28,10 @@ def test_orders_the_names_by_index(tmp_path: Path) -> None:
         ("{}", "must be a JSON object"),
         ('{"1": "a", "2": "b"}', 'has 2 entries, so its keys must be "0" to "1": "0" is missing'),
         ('{"setosa": "0"}', '"0" is missing'),
-        ('{"0": 1}', 'must map every index to a text: "0" does not'),
-        ('{"0": null}', 'must map every index to a text: "0" does not'),
-        ('{"0": ""}', 'must map every index to a text: "0" does not'),
-        ('{"0": "\\ud800"}', 'must map every index to a text: "0" does not'),
+        ('{"0": 1}', 'must map every index to a string: "0" does not'),
+        ('{"0": null}', 'must map every index to a string: "0" does not'),
+        ('{"0": ""}', 'must map every index to a string: "0" does not'),
+        ('{"0": "\\ud800"}', 'must map every index to a string: "0" does not'),
     ],
 )
 def test_refuses(tmp_path: Path, content: str, finding: str) -> None:
