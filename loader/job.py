@@ -1,4 +1,4 @@
-"""A load, from settings to published files: resolve, fetch, verify, publish. A dry run stops before it fetches."""
+"""A load: resolve the files, fetch, verify and publish them. A dry run fetches and publishes nothing."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +32,13 @@ Versions = dict[str, ObjectVersion]
 
 
 class LocalFile(Struct, frozen=True, kw_only=True):
-    """A file whose bytes can be read on this machine: its record, its path, and whether it is published already."""
+    """A file on this machine.
+
+    Attributes:
+        record: its entry in the receipt.
+        path: where it can be read.
+        in_place: whether it is already published.
+    """
 
     record: FileRecord
     path: Path
@@ -43,9 +49,9 @@ Files = Mapping[str, LocalFile]
 
 
 class Job:
-    """One load, or with `DRY_RUN` one that only reports what it would do; files are known by their final names.
+    """One load, or with `DRY_RUN` a report of what the load would do. Files are identified by their final names.
 
-    Whenever it stops, the final paths hold either all that is new or what was there before.
+    Whenever a load stops, the final paths hold either all new files or the previous ones.
     """
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
@@ -62,10 +68,10 @@ class Job:
         self._signed_names: dict[str, str] = {}
 
     def run(self) -> None:
-        """Bring the model, its label file and its external data to their final paths, or say what a load would bring.
+        """Publish the model, its label file and its external data, or report what a load would publish.
 
         Raises:
-            LoadError: nothing new was published; the message says why.
+            LoadError: nothing was published.
         """
         restarts = 0
         while True:
@@ -96,7 +102,7 @@ class Job:
                 self._publish(target, files)
 
     def _resolve(self) -> Versions:
-        """Return the model and its label file, if there is one, as they are at their sources now."""
+        """Return the current versions of the model and, if it exists, its label file."""
         self._progress.step = "looking up the model and its label file"
         model = self._settings.model
         found = {self._model: self._source.resolve(model.uri, model.version)}
@@ -106,7 +112,7 @@ class Job:
         return found
 
     def _resolve_labels(self) -> ObjectVersion | None:
-        """Return the label file; None if there is none beside the model, and no setting names one."""
+        """Return the label file, or None if no setting names one and none is next to the model."""
         wanted = self._settings.labels
         uri = wanted.uri or self._source.resolve_sibling(self._settings.model.uri, "label.json")
         try:
@@ -118,10 +124,10 @@ class Job:
             return None
 
     def _find_signature(self, pair: Versions) -> "SignedModel | None":
-        """Return what the model's signature lists, or None where none is required."""
+        """Return the verified signature, or None if no signature is required."""
         if not self._settings.requires_signature:
             return None
-        from loader.verification.signature import find_signature, relative_name  # noqa: PLC0415 (imports of 50 ms)
+        from loader.verification.signature import find_signature, relative_name  # noqa: PLC0415 (the import takes 50 ms)
 
         self._progress.step = "verifying the model's signature"
         model = pair[self._model].uri
@@ -130,7 +136,7 @@ class Job:
         return find_signature(self._settings, self._sources.for_uri(uri), uri)
 
     def _check_verifiable(self, versions: Versions) -> None:
-        """Check what can be known of files before any of them is fetched."""
+        """Check that each file can be verified: by a signature, a checksum of its source, or a pinned sha256."""
         pins = {self._labels: "LABEL_SHA256"}
         for name, found in versions.items():
             pin = pins.get(name, "MODEL_SHA256")
@@ -146,7 +152,7 @@ class Job:
 
     @contextmanager
     def _open_target(self, pair: Versions) -> Iterator[Staging]:
-        """Hold the target for the block; in a dry run, only look at it."""
+        """Lock the target directory for the block; in a dry run, only inspect it."""
         paths = self._settings.model_filepath, self._settings.label_filepath
         key = staging_key(pair[self._model])
         if self._settings.dry_run:
@@ -158,11 +164,11 @@ class Job:
                 yield target
 
     def _obtain(self, target: Staging, versions: Versions) -> dict[str, LocalFile]:
-        """Stage the files: what is published already from there, the rest from the source; or find what is here."""
+        """Stage the files: reuse published ones, fetch the others. In a dry run, return those on this machine."""
         if self._settings.dry_run:
-            self._progress.step = "checking what is here already"
-            found_here = {name: self._find_local(target, name, found) for name, found in versions.items()}
-            return {name: here for name, here in found_here.items() if here}
+            self._progress.step = "checking the published files"
+            local = {name: self._find_local(target, name, found) for name, found in versions.items()}
+            return {name: file for name, file in local.items() if file}
         records = {name: target.reuse(name, found) for name, found in versions.items()}
         target.require_space({name: found for name, found in versions.items() if records[name] is None})
         return {
@@ -176,7 +182,7 @@ class Job:
         return _record(name, found, digest.sha256)
 
     def _find_local(self, target: Staging, name: str, found: ObjectVersion) -> LocalFile | None:
-        """Return the file if it is published already, or its source is on this machine."""
+        """Return the file if it is already published, or if its source is on this machine."""
         if record := target.verified_record(name, found):
             return LocalFile(record=record, path=target.published(name), in_place=True)
         if path := self._sources.for_uri(found.uri).path(found):
@@ -185,7 +191,7 @@ class Job:
         return None
 
     def _verify(self, files: Files) -> list[str]:
-        """Check the pair, as far as it is here, and return the names of the model's external data."""
+        """Check the model and its label file if they are on this machine; return the names of the external data."""
         self._check_signed(files)
         model = files.get(self._model)
         locations = self._verify_model(model) if model else ()
@@ -200,7 +206,7 @@ class Job:
         try:
             self._onnx = read_model(model.path, model.record.uri)
         except IntegrityError:
-            # Bytes that are not those that are pinned are named so, whatever they are.
+            # If the file is not the pinned one, report that instead.
             check_identity(model.record, [], self._settings.model_sha256)
             raise
         if not self._onnx.external_data:
@@ -214,17 +220,17 @@ class Job:
         return {location: self._source.resolve(uri, "") for location, uri in uris.items()}
 
     def _verify_all(self, files: Files) -> None:
-        """Check all files together, as far as they are here, before any of them is published."""
+        """Check the signature and the identity of all files on this machine."""
         self._check_signed(files)
         self._progress.model = self._identity(files) or ""
 
     def _check_signed(self, files: Files) -> None:
         if self._signed:
-            for name, here in files.items():
-                self._signed.check(self._signed_names.get(name, name), here.record.uri, here.record.sha256)
+            for name, file in files.items():
+                self._signed.check(self._signed_names.get(name, name), file.record.uri, file.record.sha256)
 
     def _identity(self, files: Files) -> str | None:
-        """Return the model's identity, which is what `MODEL_SHA256` expects; None while a file of it is elsewhere."""
+        """Return the identity, checked against `MODEL_SHA256`; None if one of its files is not on this machine."""
         names = [self._model, *(self._onnx.external_data if self._onnx else ())]
         if not files.keys() >= set(names):
             return None
@@ -232,7 +238,11 @@ class Job:
         return check_identity(model, external_data, self._settings.model_sha256)
 
     def _require_unchanged(self, versions: Versions) -> None:
-        """Look everything up again: what was looked up later may be of a later upload than what was found first."""
+        """Resolve all files again: those resolved later could belong to a later upload than the first ones.
+
+        Raises:
+            ReplacedError: a file has changed.
+        """
         locations = [name for name in versions if name not in (self._model, self._labels)]
         now = self._resolve() | self._resolve_external_data(locations)
         for name, found in (now | versions).items():
@@ -242,8 +252,8 @@ class Job:
                 )
 
     def _publish(self, target: Staging, files: Files) -> None:
-        """Publish the files with their receipt, unless exactly these are published already."""
-        records = [here.record for here in files.values()]
+        """Publish the files with their receipt, unless exactly these files are already published."""
+        records = [file.record for file in files.values()]
         new = self._receipt(files)
         current = target.current_receipt(records)
         in_place = current is not None and (current.onnx, current.signature) == (new.onnx, new.signature)
@@ -257,7 +267,7 @@ class Job:
         return Receipt(
             model=files[self._model].record,
             labels=labels.record if labels else None,
-            external_data=tuple(here.record for name, here in files.items() if name not in (self._model, self._labels)),
+            external_data=tuple(file.record for name, file in files.items() if name not in (self._model, self._labels)),
             onnx=self._onnx and msgspec.structs.replace(self._onnx, external_data=()),
             signature=self._signed.record if self._signed else None,
             started=self._deadline.started,
@@ -267,8 +277,8 @@ class Job:
         )
 
     def _report(self, target: Staging, versions: Versions, files: Files) -> None:
-        """Say what a load would bring."""
-        in_place = [here.record for here in files.values() if here.in_place]
+        """Report what a load would publish."""
+        in_place = [file.record for file in files.values() if file.in_place]
         target.require_space({name: found for name, found in versions.items() if not _is_in_place(files, name)})
         self._progress.would_load(
             Plan(

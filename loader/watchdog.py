@@ -1,8 +1,8 @@
-"""The end of a run that would not end by itself: the deadline, SIGTERM and SIGINT.
+"""Ends a run at its deadline, or on SIGTERM or SIGINT.
 
-Each raises its error in the main thread, where Python runs signal handlers. A main thread that is stuck in a call
-which signals do not interrupt (a name look-up, an fsync) would never see it, so a second thread watches for that,
-and ends the process the hard way: a load may be killed at any instant.
+Each of these raises an error in the main thread, where Python runs signal handlers. Signals do not interrupt some
+calls, such as a name lookup or an fsync, so a second thread ends the process with os._exit if the main thread is stuck.
+This is safe because a load can be killed at any time.
 """
 
 import os
@@ -23,11 +23,11 @@ _STOP_SIGNALS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
 
 
 class Deadline:
-    """A moment, `seconds` from now, that a run must not outlive.
+    """The deadline of a run that starts now.
 
     Attributes:
-        seconds: how long the run may take.
-        started: when it began, in UTC.
+        seconds: the time limit of the run in seconds.
+        started: the start of the run in UTC.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -36,11 +36,11 @@ class Deadline:
         self._start = time.monotonic()
 
     def elapsed(self) -> float:
-        """Return the seconds since the run began."""
+        """Return the seconds since the start of the run."""
         return time.monotonic() - self._start
 
     def remaining(self) -> float:
-        """Return the seconds that are left, negative once the moment has passed."""
+        """Return the remaining seconds, negative after the deadline."""
         return self.seconds - self.elapsed()
 
 
@@ -48,16 +48,16 @@ class Deadline:
 def watchdog(
     seconds: float, activity: Callable[[], str], report_stuck: Callable[[LoadError], None]
 ) -> Iterator[Deadline]:
-    """End the block when the time is up or a signal asks for it; to be used in the main thread.
+    """End the block at the deadline or on a signal; only for the main thread.
 
     Args:
-        seconds: how long the block may take.
-        activity: tells what the run is doing, for the error's message.
-        report_stuck: reports the error when the main thread is stuck; the process ends right after.
+        seconds: the time limit of the block in seconds.
+        activity: returns the current activity, for the error's message.
+        report_stuck: reports the error if the main thread is stuck, before the process ends.
 
     Raises:
-        DeadlineError: the time was up.
-        TerminatedError: SIGTERM or SIGINT came.
+        DeadlineError: the deadline passed.
+        TerminatedError: the process received SIGTERM or SIGINT.
     """
     endings = _StopSignals(seconds, activity)
     watched, waker = socket.socketpair()
@@ -86,7 +86,7 @@ class _StopSignals:
         self._activity = activity
 
     def interrupt(self, number: int, _: FrameType | None) -> NoReturn:
-        """Raise the error of the first signal; those that come while the run is ending change nothing."""
+        """Raise the error for the first signal, and ignore further signals while the run ends."""
         for ending in _STOP_SIGNALS:
             signal.signal(ending, lambda *_: None)
         raise self.error(number)
@@ -104,9 +104,9 @@ class _StopSignals:
 
 
 def _watch(watched: socket.socket, endings: _StopSignals, report_stuck: Callable[[LoadError], None]) -> None:
-    """End the process when the main thread has not ended the run soon after the first signal or the deadline.
+    """End the process if the main thread does not end the run soon after the first signal or the deadline.
 
-    The wakeup descriptor gets a byte for each signal, whatever the main thread is stuck in, and is closed at the end.
+    The wakeup descriptor receives one byte per signal, even if the main thread is stuck, and is closed at the end.
     """
     try:
         numbers = watched.recv(1)

@@ -1,7 +1,7 @@
 """A model in a Google Cloud Storage bucket.
 
-google-cloud-storage looks objects up, with its client, credentials and endpoint. Their bytes come over the same
-authorised session in ranges of our own: its downloads read 8 KiB at a time, and bound no load in time.
+The client of google-cloud-storage resolves objects. Downloads use range requests over the same authorised session,
+because the library's downloads read 8 KiB at a time and have no overall time limit.
 """
 
 import logging
@@ -57,7 +57,7 @@ _SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 
 
 class _Metadata(Struct):
-    """The part of an object resource without which the library's answer is of no use."""
+    """The fields of an object resource that a load requires."""
 
     size: Annotated[int, Meta(ge=0)]
     generation: int
@@ -91,7 +91,7 @@ class GcsSource(Source):
 
     @property
     def credentials(self) -> str:
-        """The module of google-auth that they are of, such as google.oauth2.service_account, and whose they are."""
+        """The google-auth module of the credentials, such as google.oauth2.service_account, and the account."""
         if self._anonymous or not self._opened:
             return "none"
         found = self._opened[0].credentials
@@ -99,7 +99,7 @@ class GcsSource(Source):
         return type(found).__module__ + (f" of {email}" if email else "")
 
     def resolve(self, uri: str, version: str) -> ObjectVersion:
-        """Return the object, in the generation that is asked for or else the newest."""
+        """Return the object in the given generation, or the latest one."""
         backoff = Backoff(f"cannot look up {uri}", self._deadline, self._progress)
         self._uri = f"{uri}#{version}" if version else uri
         self._action = f"cannot look up {self._uri}"
@@ -114,13 +114,13 @@ class GcsSource(Source):
                 backoff.pause(error)
 
     def resolve_sibling(self, uri: str, location: str) -> str:
-        """Return the URI of the object whose name differs after the last slash."""
+        """Return the URI of the object with the same name up to the last slash, followed by the location."""
         bucket, name = _split(uri)
         directory, slash, _ = name.rpartition("/")
         return f"gs://{bucket}/{directory}{slash}{location}"
 
     def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
-        """Fetch the object in ranges, several at once if it is large."""
+        """Fetch the object in ranges, in parallel if it is large."""
         self._uri = found.uri
         self._action = f"cannot read {found.uri}"
         workers = self._workers or workers_for(found.size)
@@ -131,7 +131,7 @@ class GcsSource(Source):
         bucket, name = _split(uri)
         with self._errors.translating(), _translating_auth_errors():
             _, client = self._open()
-            # The library puts the bucket into its URLs as it is.
+            # The library does not quote the bucket's name in its URLs.
             blob = client.bucket(quote(bucket, safe="")).blob(name, generation=int(version) if version else None)
             blob.reload(timeout=self._stall_seconds, retry=None)
         if blob.content_encoding not in (None, "", "identity"):
@@ -168,9 +168,9 @@ class GcsSource(Source):
                 yield read
 
     def _open(self) -> tuple[AuthorizedSession, storage.Client]:
-        """Return the session and the client; what fails the first time may do better the next."""
+        """Return the session and the client, created at the first call that succeeds."""
         if self._opened is None:
-            # "always" would send lookups to another host than GCS_ENDPOINT.
+            # With "always", lookups would go to a host other than GCS_ENDPOINT.
             os.environ["GOOGLE_API_USE_MTLS_ENDPOINT"] = "never"
             tokens = requests.Session()
             configure_session(tokens, 1)
@@ -185,7 +185,7 @@ class GcsSource(Source):
         return self._opened
 
     def _check_answer(self, response: requests.Response, **options: object) -> None:
-        """Raise what an answer is, before anything else sees it: redirects, a refreshed token, the library's parser."""
+        """Raise the error for a response, before requests, google-auth and the library process the response."""
         if response.status_code in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             if not options.get("stream"):
                 self._check_metadata(response)
@@ -262,16 +262,16 @@ def _bound_response(response: requests.Response, **_: object) -> None:
 
 
 def _find_credentials(request: Request, endpoint: str) -> Any:  # noqa: ANN401 (google-auth has no types)
-    """Return the application default credentials, with a token, so that threads need not each fetch one."""
-    logging.getLogger("google.auth").setLevel(logging.ERROR)  # it warns of a missing project, which none needs
+    """Return the application default credentials with a token, so that the threads share one token."""
+    logging.getLogger("google.auth").setLevel(logging.ERROR)  # it warns about a missing project, which is not needed
     try:
         found, _ = google.auth.default(scopes=[_SCOPE], request=request)
         found.before_request(request, "GET", endpoint, {})  # type: ignore[no-untyped-call]
-        found.universe_domain  # noqa: B018 (which may ask the metadata server)
+        found.universe_domain  # noqa: B018 (may send a request to the metadata server)
     except (OSError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         if isinstance(error, exceptions.GoogleAuthError):
             raise
-        # google-auth lets through what a file that is none, or holds other JSON, makes it stumble over.
+        # google-auth raises many built-in errors for a key file that is not JSON or has other fields.
         raise PermissionDeniedError(
             "credentials-unusable",
             f"cannot use the credentials in {_key_file(error)} ({_first_line(error)}): set "
@@ -281,14 +281,14 @@ def _find_credentials(request: Request, endpoint: str) -> Any:  # noqa: ANN401 (
 
 
 def _key_file(error: Exception) -> str:
-    """Return the name of the file that the error is about."""
+    """Return the name of the credentials file for an error message."""
     named = error.filename if isinstance(error, OSError) else None
     return str(named or os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or "gcloud's default file")
 
 
 @contextmanager
 def _translating_auth_errors() -> Iterator[None]:
-    """Raise what google-auth fails with in the block as one of our errors."""
+    """Translate the errors of google-auth in the block."""
     try:
         yield
     except exceptions.DefaultCredentialsError as error:
@@ -307,7 +307,7 @@ def _translating_auth_errors() -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    """Return what the error says, without the answer of the token server that may follow as another argument."""
+    """Return the first line of the error's message, without the token server's response in its other arguments."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error.args[0]) if error.args else type(error).__name__

@@ -1,7 +1,7 @@
-"""A model on a web server, such as Hugging Face's, or behind a presigned URL.
+"""A model on a web server such as Hugging Face, or at a presigned URL.
 
-A web server keeps no checksum, so a load from it takes one from a setting. The query of a URL may be its secret: it is
-sent, and shown nowhere.
+Web servers provide no checksums, so a setting must pin the sha256. The query of a URL can be secret: it is sent to the
+server, but never logged or stored.
 """
 
 import posixpath
@@ -36,7 +36,7 @@ from loader.watchdog import Deadline
 
 
 class HttpsSource(Source):
-    """Files, by `https://` URLs; a version is an entity tag, or else the time of the last change."""
+    """Files with `https://` URLs; a version is the entity tag or, without one, the Last-Modified header."""
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
         self._deadline = deadline
@@ -46,7 +46,7 @@ class HttpsSource(Source):
         session = requests.Session()
         configure_session(session, self._workers or workers_for(1 << 62))
         self._client = RedirectingClient(session, settings.stall_timeout_seconds)
-        # By the URI that is shown: the URL that is asked, and whether its server has ranges.
+        # Both by the URI without its query: the full URL, and whether its server supports ranges.
         self._urls: dict[str, str] = {}
         self._has_ranges: dict[str, bool] = {}
 
@@ -56,7 +56,7 @@ class HttpsSource(Source):
         return "HTTPS_TOKEN" if self._token else "none"
 
     def resolve(self, uri: str, version: str) -> ObjectVersion:
-        """Return the file as the first byte of it is answered: not every server, nor every presigned URL, has HEAD."""
+        """Return the file's version from a request for its first byte, as not all servers and URLs support HEAD."""
         shown = _without_query(uri)
         if self._urls.setdefault(shown, uri) != uri:
             raise UsageError(
@@ -78,13 +78,13 @@ class HttpsSource(Source):
                 return found
 
     def resolve_sibling(self, uri: str, location: str) -> str:
-        """Return the URL of a file beside another; the query stays with that one."""
+        """Return the URL of a file in the same directory, without the query."""
         parts = urlsplit(uri)
         path = posixpath.join(posixpath.dirname(parts.path), quote(location))
         return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
     def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
-        """Fetch the file in ranges, or where the server has none, all of it at once."""
+        """Fetch the file in ranges, or with one request if the server does not support ranges."""
         has_ranges = self._has_ranges[found.uri]
         workers = self._workers or workers_for(found.size)
         notes = Journal(journal, found, target)

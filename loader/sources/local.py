@@ -14,17 +14,17 @@ from loader.watchdog import Deadline
 
 
 class LocalSource(Source):
-    """Files, by `file://` URIs.
+    """Files with `file://` URIs.
 
-    A version is the times in nanoseconds when content and inode changed: the second one cannot be set by anyone, so a
-    file that was written meanwhile is another version even if its size and modification time are the same.
+    A version consists of mtime and ctime in nanoseconds. The ctime cannot be set, so a changed file has a different
+    version even if its size and mtime are the same.
     """
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:  # noqa: ARG002
         self._progress = progress
 
     def resolve(self, uri: str, version: str) -> ObjectVersion:
-        """Return the file; its bytes are read only when it is fetched."""
+        """Return the file's version without reading its content."""
         path = _path(uri)
         with translate_os_errors(f"cannot read the local file {path}", missing=NotFoundError):
             status = path.stat()
@@ -38,15 +38,15 @@ class LocalSource(Source):
         return ObjectVersion(uri, status.st_size, found)
 
     def resolve_sibling(self, uri: str, location: str) -> str:
-        """Return the URI of a file beside another."""
+        """Return the URI of a file in the same directory."""
         return (_path(uri).parent / location).as_uri()
 
     def path(self, found: ObjectVersion) -> Path:
-        """Return the file itself."""
+        """Return the path of the file."""
         return _path(found.uri)
 
-    def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:  # noqa: ARG002 (a copy starts anew)
-        """Copy the file to `target`, in its only pass over the bytes."""
+    def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:  # noqa: ARG002 (copies are not resumed)
+        """Copy the file to `target` and compute its digest in one pass."""
         hasher = Hasher()
         source = _path(found.uri)
         with translate_os_errors(f"cannot copy {source} to {target}", missing=NotFoundError):

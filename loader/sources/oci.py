@@ -1,6 +1,6 @@
-"""A model in an OCI registry, as raw layers that ModelPack's or ORAS's annotations name.
+"""A model in an OCI registry, as raw layers named by the annotations of ModelPack or ORAS.
 
-Every digest is a sha256, so the digest of a manifest pins all its files. A tag is resolved once in a load.
+Every digest is a sha256, so the digest of a manifest pins all its files. A load resolves a tag once.
 """
 
 import base64
@@ -63,7 +63,7 @@ _MANIFESTS = (
 )
 _NAMES = ("org.cncf.model.filepath", "org.opencontainers.image.title")
 _PACKED = re.compile(r"\.tar\b|\+gzip|\+zstd")
-# What can stand in a header; an error of requests would quote the rest.
+# Valid header characters: for others, requests would raise an error that quotes the token.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _DOCKER_HUB = ("https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io")
@@ -77,7 +77,7 @@ class _Layer(Struct, rename={"media_type": "mediaType"}):
 
     @property
     def name(self) -> str:
-        """The path that the layer's file has by its annotations; empty if it has none."""
+        """The file's path from the layer's annotations; empty if they have none."""
         return next((self.annotations[name] for name in _NAMES if name in self.annotations), "")
 
 
@@ -102,7 +102,7 @@ class _Token(Struct):
 
 
 class _Place(NamedTuple):
-    """A manifest's place: where it is asked for, and how messages and receipts name it."""
+    """The address of a manifest: its repository's URL, its URI in messages and receipts, and its tag or digest."""
 
     url: str
     shown: str
@@ -115,9 +115,9 @@ class _Manifest(NamedTuple):
 
 
 class OciSource(Source):
-    """Files, by `oci://registry/repository:tag#file` URIs; a version is the digest of a manifest.
+    """Files with `oci://registry/repository:tag#file` URIs; a version is the digest of a manifest.
 
-    Without a file, the URI is that of the only ONNX file in the manifest.
+    A URI without a file is that of the only ONNX file in the manifest.
     """
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
@@ -131,13 +131,13 @@ class OciSource(Source):
         self._manifests: dict[str, _Manifest] = {}
         self._authorizations: dict[str, str] = {}
         self._kind = "none"
-        # What pins the model pins the files beside it.
+        # The model's version also applies to the other files of its manifest.
         model = settings.model
         self._pinned = model if model.uri.startswith("oci://") else FileReference("", "")
 
     @property
     def credentials(self) -> str:
-        """How the registry was satisfied: none, basic, or a token."""
+        """The kind of authentication: none, basic, or token."""
         return self._kind
 
     def resolve(self, uri: str, version: str) -> ObjectVersion:
@@ -158,13 +158,13 @@ class OciSource(Source):
         return ObjectVersion(f"{place.shown}#{name}", layer.size, manifest.digest, checksums)
 
     def resolve_sibling(self, uri: str, location: str) -> str:
-        """Return the URI of the file beside another one in the same manifest."""
+        """Return the URI of a file in the same directory of the manifest."""
         place = self._place(uri, "")
         name = self._name(uri, place, self._manifest(place))
         return f"{place.shown}#{posixpath.join(posixpath.dirname(name), location)}"
 
     def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
-        """Fetch the layer in ranges, several at once if it is large."""
+        """Fetch the layer in ranges, in parallel if it is large."""
         workers = self._workers or workers_for(found.size)
         notes = Journal(journal, found, target)
         return RangeDownload(partial(self._read, found), notes, workers, self._deadline, self._progress).run()
@@ -210,7 +210,7 @@ class OciSource(Source):
 
     @contextmanager
     def _get(self, url: str, action: str, headers: dict[str, str], gone: str = "") -> Iterator[requests.Response]:
-        """Ask the registry, with a token of its own if it wants one, and follow it to where its blobs are."""
+        """Send a request to the registry, authenticate if it requires that, and follow its redirects."""
         for is_last in (False, True):
             known = self._authorizations.get(_scope(url))
             secrets = {"Authorization": known} if known else {}
@@ -223,7 +223,7 @@ class OciSource(Source):
                 self._authorizations[_scope(url)] = self._authorize(url, challenge.header, action)
 
     def _authorize(self, url: str, challenge: str, action: str) -> str:
-        """Return the header that satisfies a challenge."""
+        """Return the Authorization header for a challenge."""
         registry = urlsplit(url)
         login = _login(registry.netloc)
         kind = challenge.partition(" ")[0].lower()
@@ -268,10 +268,10 @@ class OciSource(Source):
 
 
 class _ChallengeError(Exception):
-    """A registry asks for authorization.
+    """The registry requires authorization.
 
     Args:
-        header: in which way.
+        header: its WWW-Authenticate header.
     """
 
     def __init__(self, header: str) -> None:
@@ -296,7 +296,7 @@ def _place(uri: str, version: str) -> _Place:
 
 
 def _is_loopback(host: str) -> bool:
-    """Return whether a registry is on this machine, where it needs no TLS, as for Docker."""
+    """Return whether the host is this machine, for which plain HTTP is used, as in Docker."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -338,7 +338,7 @@ def _read_manifest(place: _Place, response: requests.Response) -> _Manifest:
 
 
 def _login(host: str) -> str:
-    """Return user and password for a registry from Docker's configuration, as user:password; empty if it has none."""
+    """Return the credentials for a registry from Docker's config.json as user:password; empty if it has none."""
     path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
     known = [host, f"https://{host}", *(_DOCKER_HUB if host == _DOCKER_HUB[-1] else ())]
     try:

@@ -1,6 +1,6 @@
-"""A model in Amazon S3, or in a storage that speaks its protocol: MinIO, R2, Ceph and others.
+"""A model in Amazon S3 or in compatible storage such as MinIO, R2 and Ceph.
 
-botocore finds credentials, region and endpoint, signs requests and sends them.
+botocore finds the credentials, the region and the endpoint, and signs and sends requests.
 """
 
 import base64
@@ -40,12 +40,12 @@ _CHECKSUMS = {
     "ChecksumCRC32": "crc32",
 }
 _MD5 = re.compile("[0-9a-f]{32}")
-_GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)  # the latter for what marks a deletion
+_GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)  # the latter for a delete marker
 _PASSING_CODES = ("RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable")
 
 
 class S3Source(Source):
-    """Objects, by `s3://bucket/key` URIs; a version is a version id, or without one, `etag:` and the entity tag."""
+    """Objects with `s3://bucket/key` URIs; a version is a version id or, without one, `etag:` and the entity tag."""
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
         self._deadline = deadline
@@ -59,11 +59,11 @@ class S3Source(Source):
 
     @property
     def credentials(self) -> str:
-        """Where botocore found them, such as AWS env, or assume-role-with-web-identity."""
+        """The credential provider of botocore, such as AWS env or AWS assume-role-with-web-identity."""
         return self._kind
 
     def resolve(self, uri: str, version: str) -> ObjectVersion:
-        """Return the object, in the version that is asked for or else the newest."""
+        """Return the object in the given version, or the latest one."""
         action = f"cannot look up {uri}#{version}" if version else f"cannot look up {uri}"
         backoff = Backoff(f"cannot look up {uri}", self._deadline, self._progress)
         while True:
@@ -76,13 +76,13 @@ class S3Source(Source):
                 return _version(uri, head)
 
     def resolve_sibling(self, uri: str, location: str) -> str:
-        """Return the URI of the object whose key differs after the last slash."""
+        """Return the URI of the object with the same key up to the last slash, followed by the location."""
         bucket, key = _split(uri)
         directory, slash, _ = key.rpartition("/")
         return f"s3://{bucket}/{directory}{slash}{location}"
 
     def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
-        """Fetch the object in ranges, several at once if it is large."""
+        """Fetch the object in ranges, in parallel if it is large."""
         workers = self._workers or workers_for(found.size)
         notes = Journal(journal, found, target)
         return RangeDownload(partial(self._read, found), notes, workers, self._deadline, self._progress).run()
@@ -98,8 +98,8 @@ class S3Source(Source):
             finally:
                 body.close()
 
-    def _open(self) -> Any:  # noqa: ANN401 (botocore makes its clients' classes as it runs)
-        """Return the client; what fails the first time may do better the next."""
+    def _open(self) -> Any:  # noqa: ANN401 (botocore creates the classes of its clients at runtime)
+        """Return the client, created at the first call that succeeds."""
         if self._client is None:
             session = botocore.session.get_session()
             if not self._anonymous:
@@ -116,7 +116,7 @@ class S3Source(Source):
                 user_agent_extra=f"model-loader/{__version__}",
                 **options,
             )
-            # Like every other source; AWS_CA_BUNDLE wins.
+            # As in the other sources; AWS_CA_BUNDLE takes precedence.
             verify = None if session.get_config_variable("ca_bundle") else os.environ.get("SSL_CERT_FILE")
             self._client = session.create_client(
                 "s3", region_name=session.get_config_variable("region") or "us-east-1", config=config, verify=verify
@@ -126,11 +126,11 @@ class S3Source(Source):
 
     @contextmanager
     def _translating_errors(self, action: str, gone: str = "") -> Iterator[None]:
-        """Raise what botocore fails with in the block as one of our errors.
+        """Translate the errors of botocore in the block.
 
         Args:
-            action: what is done in the block.
-            gone: the object that was there when it was looked up.
+            action: the start of the message, such as "cannot read ...".
+            gone: the URI of the object if it was already resolved; a missing object was then deleted.
         """
         try:
             yield
@@ -147,7 +147,7 @@ class S3Source(Source):
             ) from error
 
     def _raise_for_status(self, error: ClientError, action: str, gone: str) -> NoReturn:
-        """Raise what an answer is; its body names nothing but a code, for it may quote what was sent."""
+        """Raise the error for a response; it quotes only the code of the body, which may quote the request."""
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         code = str(error.response.get("Error", {}).get("Code", ""))
         reply = f"{status} {code}" if code != str(status) else str(status)
@@ -191,7 +191,7 @@ def _split(uri: str) -> tuple[str, str]:
 
 
 def _named(uri: str, version: str) -> dict[str, str]:
-    """Return the parameters that name an object in that version."""
+    """Return the request parameters for an object in a version."""
     bucket, key = _split(uri)
     named = {"Bucket": bucket, "Key": key}
     if version.startswith(_ETAG):
@@ -213,13 +213,13 @@ def _version(uri: str, head: Mapping[str, Any]) -> ObjectVersion:
 
 
 def _checksums(head: Mapping[str, Any], etag: str) -> dict[str, str]:
-    """Return the checksums of the whole object; that of an upload in parts can be a checksum of checksums."""
+    """Return the checksums of the whole object, without those composed of the checksums of parts."""
     checksums = {}
     for field, name in _CHECKSUMS.items():
         value = head.get(field, "")
         if value and "-" not in value and head.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT":
             checksums[name] = encode_checksum(name, base64.b64decode(value))
-    # An entity tag is the MD5 of what was uploaded at once, unless S3 encrypts it with a key of KMS or of the client.
+    # The entity tag of a single-part upload is its MD5, unless it is encrypted with SSE-KMS or SSE-C.
     encrypted = head.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in head
     if not checksums and not encrypted and _MD5.fullmatch(etag):
         checksums["md5"] = etag
@@ -240,7 +240,7 @@ def _check_range(answer: Mapping[str, Any], start: int, end: int, size: int) -> 
 
 
 def _has_own_endpoint(session: Any) -> bool:  # noqa: ANN401
-    """Return whether requests go to another endpoint than Amazon's, and no setting says how that names buckets."""
+    """Return whether the endpoint is not Amazon's and no addressing style is configured."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     configured = session.get_scoped_config()
     style = (configured.get("s3") or {}).get("addressing_style") if isinstance(configured.get("s3"), dict) else None
@@ -248,7 +248,7 @@ def _has_own_endpoint(session: Any) -> bool:  # noqa: ANN401
 
 
 def _find_credentials(session: Any) -> str:  # noqa: ANN401
-    """Fetch the credentials of botocore's chain, and return the name of the way that led to them."""
+    """Fetch credentials through botocore's provider chain, and return the name of the provider."""
     try:
         found = session.get_credentials()
         if found:

@@ -1,7 +1,7 @@
-"""A download in ranges: several at once, each verified, each resumed where it was cut, the whole verified again.
+"""A download with parallel range requests, which are resumed after errors; the whole file is verified.
 
-Workers fetch spans of pieces while the main thread follows them through the file and computes its digest from what
-is on disk. The main thread does not touch the network, so whatever a server does, it can be told to stop.
+Workers fetch spans of pieces, while the main thread reads the pieces from disk in order and computes the digest. The
+main thread does not use the network, so it can always handle a signal.
 """
 
 import os
@@ -28,15 +28,15 @@ OpenRange = Callable[[int, int], AbstractContextManager[Read]]
 
 
 class RangeDownload:
-    """The download of a journal's file.
+    """The download of the file of a journal.
 
     Args:
         open_range: function that requests the bytes from a start up to, not including, an end; raises `TransientError`
             for failures to retry.
-        journal: of what is on disk.
-        workers: how many ranges to fetch at once.
-        deadline: when to stop trying.
-        progress: whom to tell.
+        journal: the journal of the download.
+        workers: the number of parallel requests.
+        deadline: the end of all retries.
+        progress: the reporter of the load.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class RangeDownload:
         self._ended = False
 
     def run(self, pieces_per_request: int = _PIECES_PER_REQUEST) -> Digest:
-        """Fetch what is missing, and return the digest of the file.
+        """Fetch the missing pieces, and return the digest of the file.
 
         Args:
-            pieces_per_request: how many pieces of the file to ask for at once.
+            pieces_per_request: the maximum number of pieces per request.
 
         Raises:
-            LoadError: the object could not be fetched, or its bytes are wrong time and again.
+            LoadError: the file cannot be fetched, or its checksums are repeatedly wrong.
         """
         found = self._journal.found
         backoff = Backoff(f"cannot verify {found.uri}", self._deadline, self._progress)
@@ -95,7 +95,7 @@ class RangeDownload:
                 while file.tell() < span.stop and (block := file.read(min(BLOCK_SIZE, span.stop - file.tell()))):
                     hasher.update(block)
                     crc = crc32c(block, crc)
-                # Starts writing the piece to the disk, so that the fsync at the end finds little left to do.
+                # Start writing the piece to disk now, so that the final fsync is short.
                 os.posix_fadvise(file.fileno(), span.start, len(span), os.POSIX_FADV_DONTNEED)
                 if crc != self._journal.pieces[piece]:
                     raise IntegrityError(
@@ -112,7 +112,7 @@ class RangeDownload:
 
     def _work(self) -> None:
         try:
-            # Each worker has its own descriptor, so that none is closed, and used anew, under a worker that is late.
+            # Each worker has its own descriptor: a shared one could be closed and reused while a late worker writes.
             with (
                 translate_os_errors(f"cannot write to {self._journal.target}"),
                 self._journal.target.open("r+b", buffering=0) as file,
@@ -158,7 +158,7 @@ class RangeDownload:
 
 
 def workers_for(size: int) -> int:
-    """Return how many ranges of a file to fetch at once, unless a setting says so."""
+    """Return the default number of parallel requests for a file."""
     return max(1, min(_MOST_WORKERS, -(-size // _BYTES_PER_WORKER)))
 
 
@@ -170,7 +170,7 @@ def _write(descriptor: int, data: bytes, position: int) -> None:
 
 
 def _spans(pieces: list[int], most: int) -> list[range]:
-    """Return the pieces as ranges without gaps, at most so many pieces in each."""
+    """Return the pieces as contiguous ranges with at most `most` pieces each."""
     spans: list[range] = []
     for piece in pieces:
         if spans and spans[-1].stop == piece and len(spans[-1]) < most:

@@ -1,4 +1,4 @@
-"""Redirections, followed to where no secret is: not to plain HTTP, nor from elsewhere into this machine."""
+"""Redirects, which are not followed to plain HTTP or to local addresses."""
 
 import ipaddress
 import socket
@@ -20,11 +20,11 @@ Refuse = Callable[[requests.Response, ErrorTranslator], None]
 
 
 class RedirectingClient:
-    """Gets files by URL, wherever that leads.
+    """HTTP client that follows safe redirects.
 
     Args:
-        session: sends the requests.
-        stall_seconds: how long to wait for a connection, and for each next bytes.
+        session: the session that sends the requests.
+        stall_seconds: the timeout for connecting and for each read.
     """
 
     def __init__(self, session: requests.Session, stall_seconds: float) -> None:
@@ -35,17 +35,17 @@ class RedirectingClient:
     def get(
         self, url: str, headers: Mapping[str, str], secrets: Mapping[str, str], refuse: Refuse
     ) -> Iterator[requests.Response]:
-        """Get a URL and yield the answer, which has the file or a part of it.
+        """Send a GET request and yield the response, whose status is 200 or 206.
 
         Args:
-            url: where to begin.
-            headers: for every host.
-            secrets: headers for the first host only.
-            refuse: raises what another answer is.
+            url: the first URL.
+            headers: the headers for every host.
+            secrets: the headers for the first host only.
+            refuse: function that raises the error for any other response.
 
         Raises:
-            LoadError: the answer is not a file, or leads to where a load does not go.
-            TransientError: the request failed in a way that may pass.
+            LoadError: the response is an error, or a redirect that is not allowed.
+            TransientError: the request failed and can be retried.
         """
         home = urlsplit(url).netloc
         action = f"cannot read {url.partition('?')[0]}"
@@ -72,7 +72,7 @@ class RedirectingClient:
 
 
 def _check(old: str, new: str, action: str) -> None:
-    """Raise `LoadError` for a redirection to another scheme, or from elsewhere into this machine or its network."""
+    """Raise `LoadError` for a redirect to another host that is not HTTPS, or is a loopback or link-local address."""
     home, parts = urlsplit(old), urlsplit(new)
     try:
         host, port = parts.hostname or "", parts.port
@@ -90,7 +90,7 @@ def _check(old: str, new: str, action: str) -> None:
 
 
 def _addresses(host: str, port: int, *, by_name: bool) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """Yield the addresses of a host; a name is left to the proxy, if one is used."""
+    """Yield the addresses of a host; with a proxy, names are not resolved."""
     try:
         flags = 0 if by_name else socket.AI_NUMERICHOST
         for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags):

@@ -1,4 +1,4 @@
-"""When to try again, and when to stop trying."""
+"""Retries with exponential backoff."""
 
 import random
 import time
@@ -13,13 +13,13 @@ _INTEGRITY_TRIES = 3
 
 
 class TransientError(Exception):
-    """A failure that may pass.
+    """A failure that can be retried.
 
     Args:
-        code: of the error that it is in the end, if it does not pass.
-        reason: what happened.
-        wait: seconds that the server asked to wait.
-        kind: that error.
+        code: the code of the final error.
+        reason: the message.
+        wait: the delay in seconds that the server requests.
+        kind: the class of the final error, raised when retries end.
     """
 
     def __init__(self, code: str, reason: str, *, wait: float = 0.0, kind: type[LoadError] = UnreachableError) -> None:
@@ -30,7 +30,7 @@ class TransientError(Exception):
 
 
 class Backoff:
-    """The pauses between the tries of one action: exponential, with jitter, within the deadline."""
+    """The delays between the attempts of one action: exponential, with jitter, within the deadline."""
 
     def __init__(self, action: str, deadline: Deadline, progress: Progress) -> None:
         self._action = action
@@ -39,19 +39,19 @@ class Backoff:
         self._failures = 0
 
     def reset(self) -> None:
-        """Forget the failures so far: there was progress since."""
+        """Reset the number of failures after progress."""
         self._failures = 0
 
     def pause(self, error: TransientError) -> None:
-        """Sleep until the next try.
+        """Sleep until the next attempt.
 
         Raises:
-            LoadError: of the error's kind, when another try makes no sense or would come after the deadline.
+            LoadError: the next attempt would be after the deadline, or wrong bytes were received too often.
         """
         self._failures += 1
         remaining = self._deadline.remaining()
         longest = max(_FIRST_SECONDS, min(_FIRST_SECONDS * 2 ** (self._failures - 1), _LONGEST_SECONDS, remaining / 2))
-        seconds = max(error.wait, random.uniform(longest / 2, longest))  # noqa: S311 (jitter is no secret)
+        seconds = max(error.wait, random.uniform(longest / 2, longest))  # noqa: S311 (jitter is not a secret)
         if error.kind is IntegrityError and self._failures >= _INTEGRITY_TRIES:
             raise error.kind(
                 error.code,

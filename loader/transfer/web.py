@@ -1,4 +1,4 @@
-"""HTTP as every source needs it: our proxies, certificates, bounds and words for what fails, in a requests session."""
+"""HTTP for all sources, based on requests: proxies, certificates, size limits and error messages."""
 
 import io
 import ssl
@@ -35,16 +35,16 @@ from loader.transfer.retry import TransientError
 
 MAX_RESPONSE_SIZE = 1 << 20
 MAX_QUOTE_LENGTH = 200
-# Machines hand out their identity here; a proxy would hand out its own.
+# Metadata servers: through a proxy, they would return the identity of the proxy's machine.
 _NEVER_PROXIED = frozenset({"169.254.169.254", "fd00:ec2::254", "metadata", "metadata.google.internal"})
 _PORTS = {"http": 80, "https": 443}
 
 
 class Adapter(HTTPAdapter):
-    """Connections with the system's certificates, or those of `SSL_CERT_FILE`, through the environment's proxies.
+    """HTTP adapter with the certificates of the system or of `SSL_CERT_FILE`, and the proxies of the environment.
 
-    requests itself reads neither `SSL_CERT_FILE` nor, with `trust_env` off, any proxy; with it on, `~/.netrc` would
-    replace tokens, and its errors would quote a proxy's password.
+    requests does not read `SSL_CERT_FILE`. With `trust_env` it would replace tokens with those in `~/.netrc` and quote
+    proxy passwords in errors; without it, it ignores the proxy variables.
     """
 
     def __init__(self, connections: int) -> None:
@@ -53,19 +53,19 @@ class Adapter(HTTPAdapter):
         super().__init__(pool_maxsize=connections, max_retries=0)
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
-        """Make the connections' pools with our certificates."""
+        """Create the connection pools with the adapter's certificates."""
         super().init_poolmanager(*arguments, **options, ssl_context=self._context)
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:  # noqa: ANN401
-        """Make a proxy's pools, likewise."""
+        """Create the connection pools of a proxy with the adapter's certificates."""
         return super().proxy_manager_for(proxy, **options, ssl_context=self._context, proxy_ssl_context=self._context)
 
     def proxy_headers(self, proxy: str) -> dict[str, str]:
-        """Return the credentials for a proxy, whose URL has none."""
+        """Return the headers with the credentials for a proxy, which its URL does not contain."""
         return self._proxy_headers.get(proxy, {})
 
     def cert_verify(self, conn: Any, *_: Any) -> None:  # noqa: ANN401
-        """Leave certificates to the context, instead of adding those of certifi."""
+        """Use the certificates of the SSL context, and do not add those of certifi."""
         conn.cert_reqs = "CERT_REQUIRED"
 
     def send(self, request: requests.PreparedRequest, *arguments: Any, **options: Any) -> requests.Response:  # noqa: ANN401
@@ -77,7 +77,7 @@ class Adapter(HTTPAdapter):
 
 
 def configure_session(session: requests.Session, connections: int) -> None:
-    """Give a session our connections, and none of the environment's settings."""
+    """Configure a session to use `Adapter`, and to ignore the environment otherwise."""
     adapter = Adapter(connections)
     session.trust_env = False
     session.mount("https://", adapter)
@@ -88,10 +88,10 @@ def configure_session(session: requests.Session, connections: int) -> None:
 def proxy_for(url: str) -> tuple[str, dict[str, str]]:
     """Return the proxy that the environment (`HTTPS_PROXY`, `NO_PROXY`) sets for a URL, and the headers for it.
 
-    The proxy's URL is without its credentials, so that no message can quote them; it is empty when there is no proxy.
+    The URL does not contain credentials, so that no message can quote them. Without a proxy it is empty.
 
     Raises:
-        UsageError: the variable is not a URL of a proxy.
+        UsageError: the variable is not the URL of a proxy.
     """
     parts = urlsplit(url)
     bypassed = parts.hostname in _NEVER_PROXIED or proxy_bypass(parts.netloc)
@@ -102,7 +102,7 @@ def proxy_for(url: str) -> tuple[str, dict[str, str]]:
         parsed = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
     except HTTPError:
         parsed = urllib3.util.Url()
-    torn = "@" in proxy and not parsed.auth  # by a # or / in the password, whose first half would pass for a host
+    torn = "@" in proxy and not parsed.auth  # a # or / in the password: its first half would be parsed as the host
     if parsed.scheme not in ("http", "https") or not parsed.host or torn:
         raise UsageError(
             "proxy-invalid",
@@ -116,7 +116,12 @@ def proxy_for(url: str) -> tuple[str, dict[str, str]]:
 
 
 class ErrorTranslator:
-    """The words for failed requests to one place, which is named by scheme and host."""
+    """Translates the errors of requests to one server.
+
+    Args:
+        place: the scheme and the host of the server, for messages.
+        stall_seconds: the timeout of the requests.
+    """
 
     def __init__(self, place: str, stall_seconds: float) -> None:
         self._place = place
@@ -154,7 +159,7 @@ class ErrorTranslator:
                 return f"no connection to {self._place} within {self._stall_seconds:g} s"
             case IncompleteRead():
                 return f"the connection was cut with {error.expected} bytes missing"
-        # Other errors than those of connections may quote what was to be sent: a header, or a URL with its query.
+        # Errors other than connection errors can quote the request: a header, or a URL with its query.
         is_connection_error = isinstance(error, (HTTPError, OSError)) and not isinstance(
             error, (LocationValueError, requests.RequestException)
         )
@@ -162,7 +167,7 @@ class ErrorTranslator:
         return f"the connection to {self._place} failed ({detail})"
 
     def proxy_refusal(self) -> str:
-        """Return what to do about a proxy that answers 407."""
+        """Return the message for a proxy that answers 407."""
         return (
             f"the proxy {self._proxy() or 'on the way'} requires other credentials (407): set HTTPS_PROXY or "
             "HTTP_PROXY to http://user:password@host:port"
@@ -173,26 +178,26 @@ class ErrorTranslator:
 
 
 def is_transient(status: int) -> bool:
-    """Return whether an answer's status is of a failure that may pass."""
+    """Return whether a response with this status can be retried."""
     return status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS) or (
         status >= HTTPStatus.INTERNAL_SERVER_ERROR
     )
 
 
 def server_error(response: requests.Response, reply: str) -> TransientError:
-    """Return the setback that such an answer is, with the time that it asks to wait."""
+    """Return the `TransientError` for a response, with the delay from its Retry-After header."""
     return TransientError(
         "server-failed", f"the answer was {reply}", wait=retry_after(response.headers.get("Retry-After"))
     )
 
 
 def status_text(response: requests.Response) -> str:
-    """Return an answer's status as messages quote it."""
+    """Return the status code and reason of a response."""
     return f"{response.status_code} {response.reason or ''}".strip()
 
 
 def read_bounded(response: requests.Response) -> bytes:
-    """Read an answer that is not a file, at most 1 MiB of it, and leave it to be read again; never raises for more."""
+    """Read at most 1 MiB of a response and return it; the response can then be read again from memory."""
     content = b""
     while len(content) < MAX_RESPONSE_SIZE and (data := response.raw.read1(MAX_RESPONSE_SIZE, decode_content=True)):
         content += data
@@ -203,20 +208,20 @@ def read_bounded(response: requests.Response) -> bytes:
 
 @contextmanager
 def body_reader(response: requests.Response) -> Iterator[Callable[[int], bytes]]:
-    """Yield a function that returns the next bytes of an answer, at most so many, and none at its end."""
+    """Yield a function that returns the next bytes of a response, at most the given number; none at the end."""
     raw = response.raw
     try:
         yield partial(raw.read1, decode_content=False)
     finally:
         if raw.length_remaining == 0:
-            raw.read()  # of nothing: only then can the connection take the next request
+            raw.read()  # reads nothing, but allows the connection to be reused
             raw.release_conn()
         else:
             response.close()
 
 
 def check_range(response: requests.Response, start: int, end: int, size: int) -> None:
-    """Raise a `TransientError` unless the answer holds exactly the bytes from `start` up to, not including, `end`."""
+    """Raise a `TransientError` unless the response contains exactly the bytes from `start` to before `end`."""
     if response.status_code == HTTPStatus.PARTIAL_CONTENT:
         found = response.headers.get("Content-Range", "no range")
     else:
@@ -234,7 +239,7 @@ def check_range(response: requests.Response, start: int, end: int, size: int) ->
 
 @contextmanager
 def range_reader(response: requests.Response, start: int, end: int, size: int) -> Iterator[Callable[[int], bytes]]:
-    """Yield a function like that of `body_reader`, for a range; if the answer is the whole file, skip its beginning."""
+    """Like `body_reader` for a range; if the response is the whole file, the bytes before `start` are skipped."""
     is_whole = response.status_code == HTTPStatus.OK
     check_range(response, 0 if is_whole else start, size if is_whole else end, size)
     with body_reader(response) as read:
@@ -245,7 +250,7 @@ def range_reader(response: requests.Response, start: int, end: int, size: int) -
 
 
 def retry_after(text: str | None) -> float:
-    """Return the seconds of a `Retry-After` header, which holds a number or a date."""
+    """Return the delay in seconds from a `Retry-After` header, which contains a number or a date."""
     if text is None:
         return 0.0
     if text.isdecimal():
@@ -257,7 +262,7 @@ def retry_after(text: str | None) -> float:
 
 
 def _cause(error: Exception) -> Exception:
-    """Return what urllib3 had to say, which requests and its own retries wrap."""
+    """Return the error of urllib3 that requests or a MaxRetryError wraps."""
     while isinstance(error, (requests.RequestException, MaxRetryError)):
         inner = error.reason if isinstance(error, MaxRetryError) else next(iter(error.args), None)
         if not isinstance(inner, Exception):

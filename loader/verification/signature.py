@@ -1,11 +1,11 @@
-"""A model's signature in the format of OpenSSF model signing: whether it can be trusted, and which files it lists.
+"""Verification of a model's signature in the format of OpenSSF model signing.
 
 A Sigstore bundle (v0.3) holds a DSSE envelope, the envelope an in-toto statement, and the statement's predicate lists
-each file of the signed directory with its sha256. The format is read strictly, so that no two readers can take one
-signature for different ones: each field once, of its type, in its one encoding, and no unknown field outside of what is
-signed.
+each file of the signed directory with its sha256. The format is parsed strictly, so that all readers interpret a
+signature in the same way: each field occurs once, has the right type and the canonical encoding, and unknown fields are
+allowed only in the signed part.
 
-A signature says which files belong together, not which version is wanted: one of an older model is as valid.
+A signature proves which files belong together, not which version is required: the signature of an older model is valid.
 """
 
 import base64
@@ -36,7 +36,7 @@ _MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 _PREDICATE_TYPE = "https://model_signing/signature/v1.0"
-_UNNAMED = "."  # the name of the only file in a signature of one file
+_UNNAMED = "."  # the name of the file in a signature of a single file
 _SHA256 = re.compile("[0-9a-f]{64}")
 _MAX_CHAIN = 10
 
@@ -106,7 +106,7 @@ class _Resource(_Strict):
 
 
 class _Predicate(Struct):
-    """The format's own rule: readers ignore other fields of a predicate."""
+    """The predicate. The format requires that readers ignore its other fields."""
 
     serialization: _Serialization
     resources: list[_Resource]
@@ -123,7 +123,7 @@ class SignedModel(Struct, frozen=True, kw_only=True):
     """The files that a trusted signature lists.
 
     Attributes:
-        record: the signature itself, as the receipt names it.
+        record: the signature's entry in the receipt.
         files: the sha256 of each file by its path relative to the signed directory.
     """
 
@@ -131,14 +131,14 @@ class SignedModel(Struct, frozen=True, kw_only=True):
     files: Mapping[str, str]
 
     def check_listed(self, name: str, uri: str) -> str:
-        """Return the sha256 that is signed for a file.
+        """Return the signed sha256 of a file.
 
         Args:
-            name: its path relative to the model's directory at the source.
-            uri: where it is.
+            name: the file's path relative to the model's directory at the source.
+            uri: the file's URI.
 
         Raises:
-            IntegrityError: the signature does not list it.
+            IntegrityError: the signature does not list the file.
         """
         if name not in self.files:
             listed = "only one file without a name" if list(self.files) == [_UNNAMED] else _abbreviated(self.files)
@@ -152,12 +152,12 @@ class SignedModel(Struct, frozen=True, kw_only=True):
         """Check that a file is the signed one.
 
         Args:
-            name: as for `check_listed`.
-            uri: where it is.
+            name: the file's path relative to the model's directory at the source.
+            uri: the file's URI.
             sha256: the digest of its content.
 
         Raises:
-            IntegrityError: it is not, or the signature does not list it.
+            IntegrityError: the digest differs, or the signature does not list the file.
         """
         signed = self.check_listed(name, uri)
         if sha256 != signed:
@@ -169,15 +169,15 @@ class SignedModel(Struct, frozen=True, kw_only=True):
 
 
 def verify_signature(content: bytes, uri: str, trust: Trust) -> SignedModel:
-    """Return what a signature lists, once it is known to be of a trusted key.
+    """Verify a signature, and return the files that it lists.
 
     Args:
-        content: the signature, as it was found.
-        uri: where.
-        trust: the keys and roots that are accepted.
+        content: the content of the signature file.
+        uri: its URI.
+        trust: the trusted keys and roots.
 
     Raises:
-        IntegrityError: it is malformed, not of a trusted key, or not the key's signature for what it lists.
+        IntegrityError: the signature is malformed, from an untrusted key, or invalid.
     """
     try:
         bundle = _parse_bundle(content)
@@ -200,16 +200,16 @@ def verify_signature(content: bytes, uri: str, trust: Trust) -> SignedModel:
 
 
 def find_signature(settings: Settings, source: Source, uri: str) -> SignedModel:
-    """Return what the model's signature lists, once it is verified.
+    """Fetch and verify the model's signature, and return the files that it lists.
 
     Args:
-        settings: the keys and roots that are accepted.
-        source: where the signature is.
-        uri: its URI there.
+        settings: name the files with the trusted keys and roots.
+        source: the source of the signature.
+        uri: the URI of the signature.
 
     Raises:
-        IntegrityError: there is none, or not one of a trusted key, or the files to trust cannot be used.
-        LoadError: it cannot be read.
+        IntegrityError: there is no valid signature from a trusted key, or the files with the keys or roots are invalid.
+        LoadError: the signature cannot be read.
     """
     trust = Trust.read(settings.model_signature_key, settings.model_signature_certificates)
     try:
@@ -227,7 +227,7 @@ def find_signature(settings: Settings, source: Source, uri: str) -> SignedModel:
 
 
 def _read(source: Source, found: ObjectVersion) -> bytes:
-    """Return the bytes of a signature, which never touch the volume."""
+    """Return the content of a signature, without writing to the volume."""
     if path := source.path(found):
         with translate_os_errors(f"cannot read the local file {path}", missing=NotFoundError), path.open("rb") as file:
             return file.read(found.size)
@@ -241,12 +241,12 @@ def _read(source: Source, found: ObjectVersion) -> bytes:
 
 
 def relative_name(source: Source, model: str, uri: str) -> str:
-    """Return the path of a file relative to the model's directory at the source; empty if it is outside of that.
+    """Return the path of a file relative to the model's directory at the source; empty if it is outside.
 
     Args:
-        source: where both are.
-        model: the model's URI.
-        uri: that of the file.
+        source: the source of the model.
+        model: the URI of the model.
+        uri: the URI of the file.
     """
     directory = source.resolve_sibling(model, "x")[:-1]
     rest = uri.removeprefix(directory) if uri.startswith(directory) else ""
@@ -256,7 +256,7 @@ def relative_name(source: Source, model: str, uri: str) -> str:
 def _key(material: _Material, trust: Trust) -> TrustedKey:
     if isinstance(material.public_key, _KeyHint):
         return trust.key(material.public_key.hint)
-    assert isinstance(material.x509_certificate_chain, _Chain)  # noqa: S101 (_parse_bundle has found one of the two)
+    assert isinstance(material.x509_certificate_chain, _Chain)  # noqa: S101 (_parse_bundle checks that one is set)
     chain = material.x509_certificate_chain.certificates
     return trust.certified_key([_decode(certificate.raw_bytes, "rawBytes") for certificate in chain])
 
@@ -284,7 +284,7 @@ def _parse_bundle(content: bytes) -> _Bundle:
 
 
 def _parse_statement(payload: bytes) -> dict[str, str]:
-    """Return the sha256 of each signed file by its name."""
+    """Return the sha256 of each signed file by its path."""
     statement = _convert(_load(payload), _Statement)
     _expect("_type", statement.type, _STATEMENT_TYPE)
     _expect("predicateType", statement.predicate_type, _PREDICATE_TYPE)
@@ -292,7 +292,7 @@ def _parse_statement(payload: bytes) -> dict[str, str]:
     _expect("method", statement.predicate.serialization.method, "files")
     _expect("hash_type", statement.predicate.serialization.hash_type, "sha256")
     files: dict[str, str] = {}
-    of_all = hashlib.sha256()
+    combined = hashlib.sha256()
     for resource in statement.predicate.resources:
         _expect("algorithm", resource.algorithm, "sha256")
         if not _SHA256.fullmatch(resource.digest):
@@ -302,15 +302,15 @@ def _parse_statement(payload: bytes) -> dict[str, str]:
         if resource.name in files:
             raise _malformed(f"it lists {_quoted(resource.name)} twice")
         files[resource.name] = resource.digest
-        of_all.update(bytes.fromhex(resource.digest))
+        combined.update(bytes.fromhex(resource.digest))
     if not files or (_UNNAMED in files and len(files) > 1):
         raise _malformed("it lists nothing, or a file without a name next to others")
-    _expect("the subject's sha256", statement.subject[0].digest.sha256, of_all.hexdigest())
+    _expect("the subject's sha256", statement.subject[0].digest.sha256, combined.hexdigest())
     return files
 
 
 def _is_normal(name: str) -> bool:
-    """Return whether a name is that of a file in the directory, written in the one normal way."""
+    """Return whether a name is a normalised path inside the directory."""
     path = PurePosixPath(name)
     return name == _UNNAMED or (
         bool(name) and str(path) == name and not path.is_absolute() and ".." not in path.parts and name.isprintable()
@@ -346,7 +346,7 @@ def _convert(document: object, kind: type[_Kind]) -> _Kind:
 
 
 def _decode(text: str, field: str) -> bytes:
-    """Return the bytes in base64, which has one way to write them."""
+    """Decode canonical base64."""
     try:
         decoded = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -357,7 +357,7 @@ def _decode(text: str, field: str) -> bytes:
 
 
 def _malformed(problem: str) -> ValueError:
-    """Return the error of a malformed signature, whatever is wrong with it; the problem ends a sentence."""
+    """Return the error for a malformed signature; the problem completes the sentence of the message."""
     return ValueError(problem)
 
 
@@ -367,7 +367,7 @@ def _expect(field: str, found: object, expected: object) -> None:
 
 
 def _quoted(found: object) -> str:
-    """Return text of a stranger's in quotes, without its middle if it is long."""
+    """Return the repr of untrusted text, shortened in the middle if it is long."""
     text = repr(found)
     return text if len(text) <= 200 else f"{text[:100]} … {text[-90:]}"  # noqa: PLR2004
 

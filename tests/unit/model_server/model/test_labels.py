@@ -23,7 +23,7 @@ def test_orders_the_names_by_index(tmp_path: Path) -> None:
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
         ("[" * 5_000_000, "has 5000000 bytes; a label file has at most 4194304"),
-        ('{"0": "a", "0": "b"}', "a key is in it twice"),
+        ('{"0": "a", "0": "b"}', "a key occurs twice"),
         ('["a", "b"]', "must be a JSON object"),
         ("{}", "must be a JSON object"),
         ('{"1": "a", "2": "b"}', 'has 2 entries, so its keys must be "0" to "1": "0" is missing'),
