@@ -145,7 +145,7 @@ class GcsSource(Source):
     @contextmanager
     def _read(self, found: ObjectVersion, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
         bucket, name = _split(found.uri)
-        # Not the server's own link, which may lead elsewhere.
+        # The object's mediaLink is not used: it can point to another host.
         url = f"{self._endpoint}/download/storage/v1/b/{quote(bucket, safe='')}/o/{quote(name, safe='')}"
         headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
         with self._errors.translating(), _translating_auth_errors():

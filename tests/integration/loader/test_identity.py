@@ -1,4 +1,4 @@
-"""A pin covers all files of a model, and what the service cannot open stops at the loader."""
+"""Pins cover all files of a model, and models that are too new for the service are refused."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ WEIGHTS = "iris/1/weights.bin"
 
 @pytest.fixture(name="parted")
 def keep_weights_apart(server: FaultServer) -> FaultServer:
-    """The server, with a model that keeps its weights in a file beside it."""
+    """The server, with a model that has external data."""
     server.objects[MODEL] = StoredObject(with_external_data("weights.bin"))
     server.objects[WEIGHTS] = StoredObject(b"1" * 4000)
     return server
@@ -35,7 +35,7 @@ def test_a_pin_covers_the_weights(target: Target, parted: FaultServer) -> None:
 
 
 @pytest.mark.usefixtures("parted")
-def test_the_digest_of_one_file_of_several_is_refused_with_the_one_to_set(target: Target) -> None:
+def test_the_digest_of_only_one_file_is_refused_with_the_correct_pin(target: Target) -> None:
     target.load()
     receipt = target.receipt()
     assert receipt
@@ -59,7 +59,7 @@ def test_the_identity_does_not_depend_on_the_models_name(target: Target) -> None
     assert len(identities) == 1
 
 
-def test_a_dry_run_of_files_that_are_here_shows_the_pin(tmp_path: Path) -> None:
+def test_a_dry_run_of_local_files_shows_the_pin(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "model.onnx").write_bytes(with_external_data("weights.bin"))
@@ -95,7 +95,7 @@ def test_the_format_is_in_the_receipt(target: Target) -> None:
         ({"max_opset": "ai.onnx.ml:5"}, 28, ""),
     ],
 )
-def test_a_newer_model_than_the_service_takes_is_refused(
+def test_a_model_that_is_too_new_for_the_service_is_refused(
     target: Target, server: FaultServer, most: dict[str, object], opset: int, finding: str
 ) -> None:
     made = load_model_from_string(make_model(10))

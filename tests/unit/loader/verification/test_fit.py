@@ -1,4 +1,4 @@
-"""A model that the service could not open is told from one that it can."""
+"""A model is refused if its versions are too new for the service."""
 
 import pytest
 
@@ -12,7 +12,7 @@ MODEL = OnnxInfo(ir_version=10, opsets={"ai.onnx": 21, "ai.onnx.ml": 3, "com.exa
 @pytest.mark.parametrize(
     ("ir_version", "opset"), [(None, ""), (10, "21,ai.onnx.ml:3"), (14, "28,ai.onnx.ml:5"), (None, "another:1")]
 )
-def test_an_older_or_equal_model_fits(ir_version: int | None, opset: str) -> None:
+def test_an_older_or_equal_model_is_accepted(ir_version: int | None, opset: str) -> None:
     check_compatibility(MODEL, "gs://b/m", ir_version, opset)
 
 
