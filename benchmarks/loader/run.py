@@ -1,8 +1,8 @@
 """Download a model of 1 GiB and one of 2 KiB, each with its label file, with the loader and with its peers.
 
 The sources are Google Cloud Storage (fake-gcs-server, with credentials from a token server) and S3 (a small server
-of this benchmark). All programs download the same objects, alternately and in fresh processes. The figures are those of the
-whole process. Writes `benchmarks/results/loader*` and the loader's tables in `benchmarks/README.md`.
+of this benchmark). All programs download the same objects, alternately and in fresh processes. The figures are those
+of the whole process. Writes `benchmarks/results/loader*` and the loader's tables in `benchmarks/README.md`.
 """
 
 import json

@@ -77,7 +77,7 @@ def test_a_log_closed_during_the_load_does_not_fail_it(target: Target, server: F
 
 def test_a_deeply_nested_response_is_refused(target: Target, server: FaultServer) -> None:
     server.on("metadata", iter([lambda exchange: exchange.status(200, b'{"x":' + b"[" * 60_000)]))
-    assert_failed(target.load(), 8, MODEL, "no object metadata")
+    assert_failed(target.load(), 8, MODEL, "not object metadata")
 
 
 def test_a_deeply_nested_error_response_is_reported(target: Target, server: FaultServer) -> None:

@@ -294,7 +294,7 @@ def test_an_endless_response_is_not_read_to_the_end(
 
 def test_metadata_that_is_a_web_page_is_refused(target: Target, server: FaultServer) -> None:
     server.on("metadata", always(lambda exchange: exchange.status(200, b"<html>Sign in</html>")))
-    assert_failed(target.load(), 8, MODEL, "no object metadata")
+    assert_failed(target.load(), 8, MODEL, "not object metadata")
 
 
 def test_compressed_storage_is_refused(target: Target, server: FaultServer) -> None:

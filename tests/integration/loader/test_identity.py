@@ -84,12 +84,12 @@ def test_the_format_is_in_the_receipt(target: Target) -> None:
 @pytest.mark.parametrize(
     ("most", "opset", "finding"),
     [
-        ({"max_ir_version": 13}, 27, "it has IR version 14 (MAX_IR_VERSION is 13): export it for an older version"),
-        ({"max_opset": "26,ai.onnx.ml:3"}, 27, "it has opset 27 of ai.onnx (MAX_OPSET allows 26)"),
+        ({"max_ir_version": 13}, 27, "with IR version 14 (MAX_IR_VERSION is 13): export it for an older version"),
+        ({"max_opset": "26,ai.onnx.ml:3"}, 27, "with opset 27 of ai.onnx (MAX_OPSET allows 26)"),
         (
             {"max_opset": "27,ai.onnx.ml:3", "max_ir_version": 14},
             27,
-            "it has opset 4 of ai.onnx.ml (MAX_OPSET allows 3)",
+            "with opset 4 of ai.onnx.ml (MAX_OPSET allows 3)",
         ),
         ({"max_opset": "27,ai.onnx.ml:4", "max_ir_version": 14}, 27, ""),
         ({"max_opset": "ai.onnx.ml:5"}, 28, ""),
