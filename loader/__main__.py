@@ -1,10 +1,10 @@
-"""`python -m loader`: flags and environment in, exit code out."""
+"""Command line of the loader, `python -m loader`."""
 
 import os
 import signal
 
 if __name__ == "__main__":
-    # As PID 1, a process without a handler ignores SIGTERM; the imports below take a while, then comes the watchdog.
+    # Without a handler, PID 1 ignores SIGTERM. This handler covers the slow imports below, until the watchdog starts.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(9))
 
 import argparse
@@ -26,10 +26,10 @@ from volume.log import printable, say_end
 from volume.settings import SettingsError
 
 _DESCRIPTION = """\
-Bring an ONNX model and its label file into the directory that the service reads.
+Load an ONNX model and its label file into the directory that the service reads.
 
-Both appear at their final paths in the same instant, or nothing changes there.
-Every flag is an environment variable too, in capitals; a flag wins."""
+Both are published atomically: if the load fails, the final paths do not change.
+Every flag is also an environment variable in uppercase; the flag takes precedence."""
 
 _EXAMPLES = """\
 examples:
@@ -39,16 +39,16 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one load and return the process's exit code; a failure is one line on stderr."""
+    """Run one load and return the exit code; log a failure as one line on stderr."""
     environment = dict(os.environ)
     progress = Progress(sys.stdout)
     try:
-        flags = vars(_parser().parse_args(_spelled(sys.argv[1:] if arguments is None else arguments)))
+        flags = vars(_parser().parse_args(_with_underscores(sys.argv[1:] if arguments is None else arguments)))
         environment |= {name.upper(): value for name, value in flags.items() if value is not None}
         settings = Settings.read(environment)
         progress.level = settings.log_level
-        give_up = partial(_report, environment, progress)
-        with watchdog(settings.load_timeout_seconds, progress.activity, give_up) as deadline:
+        report_stuck = partial(_report, environment, progress)
+        with watchdog(settings.load_timeout_seconds, progress.activity, report_stuck) as deadline:
             Job(settings, deadline, progress).run()
     except SettingsError as error:
         _report(environment, progress, UsageError("settings-invalid", f"{error} (--help lists all settings)"))
@@ -56,21 +56,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LoadError as error:
         _report(environment, progress, error)
         return error.exit_code
-    except Exception as error:  # noqa: BLE001 (whatever it is, the operator gets one line and a documented exit code)
+    except Exception as error:  # noqa: BLE001 (every error is logged in one line and has a documented exit code)
         _report(environment, progress, LoadError("unexpected", f"{type(error).__name__}: {error}"))
         return LoadError.exit_code
     return 0
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one line, like that of every other failure."""
+    """An argument parser that raises errors instead of printing the usage."""
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError(message)
 
 
-def _spelled(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with flags as they are declared: --dry-run is --dry_run."""
+def _with_underscores(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with underscores in the flag names, as they are declared: --dry-run becomes --dry_run."""
     parted = [argument.partition("=") for argument in arguments]
     return [
         (f"--{name[2:].replace('-', '_')}" if name.startswith("--") else name) + equals + value
@@ -79,7 +79,7 @@ def _spelled(arguments: Sequence[str]) -> list[str]:
 
 
 def _report(environment: Mapping[str, str], progress: Progress, error: LoadError) -> None:
-    """Log the error as one line, and tell it to where the kubelet looks for the reason of a failure."""
+    """Log the error as one line, and write it to the file from which the kubelet reads the reason for a failure."""
     termination_log = Path(environment.get("TERMINATION_LOG") or TERMINATION_LOG)
     sentence = " ".join(str(error).split())
     say_end("loader", sentence, progress.model, code=error.code, exit_code=error.exit_code)
@@ -117,8 +117,8 @@ def _exit_codes() -> str:
     return "\n".join(["exit codes:", "  0  The model and its label file are at their final paths.", *lines])
 
 
-def _let_go_of_streams() -> None:
-    """Drop what a stream does not take, for Python tries again on its way out, and exits with 120 if that fails."""
+def _discard_unwritten_output() -> None:
+    """Discard output that cannot be flushed: Python flushes again at exit, and exits with 120 if that fails."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream:
@@ -132,4 +132,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     finally:
-        _let_go_of_streams()
+        _discard_unwritten_output()

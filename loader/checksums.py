@@ -1,4 +1,4 @@
-"""The checksums of a file, computed while its bytes go by."""
+"""Incremental checksums of a file's bytes."""
 
 import base64
 import hashlib
@@ -9,28 +9,28 @@ from typing import Protocol, cast
 from crc32c import crc32c
 from msgspec import Struct
 
-BLOCK = 1 << 20
+BLOCK_SIZE = 1 << 20
 
 
 class Digest(Struct, frozen=True):
-    """The bytes that were read.
+    """Size and checksums of a sequence of bytes.
 
     Attributes:
-        size: how many there were.
-        sha256: in hexadecimal.
-        checksums: the others that were asked for, by name: sums in base64, digests in hexadecimal.
+        size: the number of bytes.
+        sha256: the SHA-256 in hexadecimal.
+        checksums: the requested checksums by name, encoded by `encode_checksum`.
     """
 
     size: int
     sha256: str
     checksums: dict[str, str]
 
-    def differences(self, expected: Mapping[str, str]) -> list[str]:
-        """Return the names of the expected checksums that these bytes do not have."""
+    def mismatches(self, expected: Mapping[str, str]) -> list[str]:
+        """Return the names of the checksums that differ from the expected ones."""
         return [name for name, value in expected.items() if self.checksums.get(name) != value]
 
 
-class _Sum(Protocol):
+class _Checksum(Protocol):
     def update(self, data: bytes, /) -> object: ...
     def digest(self) -> bytes: ...
 
@@ -48,7 +48,7 @@ class _Crc:
         return self._value.to_bytes(self._size, "big")
 
 
-def _begin(name: str) -> _Sum:
+def _new_checksum(name: str) -> _Checksum:
     match name:
         case "crc32c":
             return _Crc(crc32c, 4)
@@ -61,30 +61,30 @@ def _begin(name: str) -> _Sum:
 
 
 def _crc64nvme() -> Callable[[bytes, int], int]:
-    from awscrt.checksums import crc64nvme  # noqa: PLC0415 (only objects in S3 have it)
+    from awscrt.checksums import crc64nvme  # noqa: PLC0415 (needed for S3 only)
 
     return cast("Callable[[bytes, int], int]", crc64nvme)
 
 
-def written(name: str, digest: bytes) -> str:
-    """Return a checksum as receipts have it: a CRC in base64, as Cloud Storage and S3 write it, else hexadecimal."""
+def encode_checksum(name: str, digest: bytes) -> str:
+    """Return a checksum encoded as in receipts: CRCs in base64, like Cloud Storage and S3, digests in hexadecimal."""
     return base64.b64encode(digest).decode() if name.startswith("crc") else digest.hex()
 
 
 class Hasher:
-    """A digest in the making, with sha256 and the named checksums."""
+    """Incremental SHA-256 and the named checksums."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self._size = 0
-        self._sums = {name: _begin(name) for name in {"sha256", *names}}
+        self._checksums = {name: _new_checksum(name) for name in {"sha256", *names}}
 
     def update(self, data: bytes) -> None:
-        """Take the next bytes of the file."""
+        """Add the next bytes of the file."""
         self._size += len(data)
-        for one in self._sums.values():
+        for one in self._checksums.values():
             one.update(data)
 
     def digest(self) -> Digest:
         """Return the digest of the bytes so far."""
-        checksums = {name: written(name, one.digest()) for name, one in self._sums.items()}
+        checksums = {name: encode_checksum(name, one.digest()) for name, one in self._checksums.items()}
         return Digest(size=self._size, sha256=checksums["sha256"], checksums=checksums)

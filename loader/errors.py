@@ -1,4 +1,4 @@
-"""What can go wrong in a load: each error's message is the one line that the operator reads."""
+"""Errors of a load, each with an exit code and a one-line message for the operator."""
 
 import errno
 from collections.abc import Iterator
@@ -6,15 +6,15 @@ from contextlib import contextmanager
 
 
 class LoadError(Exception):
-    """Any other failure; the message says which.
+    """Any other failure; the message gives the reason.
 
     Args:
-        code: short and stable, for alerts and searches in logs; docs/operations.md has a row for each.
+        code: stable identifier for alerts and log searches; docs/operations.md has a row for each.
         message: one sentence for the operator.
 
     Attributes:
-        exit_code: what the process ends with.
-        resumable: whether the next run can use what this one has fetched.
+        exit_code: the exit code of the process.
+        resumable: whether the next run can resume the download.
     """
 
     exit_code = 1
@@ -26,13 +26,13 @@ class LoadError(Exception):
 
 
 class UsageError(LoadError):
-    """The settings do not say what to load, or say it wrongly."""
+    """The settings are incomplete or invalid."""
 
     exit_code = 2
 
 
 class NotFoundError(LoadError):
-    """The source has nothing under the name that was asked for."""
+    """The source does not have the requested file or version."""
 
     exit_code = 3
 
@@ -44,13 +44,13 @@ class PermissionDeniedError(LoadError):
 
 
 class IntegrityError(LoadError):
-    """The bytes are not those that were expected."""
+    """A file is not the expected one, or is invalid."""
 
     exit_code = 5
 
 
 class DeadlineError(LoadError):
-    """The load did not end within LOAD_TIMEOUT_SECONDS."""
+    """The load did not finish within LOAD_TIMEOUT_SECONDS."""
 
     exit_code = 6
     resumable = True
@@ -63,14 +63,14 @@ class NoSpaceError(LoadError):
 
 
 class UnreachableError(LoadError):
-    """The source does not answer, or answers with failures only."""
+    """The source does not answer, or answers with errors only."""
 
     exit_code = 8
     resumable = True
 
 
 class TerminatedError(LoadError):
-    """The load was told to stop."""
+    """The load received SIGTERM or SIGINT."""
 
     exit_code = 9
     resumable = True
@@ -91,21 +91,21 @@ _BY_ERRNO: dict[int, tuple[type[LoadError], str]] = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
 }
-_OTHERWISE = (LoadError, "file-failed")
+_OTHER = (LoadError, "file-failed")
 
 
 @contextmanager
-def during(action: str, *, missing: type[LoadError] = LoadError) -> Iterator[None]:
-    """Raise an `OSError` of the block as the `LoadError` that fits it, its message beginning with the action.
+def translate_os_errors(action: str, *, missing: type[LoadError] = LoadError) -> Iterator[None]:
+    """Translate an `OSError` raised in the block into the matching `LoadError`.
 
     Args:
-        action: what is done in the block: "cannot read ...".
-        missing: what it is when there is no such file or directory.
+        action: the start of the message, such as "cannot read ...".
+        missing: the error to raise if the file or directory does not exist.
     """
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
         raise missing("file-missing", f"{action}: {error.strerror}") from error
     except OSError as error:
-        kind, code = _BY_ERRNO.get(error.errno or 0, _OTHERWISE)
+        kind, code = _BY_ERRNO.get(error.errno or 0, _OTHER)
         raise kind(code, f"{action}: {error.strerror or error}") from error

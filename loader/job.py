@@ -1,4 +1,4 @@
-"""A load, from settings to published files: resolve, fetch, verify, publish. A dry run stops before it fetches."""
+"""A load: resolve the files, fetch, verify and publish them. A dry run fetches and publishes nothing."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,14 +9,14 @@ import msgspec
 from msgspec import Struct
 
 from loader import __version__
-from loader.errors import IntegrityError, NotFoundError, ReplacedError, during
+from loader.errors import IntegrityError, NotFoundError, ReplacedError, translate_os_errors
 from loader.progress import Plan, PlannedFile, Progress
-from loader.release.staging import Staging, look_at, staging, staging_key
+from loader.release.staging import Staging, inspect_target, staging, staging_key
 from loader.settings import Settings
 from loader.sources.base import ObjectVersion
 from loader.sources.schemes import Sources
 from loader.verification.files import check_labels, check_labels_size, check_names, check_sha256, read_model
-from loader.verification.fit import check_fit
+from loader.verification.fit import check_compatibility
 from loader.verification.identity import check_identity
 from loader.watchdog import Deadline
 from volume.receipt import FileRecord, Receipt, sha256_of
@@ -31,21 +31,27 @@ _ABSENT = ("file-missing", "object-missing")
 Versions = dict[str, ObjectVersion]
 
 
-class Here(Struct, frozen=True, kw_only=True):
-    """A file whose bytes can be read on this machine: its record, its path, and whether it is published already."""
+class LocalFile(Struct, frozen=True, kw_only=True):
+    """A file on this machine.
+
+    Attributes:
+        record: its entry in the receipt.
+        path: where it can be read.
+        in_place: whether it is already published.
+    """
 
     record: FileRecord
     path: Path
     in_place: bool = False
 
 
-Files = Mapping[str, Here]
+Files = Mapping[str, LocalFile]
 
 
 class Job:
-    """One load, or with `DRY_RUN` one that only reports what it would do; files are known by their final names.
+    """One load, or with `DRY_RUN` a report of what the load would do. Files are identified by their final names.
 
-    Whenever it stops, the final paths hold either all that is new or what was there before.
+    Whenever a load stops, the final paths hold either all new files or the previous ones.
     """
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
@@ -56,16 +62,16 @@ class Job:
         self._model = settings.model_filepath.name
         self._labels = settings.label_filepath.name
         self._uri = settings.model.uri
-        self._source = self._sources.of(self._uri)
+        self._source = self._sources.for_uri(self._uri)
         self._onnx: OnnxInfo | None = None
         self._signed: SignedModel | None = None
         self._signed_names: dict[str, str] = {}
 
     def run(self) -> None:
-        """Bring the model, its label file and its external data to their final paths, or say what a load would bring.
+        """Publish the model, its label file and its external data, or report what a load would publish.
 
         Raises:
-            LoadError: nothing new was published; the message says why.
+            LoadError: nothing was published.
         """
         restarts = 0
         while True:
@@ -80,37 +86,37 @@ class Job:
     def _attempt(self) -> None:
         pair = self._resolve()
         if self._labels not in pair:
-            self._progress.without_labels()
+            self._progress.no_labels()
         self._signed = self._find_signature(pair)
-        self._admit(pair)
-        with self._place(pair) as place:
-            files = self._bring(place, pair)
-            versions = pair | self._resolve_beside(self._verify(files))
-            self._admit(versions)
-            files |= self._bring(place, {name: found for name, found in versions.items() if name not in pair})
+        self._check_verifiable(pair)
+        with self._open_target(pair) as target:
+            files = self._obtain(target, pair)
+            versions = pair | self._resolve_external_data(self._verify(files))
+            self._check_verifiable(versions)
+            files |= self._obtain(target, {name: found for name, found in versions.items() if name not in pair})
             self._verify_all(files)
             if self._settings.dry_run:
-                self._report(place, versions, files)
+                self._report(target, versions, files)
             else:
                 self._require_unchanged(versions)
-                self._publish(place, files)
+                self._publish(target, files)
 
     def _resolve(self) -> Versions:
-        """Return the model and its label file, if there is one, as they are at their sources now."""
-        self._progress.doing = "looking up the model and its label file"
+        """Return the current versions of the model and, if it exists, its label file."""
+        self._progress.step = "looking up the model and its label file"
         model = self._settings.model
-        found = {self._model: self._source.look_up(model.uri, model.version)}
+        found = {self._model: self._source.resolve(model.uri, model.version)}
         if labels := self._resolve_labels():
             check_labels_size(labels.uri, labels.size)
             found[self._labels] = labels
         return found
 
     def _resolve_labels(self) -> ObjectVersion | None:
-        """Return the label file; None if there is none beside the model, and no setting names one."""
+        """Return the label file, or None if no setting names one and none is next to the model."""
         wanted = self._settings.labels
-        uri = wanted.uri or self._source.beside(self._settings.model.uri, "label.json")
+        uri = wanted.uri or self._source.resolve_sibling(self._settings.model.uri, "label.json")
         try:
-            return self._sources.of(uri).look_up(uri, wanted.version)
+            return self._sources.for_uri(uri).resolve(uri, wanted.version)
         except NotFoundError as error:
             is_named = wanted.uri or wanted.version or self._settings.label_sha256
             if is_named or error.code not in _ABSENT:
@@ -118,26 +124,26 @@ class Job:
             return None
 
     def _find_signature(self, pair: Versions) -> "SignedModel | None":
-        """Return what the model's signature lists, or None where none is required."""
+        """Return the verified signature, or None if no signature is required."""
         if not self._settings.requires_signature:
             return None
-        from loader.verification.signature import find_signature, name_beside  # noqa: PLC0415 (imports of 50 ms)
+        from loader.verification.signature import find_signature, relative_name  # noqa: PLC0415 (the import takes 50 ms)
 
-        self._progress.doing = "verifying the model's signature"
+        self._progress.step = "verifying the model's signature"
         model = pair[self._model].uri
-        self._signed_names = {name: name_beside(self._source, model, found.uri) for name, found in pair.items()}
-        uri = self._settings.signature_uri or self._source.beside(self._uri, "model.sig")
-        return find_signature(self._settings, self._sources.of(uri), uri)
+        self._signed_names = {name: relative_name(self._source, model, found.uri) for name, found in pair.items()}
+        uri = self._settings.signature_uri or self._source.resolve_sibling(self._uri, "model.sig")
+        return find_signature(self._settings, self._sources.for_uri(uri), uri)
 
-    def _admit(self, versions: Versions) -> None:
-        """Check what can be known of files before any of them is fetched."""
+    def _check_verifiable(self, versions: Versions) -> None:
+        """Check that each file can be verified: by a signature, a checksum of its source, or a pinned sha256."""
         pins = {self._labels: "LABEL_SHA256"}
         for name, found in versions.items():
             pin = pins.get(name, "MODEL_SHA256")
             if self._signed:
                 self._signed.check_listed(self._signed_names.get(name, name), found.uri)
                 continue
-            is_local = self._sources.of(found.uri).path(found) is not None
+            is_local = self._sources.for_uri(found.uri).path(found) is not None
             if not (found.checksums or is_local or getattr(self._settings, pin.lower())):
                 raise IntegrityError(
                     "checksum-missing",
@@ -145,85 +151,86 @@ class Job:
                 )
 
     @contextmanager
-    def _place(self, pair: Versions) -> Iterator[Staging]:
-        """Hold the target for the block; in a dry run, only look at it."""
-        target = (self._settings.model_filepath, self._settings.label_filepath, staging_key(pair[self._model]))
+    def _open_target(self, pair: Versions) -> Iterator[Staging]:
+        """Lock the target directory for the block; in a dry run, only inspect it."""
+        paths = self._settings.model_filepath, self._settings.label_filepath
+        key = staging_key(pair[self._model])
         if self._settings.dry_run:
-            place = look_at(*target)
-            place.require_writable()
-            yield place
+            target = inspect_target(*paths, key)
+            target.require_writable()
+            yield target
         else:
-            with staging(*target) as place:
-                yield place
+            with staging(*paths, key) as target:
+                yield target
 
-    def _bring(self, place: Staging, versions: Versions) -> dict[str, Here]:
-        """Stage the files: what is published already from there, the rest from the source; or find what is here."""
+    def _obtain(self, target: Staging, versions: Versions) -> dict[str, LocalFile]:
+        """Stage the files: reuse published ones, fetch the others. In a dry run, return those on this machine."""
         if self._settings.dry_run:
-            self._progress.doing = "checking what is here already"
-            found_here = {name: self._look(place, name, found) for name, found in versions.items()}
-            return {name: here for name, here in found_here.items() if here}
-        records = {name: place.reuse(name, found) for name, found in versions.items()}
-        place.require_space({name: found for name, found in versions.items() if records[name] is None})
+            self._progress.step = "checking the published files"
+            local = {name: self._find_local(target, name, found) for name, found in versions.items()}
+            return {name: file for name, file in local.items() if file}
+        records = {name: target.reuse(name, found) for name, found in versions.items()}
+        target.require_space({name: found for name, found in versions.items() if records[name] is None})
         return {
-            name: Here(record=records[name] or self._fetch(place, name, found), path=place.path(name))
+            name: LocalFile(record=records[name] or self._fetch(target, name, found), path=target.path(name))
             for name, found in versions.items()
         }
 
-    def _fetch(self, place: Staging, name: str, found: ObjectVersion) -> FileRecord:
+    def _fetch(self, target: Staging, name: str, found: ObjectVersion) -> FileRecord:
         self._progress.start(found.uri, found.size, found.version)
-        digest = self._sources.of(found.uri).fetch(found, place.path(name), place.journal(name))
+        digest = self._sources.for_uri(found.uri).fetch(found, target.path(name), target.journal(name))
         return _record(name, found, digest.sha256)
 
-    def _look(self, place: Staging, name: str, found: ObjectVersion) -> Here | None:
-        """Return the file if it is published already, or its source is on this machine."""
-        if record := place.whole(name, found):
-            return Here(record=record, path=place.published(name), in_place=True)
-        if path := self._sources.of(found.uri).path(found):
-            with during(f"cannot read the local file {path}", missing=NotFoundError):
-                return Here(record=_record(name, found, sha256_of(path)), path=path)
+    def _find_local(self, target: Staging, name: str, found: ObjectVersion) -> LocalFile | None:
+        """Return the file if it is already published, or if its source is on this machine."""
+        if record := target.verified_record(name, found):
+            return LocalFile(record=record, path=target.published(name), in_place=True)
+        if path := self._sources.for_uri(found.uri).path(found):
+            with translate_os_errors(f"cannot read the local file {path}", missing=NotFoundError):
+                return LocalFile(record=_record(name, found, sha256_of(path)), path=path)
         return None
 
     def _verify(self, files: Files) -> list[str]:
-        """Check the pair, as far as it is here, and return the names of the model's external data."""
+        """Check the model and its label file if they are on this machine; return the names of the external data."""
         self._check_signed(files)
         model = files.get(self._model)
         locations = self._verify_model(model) if model else ()
         if labels := files.get(self._labels):
             check_sha256(labels.record, self._settings.label_sha256, "LABEL_SHA256")
-            self._progress.doing = f"checking {labels.record.uri}"
+            self._progress.step = f"checking {labels.record.uri}"
             check_labels(labels.path, labels.record.uri)
         return list(locations)
 
-    def _verify_model(self, model: Here) -> tuple[str, ...]:
-        self._progress.doing = f"checking {model.record.uri}"
+    def _verify_model(self, model: LocalFile) -> tuple[str, ...]:
+        self._progress.step = f"checking {model.record.uri}"
         try:
             self._onnx = read_model(model.path, model.record.uri)
         except IntegrityError:
-            # Bytes that are not those that are pinned are named so, whatever they are.
+            # If the file is not the pinned one, report that instead.
             check_identity(model.record, [], self._settings.model_sha256)
             raise
         if not self._onnx.external_data:
             check_identity(model.record, [], self._settings.model_sha256)
-        check_fit(self._onnx, model.record.uri, self._settings.max_ir_version, self._settings.max_opset)
+        check_compatibility(self._onnx, model.record.uri, self._settings.max_ir_version, self._settings.max_opset)
         check_names(self._model, self._labels, self._onnx.external_data)
         return self._onnx.external_data
 
-    def _resolve_beside(self, locations: list[str]) -> Versions:
-        uris = {location: self._source.beside(self._uri, location) for location in locations}
-        return {location: self._source.look_up(uri, "") for location, uri in uris.items()}
+    def _resolve_external_data(self, locations: list[str]) -> Versions:
+        uris = {location: self._source.resolve_sibling(self._uri, location) for location in locations}
+        return {location: self._source.resolve(uri, "") for location, uri in uris.items()}
 
     def _verify_all(self, files: Files) -> None:
-        """Check all files together, as far as they are here, before any of them is published."""
+        """Check the signature and the identity of all files on this machine."""
         self._check_signed(files)
         self._progress.model = self._identity(files) or ""
 
     def _check_signed(self, files: Files) -> None:
         if self._signed:
-            for name, here in files.items():
-                self._signed.check(self._signed_names.get(name, name), here.record.uri, here.record.sha256)
+            for name, file in files.items():
+                self._signed.check(self._signed_names.get(name, name), file.record.uri, file.record.sha256)
 
     def _identity(self, files: Files) -> str | None:
-        """Return the model's identity, which is what `MODEL_SHA256` expects; None while a file of it is elsewhere."""
+        """Return the identity, checked against `MODEL_SHA256`; None if one of its files is not on this machine."""
         names = [self._model, *(self._onnx.external_data if self._onnx else ())]
         if not files.keys() >= set(names):
             return None
@@ -231,32 +238,36 @@ class Job:
         return check_identity(model, external_data, self._settings.model_sha256)
 
     def _require_unchanged(self, versions: Versions) -> None:
-        """Look everything up again: what was looked up later may be of a later upload than what was found first."""
+        """Resolve all files again: those resolved later could belong to a later upload than the first ones.
+
+        Raises:
+            ReplacedError: a file has changed.
+        """
         locations = [name for name in versions if name not in (self._model, self._labels)]
-        now = self._resolve() | self._resolve_beside(locations)
+        now = self._resolve() | self._resolve_external_data(locations)
         for name, found in (now | versions).items():
             if name not in versions or now.get(name) != found:
                 raise ReplacedError(
                     "object-replaced", f"{found.uri} was overwritten while the model was loaded: load it again"
                 )
 
-    def _publish(self, place: Staging, files: Files) -> None:
-        """Publish the files with their receipt, unless exactly these are published already."""
-        records = [here.record for here in files.values()]
+    def _publish(self, target: Staging, files: Files) -> None:
+        """Publish the files with their receipt, unless exactly these files are already published."""
+        records = [file.record for file in files.values()]
         new = self._receipt(files)
-        standing = place.standing(records)
-        in_place = standing is not None and (standing.onnx, standing.signature) == (new.onnx, new.signature)
+        current = target.current_receipt(records)
+        in_place = current is not None and (current.onnx, current.signature) == (new.onnx, new.signature)
         if not in_place:
-            self._progress.doing = "publishing"
-            place.publish(new)
-        self._progress.done(standing if standing and in_place else new, in_place=in_place)
+            self._progress.step = "publishing"
+            target.publish(new)
+        self._progress.done(current if current and in_place else new, in_place=in_place)
 
     def _receipt(self, files: Files) -> Receipt:
         labels = files.get(self._labels)
         return Receipt(
             model=files[self._model].record,
             labels=labels.record if labels else None,
-            external_data=tuple(here.record for name, here in files.items() if name not in (self._model, self._labels)),
+            external_data=tuple(file.record for name, file in files.items() if name not in (self._model, self._labels)),
             onnx=self._onnx and msgspec.structs.replace(self._onnx, external_data=()),
             signature=self._signed.record if self._signed else None,
             started=self._deadline.started,
@@ -265,16 +276,16 @@ class Job:
             loader_version=__version__,
         )
 
-    def _report(self, place: Staging, versions: Versions, files: Files) -> None:
-        """Say what a load would bring."""
-        in_place = [here.record for here in files.values() if here.in_place]
-        place.require_space({name: found for name, found in versions.items() if not _is_in_place(files, name)})
+    def _report(self, target: Staging, versions: Versions, files: Files) -> None:
+        """Report what a load would publish."""
+        in_place = [file.record for file in files.values() if file.in_place]
+        target.require_space({name: found for name, found in versions.items() if not _is_in_place(files, name)})
         self._progress.would_load(
             Plan(
                 artifacts=tuple(self._planned(name, found, files) for name, found in versions.items()),
                 all_known=self._model in files,
-                in_place=len(in_place) == len(versions) and place.stand(in_place),
-                bytes_free=place.free(),
+                in_place=len(in_place) == len(versions) and target.is_published(in_place),
+                bytes_free=target.free(),
                 credentials=self._source.credentials,
                 identity=self._identity(files),
                 onnx=self._onnx,

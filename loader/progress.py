@@ -1,4 +1,4 @@
-"""What a load says while it runs: a bar on a terminal, lines of JSON elsewhere."""
+"""Progress output of a load: a progress bar on a terminal, JSON lines elsewhere."""
 
 import math
 import threading
@@ -22,16 +22,16 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 class PlannedFile(Struct, frozen=True, kw_only=True):
-    """One file that a load would bring.
+    """One file that a load would publish.
 
     Attributes:
-        uri: where from.
-        version: which version of it.
-        size: in bytes.
-        checksums: those that the source keeps, by name.
-        sha256: None while its bytes are not here.
+        uri: its source.
+        version: its version at the source.
+        size: its size in bytes.
+        checksums: the checksums that the source provides, by name.
+        sha256: its SHA-256; None if the file is not on this machine.
         target: its final path.
-        in_place: whether it is there already, and whole.
+        in_place: whether it is already published and intact.
     """
 
     uri: str
@@ -48,13 +48,13 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     Attributes:
         artifacts: the model, its label file and its external data.
-        all_known: whether those are all; the model names its external data, and perhaps cannot be read yet.
+        all_known: whether the list is complete: the external data is known once the model can be read.
         in_place: whether nothing would change.
-        bytes_free: on the target's file system.
-        credentials: the kind of those that the source was asked with.
-        identity: the model's, as `MODEL_SHA256` takes it; None while a file of it is elsewhere.
-        onnx: the model's format; None while it is elsewhere.
-        signed_by: the hint of the key that has signed the files; None where no signature is required.
+        bytes_free: the free bytes on the target's file system.
+        credentials: the kind of credentials that the source uses.
+        identity: the model's identity, as for `MODEL_SHA256`; None if one of its files is not on this machine.
+        onnx: the model's format; None if the model is not on this machine.
+        signed_by: the hint of the key that signed the files; None if no signature is required.
     """
 
     artifacts: tuple[PlannedFile, ...]
@@ -68,21 +68,21 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 class Progress:
-    """The story of one load, told to a stream; any thread may add to it.
+    """Progress reporter for one load. Thread-safe.
 
-    A stream that is closed or full, or whose reader has gone, misses some of the story; the load goes on.
+    Errors of the stream are ignored, so that they cannot stop the load.
 
     Attributes:
-        level: the least level that is told.
-        model: the digest of the model, once it is known.
-        doing: what the load is at, as the end of a sentence that begins with "while".
-        retries: how many there were.
+        level: the minimum level of logged events.
+        model: the identity of the model; empty until it is known.
+        step: the current step, phrased to follow "while".
+        retries: the number of retries.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self.level = LogLevel.INFO
         self.model = ""
-        self.doing = "starting"
+        self.step = "starting"
         self.retries = 0
         self._stream = stream
         self._terminal = stream is not None and stream.isatty()
@@ -90,75 +90,75 @@ class Progress:
         self._lock = threading.Lock()
         self._start = self._shown = time.monotonic()
         self._uri = ""
-        self._size = self._here = self._found = 0
-        self._setback = ""
+        self._size = self._received = self._resumed = 0
+        self._last_failure = ""
 
     def activity(self) -> str:
-        """Return what is being done, how far it is, and what has gone wrong since the last byte came."""
-        here = f" ({self._here} of {self._size} bytes are here)" if self._here else ""
-        tried = f", again after: {self._setback}" if self._setback else ""
-        return f"{self.doing}{here}{tried}"
+        """Return the current step, its progress, and the last failure since data was last received."""
+        received = f" ({self._received} of {self._size} bytes received)" if self._received else ""
+        failure = f", last failure: {self._last_failure}" if self._last_failure else ""
+        return f"{self.step}{received}{failure}"
 
     def start(self, uri: str, size: int, version: str) -> None:
-        """Say that a file of `size` bytes is being fetched."""
+        """Log the start of the download of a file of `size` bytes."""
         with self._lock:
-            self._uri, self._size, self._here, self._found, self._setback = uri, size, 0, 0, ""
+            self._uri, self._size, self._received, self._resumed, self._last_failure = uri, size, 0, 0, ""
             self._start = self._shown = time.monotonic()
-            self.doing = f"fetching {uri}"
-            self._say(f"loading {uri} ({_bytes(size)})", "start", uri=uri, size=size, version=version)
+            self.step = f"fetching {uri}"
+            self._emit(f"loading {uri} ({_bytes(size)})", "start", uri=uri, size=size, version=version)
 
     def resume(self, count: int) -> None:
-        """Count bytes that an earlier run had fetched."""
+        """Count bytes that an earlier run fetched, and log them."""
         with self._lock:
-            self._here += count
-            self._found += count
-            self._say(f"going on from {_bytes(count)}", "resume", uri=self._uri, bytes=count)
+            self._received += count
+            self._resumed += count
+            self._emit(f"resuming after {_bytes(count)}", "resume", uri=self._uri, bytes=count)
 
     def advance(self, count: int) -> None:
-        """Count bytes that have come, or with a negative count, that were thrown away; say so now and then."""
+        """Count received bytes, or discarded ones if negative, and report the progress periodically."""
         with self._lock:
-            self._here += count
-            self._setback = ""
+            self._received += count
+            self._last_failure = ""
             now = time.monotonic()
             if now - self._shown < self._every:
                 return
             self._shown = now
-            rate = max(self._here - self._found, 0) / max(now - self._start, 1e-9)
-            left = (self._size - self._here) / rate if rate else None
+            rate = max(self._received - self._resumed, 0) / max(now - self._start, 1e-9)
+            left = (self._size - self._received) / rate if rate else None
             if self._terminal:
                 self._draw(rate, left)
             else:
                 self._write_line(
-                    "progress", uri=self._uri, bytes=self._here, size=self._size,
+                    "progress", uri=self._uri, bytes=self._received, size=self._size,
                     bytes_per_second=round(rate), seconds_left=None if left is None else round(left, 1),
                 )  # fmt: skip
 
-    def without_labels(self) -> None:
-        """Say that there is no label file."""
+    def no_labels(self) -> None:
+        """Log that there is no label file."""
         with self._lock:
-            self._say(
-                "there is no label file beside the model: it has to name its classes itself, or give values",
+            self._emit(
+                "there is no label file next to the model, so the model must contain its class names or predict values",
                 "no_label_file",
             )
 
     def retry(self, reason: str, seconds: float) -> None:
-        """Say that something failed and is tried again in `seconds`."""
+        """Log a failure and its retry in `seconds`."""
         with self._lock:
             self.retries += 1
-            self._setback = reason
-            self._say(
-                f"{reason}; trying again in {seconds:.1f} s", "retry", LogLevel.WARNING,
+            self._last_failure = reason
+            self._emit(
+                f"{reason}; retrying in {seconds:.1f} s", "retry", LogLevel.WARNING,
                 reason=reason, seconds=round(seconds, 3),
             )  # fmt: skip
 
     def done(self, receipt: Receipt, *, in_place: bool) -> None:
-        """Say what stands in the volume now; `in_place` when it stood there before."""
+        """Log the published files; `in_place` if they were already published."""
         files = receipt.files
         size = sum(file.size for file in files)
         verb = "already in place" if in_place else "loaded"
         signed_by = receipt.signature.key if receipt.signature else None
         with self._lock:
-            self._say(
+            self._emit(
                 f"{verb}: {receipt.model.uri} ({_bytes(size)} in {len(files)} files, identity {receipt.identity}"
                 f"{f', signed by {signed_by}' if signed_by else ''})",
                 "done", uri=receipt.model.uri, version=receipt.model.version, sha256=receipt.model.sha256,
@@ -167,14 +167,18 @@ class Progress:
             )  # fmt: skip
 
     def would_load(self, plan: Plan) -> None:
-        """Say what a load would bring."""
+        """Log the plan of a dry run."""
         model, *_ = plan.artifacts
         files = [
             f"{file.uri} {'is in place at' if file.in_place else 'to'} {file.target} ({_bytes(file.size)}, "
             f"version {file.version}{_checksum(file)})"
             for file in plan.artifacts
         ]
-        rest = [] if plan.all_known else ["and the files with weights of it, which the model names once it is here"]
+        rest = (
+            []
+            if plan.all_known
+            else ["and its external data files, which are known once the model has been downloaded"]
+        )
         verb = "already in place" if plan.in_place else "would load"
         summary = f"{verb}, with {_bytes(plan.bytes_free)} free, credentials: {plan.credentials}"
         facts = {
@@ -185,19 +189,19 @@ class Progress:
         }
         rest += [f"{name} {fact}" for name, fact in facts.items() if fact]
         with self._lock:
-            self._say(
+            self._emit(
                 [summary, *files, *rest],
                 "would_load", uri=model.uri, version=model.version, sha256=model.sha256,
                 files=len(plan.artifacts), bytes=sum(file.size for file in plan.artifacts),
                 **msgspec.structs.asdict(plan),
             )  # fmt: skip
 
-    def _say(self, said: str | list[str], event: str, level: LogLevel = LogLevel.INFO, **fields: object) -> None:
-        """Tell an event: to a terminal in one line or several, to a log with its fields."""
+    def _emit(self, text: str | list[str], event: str, level: LogLevel = LogLevel.INFO, **fields: object) -> None:
+        """Report an event: as text on a terminal, otherwise as a JSON line with its fields."""
         if not self._terminal:
             self._write_line(event, level, **fields)
         elif level.number >= self.level.number:
-            lines = [_printable(line, self._stream) for line in ([said] if isinstance(said, str) else said)]
+            lines = [_printable(line, self._stream) for line in ([text] if isinstance(text, str) else text)]
             self._write(f"\r\x1b[Kloader: {_BREAK.join(lines)}\n")
 
     def _write_line(self, event: str, level: LogLevel = LogLevel.INFO, **fields: object) -> None:
@@ -207,20 +211,20 @@ class Progress:
     def _draw(self, rate: float, left: float | None) -> None:
         if LogLevel.INFO.number < self.level.number:
             return
-        share = self._here / self._size if self._size else 1.0
+        share = self._received / self._size if self._size else 1.0
         bar = ("#" * round(share * _BAR_WIDTH)).ljust(_BAR_WIDTH, ".")
         eta = "?" if left is None else f"{left:.0f} s"
         self._write(f"\r\x1b[K[{bar}] {share:4.0%} of {_bytes(self._size)}, {_bytes(rate)}/s, {eta} left")
 
     def _write(self, text: str) -> None:
-        with suppress(OSError, ValueError):  # a ValueError: the stream is closed, or its encoding lacks a letter
+        with suppress(OSError, ValueError):  # ValueError: the stream is closed, or its encoding lacks a character
             if self._stream is not None:
                 self._stream.write(text)
                 self._stream.flush()
 
 
 def _printable(sentence: str, stream: TextIO | None) -> str:
-    """Return the sentence without what a terminal would obey or cannot show: the name of an object may be anything."""
+    """Return the sentence with escapes for control characters and for characters that the stream cannot encode."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return printable(sentence).encode(encoding, "backslashreplace").decode(encoding)
 

@@ -1,4 +1,4 @@
-"""What to load, where to put it, and how long that may take."""
+"""The settings of the loader."""
 
 import re
 from pathlib import Path
@@ -19,45 +19,45 @@ _ENDPOINT = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port
 _MAX_PORT = 65_535
 
 
-# Each spells a place, or a version, that MODEL_URI and its companions spell, too.
+# Settings that cannot be combined with MODEL_URI: each names a source or a version.
 _OTHER_PLACES = (
     "gcs_bucket", "gcs_model_blob", "gcs_label_blob", "gcs_model_generation", "gcs_label_generation", "use_local_model",
 )  # fmt: skip
 _COMPANIONS = ("label_uri", "model_version", "label_version")
 
 
-class Wanted(NamedTuple):
-    """A file to load: its URI, and the version that is asked for; empty for the newest."""
+class FileReference(NamedTuple):
+    """A file to load: its URI and its version; an empty version is the latest."""
 
     uri: str
     version: str
 
 
 class Settings(VolumeSettings, frozen=True, kw_only=True):
-    """The loader's settings: each is an environment variable in capitals and a flag in small letters."""
+    """The loader's settings: each is an environment variable in uppercase and a flag in lowercase."""
 
     model_uri: Annotated[
         str,
-        Meta(description="the model to load: a path, or a URI of gs://, s3://, https://, oci:// or file://"),
+        Meta(description="the model to load: a path, or a gs://, s3://, https://, oci:// or file:// URI"),
     ] = ""
-    label_uri: Annotated[str, Meta(description="its label file (default: label.json beside the model)")] = ""
+    label_uri: Annotated[str, Meta(description="its label file (default: label.json next to the model)")] = ""
     model_version: Annotated[
-        str, Meta(description="load this version of MODEL_URI and no other, as a dry run names it")
+        str, Meta(description="load only this version of MODEL_URI, in the form that a dry run shows")
     ] = ""
-    label_version: Annotated[str, Meta(description="load this version of the label file and no other")] = ""
+    label_version: Annotated[str, Meta(description="load only this version of the label file")] = ""
     gcs_bucket: Annotated[str, Meta(description="the Google Cloud Storage bucket to load from")] = ""
     gcs_model_blob: Annotated[str, Meta(description="the name of the model's object in the bucket")] = ""
     gcs_label_blob: Annotated[
-        str, Meta(description="the name of the label file's object (default: label.json beside the model's)")
+        str, Meta(description="the name of the label file's object (default: label.json next to the model's)")
     ] = ""
     gcs_model_generation: Annotated[
-        Annotated[int, Meta(ge=1)] | None, Meta(description="load this generation of the model and no other")
+        Annotated[int, Meta(ge=1)] | None, Meta(description="load only this generation of the model")
     ] = None
     gcs_label_generation: Annotated[
-        Annotated[int, Meta(ge=1)] | None, Meta(description="load this generation of the label file and no other")
+        Annotated[int, Meta(ge=1)] | None, Meta(description="load only this generation of the label file")
     ] = None
     gcs_anonymous: Annotated[bool, Meta(description="send no credentials, for a public bucket")] = False
-    gcs_endpoint: Annotated[str, Meta(description="the Cloud Storage endpoint, e.g. of Private Service Connect")] = (
+    gcs_endpoint: Annotated[str, Meta(description="the Cloud Storage endpoint, e.g. for Private Service Connect")] = (
         "https://storage.googleapis.com"
     )
     storage_emulator_host: Annotated[
@@ -66,10 +66,12 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
     use_local_model: Annotated[bool, Meta(description="copy a local model instead of one from a bucket")] = False
     local_model_filepath: Annotated[Path, Meta(description="the local model to copy")] = SHIPPED_MODEL
     local_label_filepath: Annotated[
-        Path | None, Meta(description="its label file (default: label.json beside the local model)")
+        Path | None, Meta(description="its label file (default: label.json next to the local model)")
     ] = None
     s3_anonymous: Annotated[bool, Meta(description="send no credentials to S3, for a public bucket")] = False
-    https_token: Annotated[str, Meta(description="sent to the host of an https:// URL, e.g. one of Hugging Face")] = ""
+    https_token: Annotated[str, Meta(description="bearer token for the host of an https:// URL, e.g. Hugging Face")] = (
+        ""
+    )
     model_sha256: Annotated[
         str, Meta(pattern="^([0-9a-fA-F]{64})?$", description="publish only a model with this sha256")
     ] = ""
@@ -77,37 +79,37 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
         str, Meta(pattern="^([0-9a-fA-F]{64})?$", description="publish only a label file with this sha256")
     ] = ""
     model_signature_key: Annotated[
-        Path | None, Meta(description="a PEM file with the public keys, one of which must have signed the model")
+        Path | None, Meta(description="PEM file of public keys, one of which must have signed the model")
     ] = None
     model_signature_certificates: Annotated[
-        Path | None, Meta(description="a PEM file with the root certificates to which the signer's must lead")
+        Path | None, Meta(description="PEM file of root certificates, to which the signer's certificate must chain")
     ] = None
     model_signature: Annotated[
-        str, Meta(description="the model's signature, like MODEL_URI (default: model.sig beside the model)")
+        str, Meta(description="the model's signature, like MODEL_URI (default: model.sig next to the model)")
     ] = ""
     max_ir_version: Annotated[
-        Annotated[int, Meta(ge=1)] | None, Meta(description="refuse a model with a newer ONNX IR version than this")
+        Annotated[int, Meta(ge=1)] | None, Meta(description="refuse a model with a later ONNX IR version")
     ] = None
     max_opset: Annotated[
-        str, Meta(description="refuse a model with newer operator sets than these, such as 28,ai.onnx.ml:5")
+        str, Meta(description="refuse a model with later operator sets than these, such as 28,ai.onnx.ml:5")
     ] = ""
-    load_timeout_seconds: Annotated[
-        float, Meta(gt=0, le=_DAY, description="the whole run ends within this time, whatever the source does")
-    ] = 30
+    load_timeout_seconds: Annotated[float, Meta(gt=0, le=_DAY, description="time limit of the whole run")] = 30
     stall_timeout_seconds: Annotated[
-        float, Meta(gt=0, le=_DAY, description="a connection that brings nothing for this long is dropped and retried")
+        float, Meta(gt=0, le=_DAY, description="a connection without data for this long is closed and retried")
     ] = 10
     download_workers: Annotated[
         Annotated[int, Meta(ge=1, le=64)] | None,
-        Meta(description="ranges of an object to fetch at once (default: 1 for each 64 MiB, at most 4 or the cores)"),
+        Meta(
+            description="number of parallel range requests (default: 1 per 64 MiB, at most 4 and at most the CPU cores)"
+        ),
     ] = None
-    dry_run: Annotated[bool, Meta(description="say what would be loaded, and write nothing")] = False
+    dry_run: Annotated[bool, Meta(description="report what would be loaded, and write nothing")] = False
     termination_log: Annotated[
-        Path, Meta(description="the file, if it exists, that gets the reason of a failure (terminationMessagePath)")
+        Path, Meta(description="file for the reason for a failure (terminationMessagePath), used if it exists")
     ] = TERMINATION_LOG
 
     def __post_init__(self) -> None:
-        """Check that the settings name a source and go together."""
+        """Check that the settings name a source and are consistent."""
         self._check_places()
         if "/" in self.gcs_bucket:
             raise ValueError(f"GCS_BUCKET is {self.gcs_bucket!r}: expected the bucket's bare name, without gs:// or /")
@@ -119,7 +121,7 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
         _check_uri("MODEL_SIGNATURE", self.model_signature)
         _check_opset(self.max_opset)
         if not self.https_token.isascii() or any(letter.isspace() for letter in self.https_token):
-            raise ValueError("HTTPS_TOKEN has spaces, line ends or letters beyond ASCII: expected the token alone")
+            raise ValueError("HTTPS_TOKEN contains spaces, line ends or non-ASCII characters: expected only the token")
         _check_endpoint("GCS_ENDPOINT", self.gcs_endpoint)
         if emulator := self.storage_emulator_host:
             _check_endpoint("STORAGE_EMULATOR_HOST", emulator if "://" in emulator else f"http://{emulator}")
@@ -133,39 +135,39 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
                 raise ValueError(f"{path} cannot be a target: {RECEIPT} and names that begin with a dot are reserved")
 
     @property
-    def model(self) -> Wanted:
-        """The model, whichever settings name it."""
+    def model(self) -> FileReference:
+        """The model's URI and version, from any of the settings."""
         if self.model_uri:
-            return Wanted(_as_uri(self.model_uri), self.model_version)
+            return FileReference(_as_uri(self.model_uri), self.model_version)
         if self.use_local_model:
-            return Wanted(self.local_model_filepath.absolute().as_uri(), "")
-        return Wanted(f"gs://{self.gcs_bucket}/{self.gcs_model_blob}", str(self.gcs_model_generation or ""))
+            return FileReference(self.local_model_filepath.absolute().as_uri(), "")
+        return FileReference(f"gs://{self.gcs_bucket}/{self.gcs_model_blob}", str(self.gcs_model_generation or ""))
 
     @property
-    def labels(self) -> Wanted:
-        """Its label file; the URI is empty if that is label.json beside the model."""
+    def labels(self) -> FileReference:
+        """The label file's URI and version; the URI is empty for label.json next to the model."""
         if self.model_uri:
-            return Wanted(_as_uri(self.label_uri), self.label_version)
+            return FileReference(_as_uri(self.label_uri), self.label_version)
         if self.use_local_model:
-            return Wanted(self.local_label_filepath.absolute().as_uri() if self.local_label_filepath else "", "")
+            return FileReference(self.local_label_filepath.absolute().as_uri() if self.local_label_filepath else "", "")
         uri = f"gs://{self.gcs_bucket}/{self.gcs_label_blob}" if self.gcs_label_blob else ""
-        return Wanted(uri, str(self.gcs_label_generation or ""))
+        return FileReference(uri, str(self.gcs_label_generation or ""))
 
     @property
     def requires_signature(self) -> bool:
-        """Whether only a signed model is published."""
+        """Whether the model must be signed."""
         return bool(self.model_signature_key or self.model_signature_certificates)
 
     @property
     def signature_uri(self) -> str:
-        """The URI of the model's signature; empty if that is model.sig beside the model."""
+        """The URI of the model's signature; empty for model.sig next to the model."""
         return _as_uri(self.model_signature)
 
     def _check_places(self) -> None:
         others = [name.upper() for name in _OTHER_PLACES if getattr(self, name)]
         if self.model_uri:
             if others:
-                raise ValueError(f"MODEL_URI is set, and so is {' and '.join(others)}: expected one place to load from")
+                raise ValueError(f"MODEL_URI is set, but so is {' and '.join(others)}: expected only one source")
             _check_uri("MODEL_URI", self.model_uri)
             _check_uri("LABEL_URI", self.label_uri)
             return
@@ -184,7 +186,7 @@ def _as_uri(place: str) -> str:
 
 
 def _check_uri(variable: str, place: str) -> None:
-    """Raise `ValueError` unless the URI can name a file; the message quotes no more than the scheme, for secrets."""
+    """Raise `ValueError` unless the URI is valid; the message quotes only the scheme, as the rest may hold secrets."""
     scheme, separator, rest = place.partition("://")
     if not separator:
         return
@@ -209,7 +211,10 @@ def _check_opset(text: str) -> None:
 
 
 def _check_endpoint(variable: str, url: str) -> None:
-    """Raise `ValueError` unless the URL is a scheme, a host and maybe a port; errors quote it, so it has no secrets."""
+    """Raise `ValueError` unless the URL has only a scheme, a host and optionally a port.
+
+    Errors quote the URL, so it must not contain secrets.
+    """
     expected = "expected a URL like https://host or http://host:8080"
     if "@" in url:
         raise ValueError(f"{variable} is a URL with an @: {expected}, without user name and password")

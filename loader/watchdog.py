@@ -1,8 +1,8 @@
-"""The end of a run that would not end by itself: the deadline, SIGTERM and SIGINT.
+"""Ends a run at its deadline, or on SIGTERM or SIGINT.
 
-Each raises its error in the main thread, where Python runs signal handlers. A main thread that is stuck in a call
-which signals do not interrupt (a name look-up, an fsync) would never see it, so a second thread watches for that,
-and ends the process the hard way: a load may be killed at any instant.
+Each of these raises an error in the main thread, where Python runs signal handlers. Signals do not interrupt some
+calls, such as a name lookup or an fsync, so a second thread ends the process with os._exit if the main thread is stuck.
+This is safe because a load can be killed at any time.
 """
 
 import os
@@ -19,15 +19,15 @@ from typing import NoReturn
 from loader.errors import DeadlineError, LoadError, TerminatedError
 
 _GRACE_SECONDS = 0.6
-_ENDINGS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
+_STOP_SIGNALS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
 
 
 class Deadline:
-    """A moment, `seconds` from now, that a run must not outlive.
+    """The deadline of a run that starts now.
 
     Attributes:
-        seconds: how long the run may take.
-        started: when it began, in UTC.
+        seconds: the time limit of the run in seconds.
+        started: the start of the run in UTC.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -36,35 +36,37 @@ class Deadline:
         self._start = time.monotonic()
 
     def elapsed(self) -> float:
-        """Return the seconds since the run began."""
+        """Return the seconds since the start of the run."""
         return time.monotonic() - self._start
 
     def remaining(self) -> float:
-        """Return the seconds that are left, negative once the moment has passed."""
+        """Return the remaining seconds, negative after the deadline."""
         return self.seconds - self.elapsed()
 
 
 @contextmanager
-def watchdog(seconds: float, activity: Callable[[], str], give_up: Callable[[LoadError], None]) -> Iterator[Deadline]:
-    """End the block when the time is up or a signal asks for it; to be used in the main thread.
+def watchdog(
+    seconds: float, activity: Callable[[], str], report_stuck: Callable[[LoadError], None]
+) -> Iterator[Deadline]:
+    """End the block at the deadline or on a signal; only for the main thread.
 
     Args:
-        seconds: how long the block may take.
-        activity: tells what the run is doing, for the error's message.
-        give_up: reports the error when the main thread is stuck; the process ends right after.
+        seconds: the time limit of the block in seconds.
+        activity: returns the current activity, for the error's message.
+        report_stuck: reports the error if the main thread is stuck, before the process ends.
 
     Raises:
-        DeadlineError: the time was up.
-        TerminatedError: SIGTERM or SIGINT came.
+        DeadlineError: the deadline passed.
+        TerminatedError: the process received SIGTERM or SIGINT.
     """
-    endings = _Endings(seconds, activity)
+    endings = _StopSignals(seconds, activity)
     watched, waker = socket.socketpair()
     watched.settimeout(seconds + _GRACE_SECONDS)
     waker.setblocking(False)  # noqa: FBT003 (the standard library's own signature)
-    thread = threading.Thread(target=_watch, args=(watched, endings, give_up), name="watchdog", daemon=True)
+    thread = threading.Thread(target=_watch, args=(watched, endings, report_stuck), name="watchdog", daemon=True)
     thread.start()
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-    previous = {ending: signal.signal(ending, endings.interrupt) for ending in _ENDINGS}
+    previous = {ending: signal.signal(ending, endings.interrupt) for ending in _STOP_SIGNALS}
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield Deadline(seconds)
@@ -78,14 +80,14 @@ def watchdog(seconds: float, activity: Callable[[], str], give_up: Callable[[Loa
         watched.close()
 
 
-class _Endings:
+class _StopSignals:
     def __init__(self, seconds: float, activity: Callable[[], str]) -> None:
         self._seconds = seconds
         self._activity = activity
 
     def interrupt(self, number: int, _: FrameType | None) -> NoReturn:
-        """Raise the error of the first signal; those that come while the run is ending change nothing."""
-        for ending in _ENDINGS:
+        """Raise the error for the first signal, and ignore further signals while the run ends."""
+        for ending in _STOP_SIGNALS:
             signal.signal(ending, lambda *_: None)
         raise self.error(number)
 
@@ -93,18 +95,18 @@ class _Endings:
         if number == signal.SIGALRM:
             return DeadlineError(
                 "deadline-passed",
-                f"LOAD_TIMEOUT_SECONDS={self._seconds:g} passed while {self._activity()}: raise it, or find out what "
-                "is slow or fails",
+                f"LOAD_TIMEOUT_SECONDS={self._seconds:g} passed while {self._activity()}: increase it, or find out "
+                "what is slow or fails",
             )
         return TerminatedError(
             "terminated", f"{signal.Signals(number).name} stopped the load while {self._activity()}: run it again"
         )
 
 
-def _watch(watched: socket.socket, endings: _Endings, give_up: Callable[[LoadError], None]) -> None:
-    """End the process when the main thread has not ended the run soon after the first signal or the deadline.
+def _watch(watched: socket.socket, endings: _StopSignals, report_stuck: Callable[[LoadError], None]) -> None:
+    """End the process if the main thread does not end the run soon after the first signal or the deadline.
 
-    The wakeup descriptor gets a byte for each signal, whatever the main thread is stuck in, and is closed at the end.
+    The wakeup descriptor receives one byte per signal, even if the main thread is stuck, and is closed at the end.
     """
     try:
         numbers = watched.recv(1)
@@ -118,5 +120,5 @@ def _watch(watched: socket.socket, endings: _Endings, give_up: Callable[[LoadErr
             pass
     except TimeoutError:
         error = endings.error(numbers[0])
-        give_up(error)
+        report_stuck(error)
         os._exit(error.exit_code)

@@ -1,1 +1,1 @@
-"""What the loader and the service agree on: where the model and its labels stand in the volume they share."""
+"""The formats and settings that the loader and the service share: the volume, the receipt, the labels and the log."""

@@ -1,4 +1,4 @@
-"""A model's identity: one sha256 that changes whenever one of its files does, and with nothing else."""
+"""A model's identity: one sha256 that changes if and only if one of its files changes."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from collections.abc import Mapping
 def model_identity(sha256: str, external_data: Mapping[str, str]) -> str:
     """Return the identity of a model, in hexadecimal.
 
-    A model in one file has the file's sha256. One with external data has that of the lines which `sha256sum` prints for
-    the ONNX file on standard input and for the other files by their names, in the order of `LC_ALL=C sort`. So the
-    identity does not depend on the name of the ONNX file, and a shell can compute it:
+    The identity of a model in one file is the file's sha256. With external data, it is the sha256 of the lines that
+    `sha256sum` prints for the ONNX file on standard input and for the other files by name, in the order of
+    `LC_ALL=C sort`. So it does not depend on the name of the ONNX file, and a shell can compute it:
     `{ sha256sum <model.onnx; sha256sum model.onnx.data; } | sha256sum`.
 
     Args:
-        sha256: of the ONNX file, in hexadecimal.
+        sha256: the sha256 of the ONNX file in hexadecimal.
         external_data: the sha256 of each other file by its path relative to the model's directory.
     """
     if not external_data:

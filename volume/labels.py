@@ -7,16 +7,16 @@ MAX_LABELS_SIZE = 4 << 20
 
 
 class LabelsError(ValueError):
-    """Content that is not a label file; the message says what was found and what was expected."""
+    """Content that is not a label file; the message completes a sentence that starts with the file."""
 
 
 def parse_labels(content: bytes) -> tuple[str, ...]:
     """Return the class names in the order of their indices.
 
-    The file is a JSON object that maps every index from "0" on to a name.
+    The file is a JSON object that maps every index, starting at "0", to a name.
 
     Raises:
-        LabelsError: the content is not such an object, or leaves an index out.
+        LabelsError: the content is not such an object, or an index is missing.
     """
     try:
         names = json.loads(content, object_pairs_hook=_unique)
@@ -30,7 +30,7 @@ def parse_labels(content: bytes) -> tuple[str, ...]:
                 f'has {len(names)} entries, so its keys must be "0" to "{len(names) - 1}": "{index}" is missing'
             )
         if not _is_text(names[index]):
-            raise LabelsError(f'must map every index to a text: "{index}" does not')
+            raise LabelsError(f'must map every index to a string: "{index}" does not')
     return tuple(names[str(index)] for index in range(len(names)))
 
 
@@ -44,5 +44,5 @@ def _is_text(name: object) -> bool:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = dict(pairs)
     if len(names) < len(pairs):
-        raise ValueError("a key is in it twice")
+        raise ValueError("a key occurs twice")
     return names

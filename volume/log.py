@@ -1,4 +1,4 @@
-"""How the loader and the service log: an event is one line, of JSON unless a terminal shows it."""
+"""The log format of the loader and the service: one line per event, readable text on a terminal and JSON elsewhere."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ _encoder = msgspec.json.Encoder(enc_hook=str)
 
 
 class LogLevel(StrEnum):
-    """How much an event matters, in any case of letters."""
+    """The level of an event; names are case-insensitive."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -35,31 +35,31 @@ def now() -> str:
 
 
 def json_line(level: LogLevel, event: str, model: str = "", **fields: object) -> str:
-    """Return an event as a line of JSON, with its end.
+    """Return an event as a line of JSON, with the line break.
 
     Args:
-        level: how much it matters.
-        event: what has happened, in one word.
-        model: the digest of the model that it is about, once that is known.
-        fields: what else there is to say; None when there is nothing.
+        level: the level of the event.
+        event: the name of the event.
+        model: the identity of the model; empty if unknown.
+        fields: further fields; those that are None are left out.
     """
     given = {"time": now(), "level": level.value, "event": event, "model": model or None, **fields}
     known = {name: value for name, value in given.items() if value is not None}
     try:
         line = _encoder.encode(known)
-    except UnicodeEncodeError:  # a file's name may be anything
+    except UnicodeEncodeError:  # a file name can contain surrogates
         line = _encoder.encode(_readable(msgspec.to_builtins(known, enc_hook=str)))
     return escaped(line.decode()) + "\n"
 
 
 def say_end(program: str, sentence: str, model: str = "", **fields: object) -> None:
-    """Say on standard error, in one line, why a program ends; nobody has to be there to read it.
+    """Log in one line on standard error why a program ends; errors of the stream are ignored.
 
     Args:
-        program: its name, for a terminal.
-        sentence: why.
-        model: as for `json_line`.
-        fields: likewise, but not for a terminal.
+        program: the program's name, shown on a terminal.
+        sentence: the reason.
+        model: the identity of the model; empty if unknown.
+        fields: further fields of the JSON line.
     """
     with suppress(OSError, ValueError):
         if sys.stderr:  # None when the descriptor is closed
@@ -71,7 +71,7 @@ def say_end(program: str, sentence: str, model: str = "", **fields: object) -> N
 def printable(text: str) -> str:
     """Return the text on one line, with Python's escapes for all characters that cannot be printed.
 
-    A name or an error from outside may hold anything, such as commands to a terminal.
+    Names and errors from other systems can contain control sequences for a terminal.
     """
     if text.isprintable():
         return text
@@ -79,7 +79,7 @@ def printable(text: str) -> str:
 
 
 def escaped(document: str) -> str:
-    """Return the same JSON, on one line, with escapes for all characters that cannot be printed."""
+    """Return the JSON document on one line, with escapes for all characters that cannot be printed."""
     if document.isprintable():
         return document
     return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in document)

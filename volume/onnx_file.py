@@ -1,8 +1,8 @@
-"""The parts of the ONNX format that the loader and the service must agree on: a model's versions and its files.
+"""A parser for the versions and the external data files of an ONNX model, for the loader and the service.
 
-An ONNX file is one protobuf message, `ModelProto` of onnx.proto. This walks its wire format and enters only the fields
-that can lead to a tensor, so it needs neither the onnx package nor memory for the weights. Two readers of the same file
-must not disagree about where its weights are, so what protobuf's parsers treat differently, or merge, is refused.
+An ONNX file is one protobuf message, `ModelProto` of onnx.proto. This module parses its wire format and descends only
+into fields that can contain a tensor, so it needs neither the onnx package nor memory for the weights. All readers of a
+file must find its weights in the same place, so input that protobuf parsers treat differently, or merge, is refused.
 """
 
 import re
@@ -34,8 +34,8 @@ _MODEL, _OPSET, _TENSOR, _ENTRY, _ATTRIBUTE = (
 )
 _GRAPH, _NODE, _SPARSE = "GraphProto", "NodeProto", "SparseTensorProto"
 
-# The fields of each message that is entered: those that may be given once, and those that may be repeated. Each has its
-# wire type, or the message that is entered in turn.
+# The fields of each parsed message: first the singular fields, then the repeated ones. Each value is the field's wire
+# type, or the message to parse in it.
 _Kinds = dict[int, int | str]
 _FIELDS: dict[str, tuple[_Kinds, _Kinds]] = {
     _MODEL: (
@@ -79,7 +79,7 @@ _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _DEFAULT, _EXTERNAL = 0, 1
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
-# A tree ensemble has millions of numbers in its attributes, each a field: a run of those is skipped at once.
+# A tree ensemble has millions of numbers in its attributes, each in its own field: runs of them are skipped at once.
 _RUNS = {
     (_ATTRIBUTE, 7): re.compile(rb"(?:\x3d.{4})+", re.DOTALL),
     (_ATTRIBUTE, 8): re.compile(rb"(?:\x40[\x80-\xff]{0,9}[\x00-\x7f])+"),
@@ -87,18 +87,18 @@ _RUNS = {
 
 
 class OnnxError(ValueError):
-    """A file that is not an ONNX model, or one that readers could take for different models."""
+    """A file that is not an ONNX model, or that readers could interpret as different models."""
 
 
 class OnnxInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The format of a model, as far as another program must know it.
+    """The format of a model.
 
     Attributes:
         ir_version: the version of the file format.
         opsets: the version of each operator set by its domain; the default one is `ai.onnx`.
-        producer_name: the program that wrote the file; empty when the file does not say.
-        producer_version: the version of that program; empty when the file does not say.
-        external_data: normal relative paths of the files that hold weights, each once, in order of appearance.
+        producer_name: the program that wrote the file; empty if the file does not contain it.
+        producer_version: the version of that program; empty if the file does not contain it.
+        external_data: normalised relative paths of the external data files, each once, in order of appearance.
     """
 
     ir_version: int
@@ -120,20 +120,20 @@ class OnnxInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def read_onnx(file: BinaryIO) -> OnnxInfo:
-    """Return the format of the model in a file that can seek; memory is bounded for any size.
+    """Return the format of the model in a seekable file, with bounded memory for any size.
 
     Raises:
         OnnxError: the file is not an ONNX model, or one of its external data files is outside the model's directory.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
-    return _Walk(file).model()
+    return _Parser(file).model()
 
 
 def parse_opsets(text: str) -> dict[str, int]:
-    """Return the versions in a text like `28,ai.onnx.ml:5` by their domains; one without a domain is of `ai.onnx`.
+    """Return the versions in a string like `28,ai.onnx.ml:5` by domain; the default domain is `ai.onnx`.
 
     Raises:
-        ValueError: it is not such a text.
+        ValueError: the string does not have this form.
     """
     opsets: dict[str, int] = {}
     for entry in text.split(",") if text else ():
@@ -152,10 +152,10 @@ def _relative(location: str) -> str:
         name = name[2:]
     if (
         not path.parts
-        or name != str(path)  # ONNX Runtime does not map sub//w to the file sub/w
+        or name != str(path)  # ONNX Runtime does not normalise sub//w to sub/w
         or path.is_absolute()
         or any(part.startswith(".") for part in path.parts)
-        # ONNX Runtime marks weights in memory by a name with asterisks.
+        # In ONNX Runtime, a name with asterisks marks weights in memory.
         or any(character in "\\:*" or not character.isprintable() for character in location)
     ):
         raise OnnxError(
@@ -165,8 +165,8 @@ def _relative(location: str) -> str:
     return str(path)
 
 
-class _Walk:
-    """One pass over a file, from its start to its end."""
+class _Parser:
+    """A parser of one file, in one pass."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -201,7 +201,7 @@ class _Walk:
         )
 
     def _enter(self, message: str, end: int, depth: int) -> None:
-        """Walk a message that ends at `end`."""
+        """Parse a message that ends at `end`."""
         if message == _TENSOR:
             self._tensor(end)
         elif message == _OPSET:
@@ -252,7 +252,7 @@ class _Walk:
         length = end - self._position
         if length > _MAX_TEXT:
             raise OnnxError(f"the {what} has {length} bytes, expected at most {_MAX_TEXT}")
-        start = self._have(length)
+        start = self._fill_window(length)
         self._position = end
         try:
             return self._window[start : start + length].decode()
@@ -260,10 +260,10 @@ class _Walk:
             raise OnnxError(f"the {what} is not UTF-8") from None
 
     def _fields(self, message: str, end: int) -> Iterator[tuple[int, int, str]]:
-        """Yield number, value and message of each known field up to `end`; for one with a length, the value is its end.
+        """Yield the number, the value and the message of each known field up to `end`.
 
-        The position is at the start of such a field; wherever the caller leaves it, the next field follows that end.
-        The message is empty for a field that is not entered. Fields that onnx.proto does not have are skipped.
+        For a length-delimited field the value is its end, and the position is its start; the caller may move it.
+        The message is empty for fields that are not parsed further. Fields that onnx.proto does not have are skipped.
         """
         once, repeated = _FIELDS[message]
         seen = set()
@@ -276,7 +276,7 @@ class _Walk:
             kind = once.get(field)
             if kind is not None:
                 if field in seen:
-                    raise OnnxError(f"it gives field {field} of {message} twice, at byte {position}")
+                    raise OnnxError(f"field {field} of {message} occurs twice, at byte {position}")
                 seen.add(field)
             else:
                 kind = repeated.get(field)
@@ -291,10 +291,10 @@ class _Walk:
             if run := _RUNS.get((message, field)):
                 self._skip(run, end)
         if self._position > end:
-            raise OnnxError(f"it breaks off, or is not protobuf, at byte {end}")
+            raise OnnxError(f"it is truncated, or not protobuf, at byte {end}")
 
     def _value(self, wire: int, position: int, end: int) -> int:
-        """Return the value of a number, 0 for one of fixed width, or the end of a field with a length."""
+        """Return the value of a varint, 0 for a fixed-width number, or the end of a length-delimited field."""
         if wire == _VARINT:
             return self._varint()
         if wire == _LENGTH:
@@ -304,30 +304,30 @@ class _Walk:
         else:
             raise OnnxError(f"it is not protobuf at byte {position}")
         if stop > end:
-            raise OnnxError(f"it breaks off, or is not protobuf, at byte {position}")
+            raise OnnxError(f"it is truncated, or not protobuf, at byte {position}")
         return stop if wire == _LENGTH else 0
 
     def _skip(self, run: re.Pattern[bytes], end: int) -> None:
-        start = self._have(1)
+        start = self._fill_window(1)
         if match := run.match(self._window, start, start + end - self._position):
             self._position += match.end() - start
 
     def _varint(self) -> int:
-        start = self._have(_LONGEST_VARINT)
+        start = self._fill_window(_LONGEST_VARINT)
         value = 0
         for count, byte in enumerate(self._window[start : start + _LONGEST_VARINT]):
             value |= (byte & 0x7F) << 7 * count
-            if byte < 0x80:  # noqa: PLR2004 (the bit that says that more follow)
+            if byte < 0x80:  # noqa: PLR2004 (the continuation bit)
                 if value >= 1 << 64:
                     break
                 self._position += count + 1
                 return value
         if self._size - self._position < _LONGEST_VARINT:
-            raise OnnxError("it breaks off in the middle of a number")
+            raise OnnxError("it is truncated in the middle of a number")
         raise OnnxError(f"it is not protobuf at byte {self._position}")
 
-    def _have(self, count: int) -> int:
-        """Return where the position is in the window, which has as many bytes from there on as the file has."""
+    def _fill_window(self, count: int) -> int:
+        """Fill the window with `count` bytes, or the rest of the file, and return the position in the window."""
         start = self._position - self._window_start
         if start < 0 or start + count > len(self._window):
             self._file.seek(self._position)

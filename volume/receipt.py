@@ -1,4 +1,4 @@
-"""The receipt that a load leaves beside the model: what stands in the volume, and where it came from."""
+"""The receipt that a load writes next to the model: the files in the volume, and their sources."""
 
 import hashlib
 import stat
@@ -18,7 +18,7 @@ _MAX_SIZE = 16 << 20
 
 
 class ReceiptError(ValueError):
-    """A receipt that cannot be read, or that the files are not those of; the message says which and why."""
+    """A receipt that cannot be read, or that does not match the files; the message gives the reason."""
 
 
 class FileRecord(Struct, frozen=True, kw_only=True):
@@ -26,11 +26,11 @@ class FileRecord(Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: its path relative to the model's directory; for the label file, its file name.
-        uri: where it came from, without any secret.
-        version: which version of that, as its source names it: a generation, a version id, an entity tag, a digest.
-        size: in bytes.
-        sha256: in hexadecimal.
-        checksums: those that the source keeps, by name, all of them verified: a CRC in base64, a digest in hexadecimal.
+        uri: its source, without secrets.
+        version: its version at the source: a generation, a version id, an entity tag or a digest.
+        size: its size in bytes.
+        sha256: its sha256 in hexadecimal.
+        checksums: the verified checksums of the source by name: CRCs in base64, digests in hexadecimal.
     """
 
     name: str
@@ -41,12 +41,12 @@ class FileRecord(Struct, frozen=True, kw_only=True):
     checksums: dict[str, str] = {}
 
     def __post_init__(self) -> None:
-        """Refuse a name that leads out of the model's directory: a receipt may be tampered with."""
+        """Refuse a name outside the model's directory: a receipt can be tampered with."""
         if not self.name.isprintable() or PurePath(self.name).is_absolute() or ".." in PurePath(self.name).parts:
-            raise ValueError(f"the name {self.name!r} leads out of the model's directory")
+            raise ValueError(f"the name {self.name!r} points outside the model's directory")
 
     def check(self, path: Path) -> None:
-        """Read the file at `path` and raise `ReceiptError` unless it is the one that was loaded."""
+        """Read the file at `path`, and raise `ReceiptError` unless it is the loaded one."""
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):
@@ -57,25 +57,25 @@ class FileRecord(Struct, frozen=True, kw_only=True):
             raise ReceiptError(f"cannot read {path}, which its receipt lists: {error.strerror}") from error
 
     def check_content(self, path: Path, content: bytes) -> None:
-        """Raise `ReceiptError` unless the content, which was read at `path`, is that of the loaded file."""
+        """Raise `ReceiptError` unless the content, read from `path`, is that of the loaded file."""
         self._check_size(path, len(content))
         self._check_sha256(path, hashlib.sha256(content).hexdigest())
 
     def _check_size(self, path: Path, found: int) -> None:
         if found != self.size:
-            raise ReceiptError(f"{path} has {found} bytes, its receipt says {self.size}: load it again")
+            raise ReceiptError(f"{path} has {found} bytes, but its receipt says {self.size}: load it again")
 
     def _check_sha256(self, path: Path, found: str) -> None:
         if found != self.sha256:
-            raise ReceiptError(f"{path} has the sha256 {found}, its receipt says {self.sha256}: load it again")
+            raise ReceiptError(f"{path} has the sha256 {found}, but its receipt says {self.sha256}: load it again")
 
 
 class SignatureRecord(Struct, frozen=True, kw_only=True):
-    """The signature that the loader has verified.
+    """The signature that the loader verified.
 
     Attributes:
-        uri: where it came from, without any secret.
-        sha256: of the signature itself, in hexadecimal.
+        uri: its source, without secrets.
+        sha256: the sha256 of the signature file in hexadecimal.
         key: the sha256 of the signer's public key in PEM, in hexadecimal.
     """
 
@@ -85,19 +85,19 @@ class SignatureRecord(Struct, frozen=True, kw_only=True):
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
-    """What one load brought.
+    """The result of one load.
 
     Attributes:
         model: the ONNX file.
         labels: its label file; None if the source has none.
-        external_data: the files beside the model that hold weights of it.
-        onnx: the model's format; receipts of loader 0.1.0 do not say.
-        signature: the signature of all these files; None where none was required.
-        started: when the load began, in UTC.
-        seconds: how long it took.
-        attempts: 1, and 1 for every retry.
-        loader_version: the version of the loader that wrote this.
-        schema: the version of this form; receipts of loader 0.1.0 have none.
+        external_data: the external data files of the model.
+        onnx: the model's format; None in receipts of loader 0.1.0.
+        signature: the signature of all these files; None if none was required.
+        started: the start of the load in UTC.
+        seconds: the duration of the load.
+        attempts: 1 plus the number of retries.
+        loader_version: the version of the loader that wrote the receipt.
+        schema: the version of the receipt format; receipts of loader 0.1.0 do not contain it.
     """
 
     schema: int = SCHEMA
@@ -113,10 +113,10 @@ class Receipt(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, directory: Path) -> "Receipt | None":
-        """Return the receipt in the model's directory, or None when there is none.
+        """Return the receipt in the model's directory, or None if there is none.
 
         Raises:
-            ReceiptError: it is there but cannot be read, or is no receipt.
+            ReceiptError: the receipt cannot be read, or is invalid.
         """
         path = directory / RECEIPT
         try:
@@ -141,10 +141,10 @@ class Receipt(Struct, frozen=True, kw_only=True):
 
     @property
     def identity(self) -> str:
-        """The sha256 of the model, or of the digests of all its files when some hold weights of it."""
+        """The model's identity: its sha256 or, with external data, a sha256 over all its files."""
         if self.schema > 1 or not self.external_data:
             return model_identity(self.model.sha256, {file.name: file.sha256 for file in self.external_data})
-        # As loader 0.1.0 has shown it: it depends on the name of the ONNX file.
+        # The identity in loader 0.1.0 depends on the name of the ONNX file.
         files = (self.model, *self.external_data)
         return hashlib.sha256("\n".join(f"{file.sha256}  {file.name}" for file in files).encode()).hexdigest()
 
@@ -165,7 +165,7 @@ class _FirstFileRecord(Struct):
     sha256: str
     crc32c: str
 
-    def now(self) -> FileRecord:
+    def upgrade(self) -> FileRecord:
         return FileRecord(
             name=self.name,
             uri=self.uri,
@@ -187,12 +187,12 @@ class _FirstReceipt(Struct):
     loader_version: str
     external_data: tuple[_FirstFileRecord, ...] = ()
 
-    def now(self) -> Receipt:
+    def upgrade(self) -> Receipt:
         return Receipt(
             schema=1,
-            model=self.model.now(),
-            labels=self.labels.now(),
-            external_data=tuple(record.now() for record in self.external_data),
+            model=self.model.upgrade(),
+            labels=self.labels.upgrade(),
+            external_data=tuple(record.upgrade() for record in self.external_data),
             started=self.started,
             seconds=self.seconds,
             attempts=self.attempts,
@@ -201,12 +201,16 @@ class _FirstReceipt(Struct):
 
 
 def _decode(content: bytes) -> Receipt:
-    """Return the receipt, of this form or of that of loader 0.1.0; a `msgspec.DecodeError` says what is wrong."""
+    """Decode a receipt in this format or that of loader 0.1.0.
+
+    Raises:
+        msgspec.DecodeError: the content is not a receipt.
+    """
     schema = msgspec.json.decode(content, type=_Heading).schema
     if schema == 1:
         try:
-            return msgspec.json.decode(content, type=_FirstReceipt).now()
-        except ValueError as error:  # a name that leads elsewhere, too
+            return msgspec.json.decode(content, type=_FirstReceipt).upgrade()
+        except ValueError as error:  # including a name outside the model's directory
             raise msgspec.DecodeError(str(error)) from error
     if schema != SCHEMA:
         raise msgspec.DecodeError(f"its schema is {schema}, this program reads 1 and {SCHEMA}")
@@ -214,7 +218,7 @@ def _decode(content: bytes) -> Receipt:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of the file in hexadecimal, having read it in blocks of 1 MiB."""
+    """Return the sha256 of a file in hexadecimal, reading it in blocks of 1 MiB."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while block := file.read(_BLOCK):

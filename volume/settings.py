@@ -1,6 +1,6 @@
-"""Settings from environment variables: the three that loader and service have in common, and the names of all.
+"""Settings from environment variables: those that the loader and the service share, and the names of all settings.
 
-They are msgspec structs because a pydantic import takes longer than a whole local load may.
+They are msgspec structs because importing pydantic would take longer than a whole local load.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,8 @@ from msgspec import Meta, Struct
 
 from volume.log import LogLevel
 
-# The settings of both programs, which share one environment in a clone: each refuses what is nearly one of these.
+# The settings of both programs, which share one environment in a clone. A variable that is nearly one of these is
+# refused.
 NAMES = frozenset({
     "MODEL_FILEPATH", "LABEL_FILEPATH", "LOG_LEVEL",
     # The loader's.
@@ -29,28 +30,28 @@ NAMES = frozenset({
     "KEEP_ALIVE_SECONDS", "MAX_IDLE_CONNECTIONS", "ACCESS_LOG_SAMPLE_RATE", "OTEL_EXPORTER_OTLP_ENDPOINT",
     "INTRA_OP_NUM_THREADS", "MODEL_OUTPUT", "MAX_ROW_LENGTH", "BATCHING",
 })  # fmt: skip
-# Variables of other programs that are one slip away from a setting.
+# Variables of other programs that are one edit away from a setting.
 OTHERS = frozenset({"LOGLEVEL"})
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used; its message names the variable, what was found and what was expected."""
+    """An invalid setting; the message names the variable, its value and the expected one."""
 
 
 class VolumeSettings(Struct, frozen=True, kw_only=True):
-    """Where the model and its labels stand, and what is logged; each field is an environment variable in capitals."""
+    """The files in the volume and the log level; each field is an environment variable in uppercase."""
 
     model_filepath: Annotated[Path, Meta(description="the ONNX model in the volume")] = Path("/workdir/model.onnx")
     label_filepath: Annotated[Path, Meta(description="its label file in the volume")] = Path("/workdir/label.json")
-    log_level: Annotated[LogLevel, Meta(description="the least level that is logged")] = LogLevel.INFO
+    log_level: Annotated[LogLevel, Meta(description="the minimum level of logged events")] = LogLevel.INFO
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
-        """Return the settings that the environment gives; an empty variable counts as unset.
+        """Read the settings from the environment; an empty variable counts as unset.
 
         Raises:
-            SettingsError: a value is of the wrong type or out of range, the values do not go together, or a variable
-                is nearly the name of a setting.
+            SettingsError: a value has the wrong type or is out of range, the values are inconsistent, or the name of a
+                variable is nearly that of a setting.
         """
         refuse_slips(environment)
         values = {
@@ -65,7 +66,7 @@ class VolumeSettings(Struct, frozen=True, kw_only=True):
 
 
 def refuse_slips(environment: Mapping[str, str]) -> None:
-    """Raise `SettingsError` if a variable that is set is one slip away from a setting, since it would be ignored."""
+    """Raise `SettingsError` if a set variable is one edit away from a setting: it is probably a misspelt setting."""
     for found in sorted(name for name, value in environment.items() if value and name not in NAMES | OTHERS):
         for meant in sorted(NAMES):
             if is_slip(found, meant):
@@ -73,7 +74,7 @@ def refuse_slips(environment: Mapping[str, str]) -> None:
 
 
 def is_slip(one: str, other: str) -> bool:
-    """Return whether two different names are one edit of a letter, or one swap of neighbours, apart."""
+    """Return whether two different names differ by one edit of a letter or one swap of adjacent letters."""
     shorter, longer = sorted((one, other), key=len)
     start = next((index for index, letter in enumerate(shorter) if letter != longer[index]), len(shorter))
     short, long = shorter[start:], longer[start:]
@@ -82,7 +83,7 @@ def is_slip(one: str, other: str) -> bool:
     return short == long[1:]
 
 
-def _convert(variable: str, text: str, kind: Any) -> Any:  # noqa: ANN401 (a field may be of any type)
+def _convert(variable: str, text: str, kind: Any) -> Any:  # noqa: ANN401 (a field can have any type)
     try:
         return msgspec.convert(text, kind, strict=False, dec_hook=lambda custom, value: custom(value))
     except msgspec.ValidationError as error:

@@ -66,7 +66,7 @@ def gcs_peers(url: str, key: Path, prefix: str, target: Path, scratch: Path) -> 
     """Return the programs for Google Cloud Storage that are available here, with credentials if they support them.
 
     Args:
-        url: URL of the storage.
+        url: URL of the server.
         key: key file of the account whose tokens are fetched.
         prefix: prefix of the objects' names.
         target: an empty directory.
@@ -98,7 +98,7 @@ def gcs_peers(url: str, key: Path, prefix: str, target: Path, scratch: Path) -> 
 
 
 def s3_peers(url: str, prefix: str, target: Path) -> list[Peer]:
-    """Return the programs that can be run here, for S3; the arguments are those of `gcs_peers`."""
+    """Return the programs for S3 that are available here, with the same arguments as `gcs_peers`."""
     boto3 = str(environment_of("boto3", "boto3==1.44.8"))
     s3fs = str(environment_of("s3fs", "s3fs==2026.9.0"))
     kserve = str(environment_of("kserve", "kserve-storage==0.21.0"))

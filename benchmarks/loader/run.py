@@ -1,8 +1,8 @@
 """Download a model of 1 GiB and one of 2 KiB, each with its label file, with the loader and with its peers.
 
-From Google Cloud Storage (fake-gcs-server, with credentials from a token server), and from S3 (a small server of this
-benchmark). All programs download the same objects, alternately and in fresh processes. The figures are those of the
-whole process. Writes `benchmarks/results/loader*` and the loader's tables in `benchmarks/README.md`.
+The sources are Google Cloud Storage (fake-gcs-server, with credentials from a token server) and S3 (a small server
+of this benchmark). All programs download the same objects, alternately and in fresh processes. The figures are those
+of the whole process. Writes `benchmarks/results/loader*` and the loader's tables in `benchmarks/README.md`.
 """
 
 import json
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def upload(bucket: storage.Bucket, directory: Path, prefix: str, size: int) -> str:
-    """Upload a model and its label file to both storages, and return the model's sha256."""
+    """Upload a model and its label file to both servers, and return the model's sha256."""
     path = directory / BUCKET / prefix / "model.onnx"
     path.parent.mkdir(parents=True)
     with path.open("wb") as file:
@@ -211,7 +211,7 @@ def write(results: Results) -> None:
 
 
 def slug(label: str) -> str:
-    """Return a label as the names of files have it; the first storage has no name there."""
+    """Return a label for file names; Google Cloud Storage is left out of it."""
     return label.replace("Google Cloud Storage, ", "").replace(", ", "-").replace(" ", "").lower()
 
 

@@ -1,4 +1,4 @@
-"""As much of S3 as downloads need: HEAD, ranges, a listing, and a checksum of the whole object; no signatures.
+"""The part of S3 that downloads need: HEAD, ranges, a listing, and a checksum of the whole object; no signatures.
 
 moto would take 20 s for 512 MiB. Arguments: the directory of the buckets, and the port.
 """
@@ -63,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "GET":
             self.wfile.flush()
-            with path.open("rb") as file, suppress(ConnectionError):  # a client may have enough
+            with path.open("rb") as file, suppress(ConnectionError):  # the client can close the connection early
                 while start < end:
                     start += os.sendfile(self.connection.fileno(), file.fileno(), start, end - start)
 

@@ -1,4 +1,4 @@
-"""The token server that a key file names: it gives out a token, which no stand-in of a storage checks."""
+"""A token server for the key file; the storage servers do not check its tokens."""
 
 import json
 import sys

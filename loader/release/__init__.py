@@ -1,1 +1,1 @@
-"""The files of a load in the volume: staged, then published in one instant."""
+"""Staging of the files in the volume, and their atomic publication."""

@@ -1,12 +1,11 @@
-"""Putting the files of a load at their final paths in one instant.
+"""Staging and atomic publication of the files of a load.
 
-Two renames are not one: killed between them, a loader would leave a new model with old labels. So the files of a
-load stand together in a release directory beside the model, the final paths are symbolic links through `.current`,
-and the rename of that one link is the moment of publishing. Kubernetes updates the files of a ConfigMap the same way
-(pkg/volume/util/atomic_writer.go).
+A loader that was killed between two renames would leave a new model with old labels. So all files of a load are in one
+release directory next to the model, the final paths are symbolic links through `.current`, and renaming that one link
+publishes all files. Kubernetes updates the files of a ConfigMap in the same way (pkg/volume/util/atomic_writer.go).
 
-Until then they are staged in `.model-partial-<key>`. A run that was killed leaves that directory to the next one, which
-takes it up if its key is the same and clears it if not.
+Before publication the files are staged in `.model-partial-<key>`. If a run is killed, the next run resumes from this
+directory if its key is the same, and otherwise deletes it.
 """
 
 import errno
@@ -19,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from loader.errors import LoadError, NoSpaceError, during
+from loader.errors import LoadError, NoSpaceError, translate_os_errors
 from loader.sources.base import ObjectVersion
 from volume.receipt import RECEIPT, FileRecord, Receipt, ReceiptError
 
@@ -30,7 +29,7 @@ _LINK = ".model-link-"
 
 
 class Staging:
-    """The files of one load before they are published, and what is published already."""
+    """The staged files of one load, and the published files."""
 
     def __init__(self, final_model: Path, final_labels: Path, key: str) -> None:
         self._model = final_model
@@ -45,15 +44,19 @@ class Staging:
             self._published = Receipt.read(self._current)
 
     def path(self, name: str) -> Path:
-        """Return where to stage the file of that name; a `LoadError` says why its directory cannot be made."""
+        """Return the path at which to stage a file, and create its directory.
+
+        Raises:
+            LoadError: the directory cannot be created.
+        """
         return self._under(self._files, name)
 
     def journal(self, name: str) -> Path:
-        """Return where to keep the journal of that file's download."""
+        """Return the path of the journal of a file's download."""
         return self._under(self._journals, name)
 
     def require_space(self, versions: dict[str, ObjectVersion]) -> None:
-        """Raise `NoSpaceError` unless the file system can take what is not yet here of the named files."""
+        """Raise `NoSpaceError` unless the file system has room for the missing bytes of these files."""
         free = self.free()
         needed = sum(version.size - self._allocated(name) for name, version in versions.items())
         if needed > free:
@@ -64,15 +67,15 @@ class Staging:
             )
 
     def free(self) -> int:
-        """Return how many bytes the file system has free."""
-        with during(f"cannot ask for the free space of {self._parent}"):
+        """Return the number of free bytes on the file system."""
+        with translate_os_errors(f"cannot determine the free space of {self._parent}"):
             status = os.statvfs(_nearest(self._parent))
         return status.f_bavail * status.f_frsize
 
     def require_writable(self) -> None:
-        """Raise a `LoadError` unless the directories can be written, or made; a load finds out by doing it."""
+        """Raise a `LoadError` unless the target directories can be written or created. For dry runs."""
         for directory in (self._parent, self._labels.parent):
-            with during(f"cannot write to {directory}"):
+            with translate_os_errors(f"cannot write to {directory}"):
                 nearest = _nearest(directory)
                 if not nearest.is_dir():
                     raise NotADirectoryError(errno.ENOTDIR, f"{nearest} is not a directory")
@@ -82,52 +85,52 @@ class Staging:
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def published(self, name: str) -> Path:
-        """Return where the published file of that name is, if there is one."""
+        """Return the path of the published file of that name, which may not exist."""
         return self._current / name
 
-    def whole(self, name: str, version: ObjectVersion) -> FileRecord | None:
-        """Return the record of the published file of that name, if it is that version and its bytes are whole."""
+    def verified_record(self, name: str, version: ObjectVersion) -> FileRecord | None:
+        """Return the record of the published file of that name, if it has this version and its sha256 is correct."""
         for record in self._published.files if self._published else ():
-            if record.name == name and version.is_in(record):
+            if record.name == name and version.matches(record):
                 with suppress(OSError, ReceiptError):
                     record.check(self.published(name))
                     return record
         return None
 
     def reuse(self, name: str, version: ObjectVersion) -> FileRecord | None:
-        """Stage the published file of that name, if it is that version and its bytes are whole; else return None."""
-        if record := self.whole(name, version):
+        """Stage the published file of that name and return its record; None if `verified_record` finds none."""
+        if record := self.verified_record(name, version):
             with suppress(OSError):
                 target = self.path(name)
                 target.unlink(missing_ok=True)
-                self.journal(name).unlink(missing_ok=True)  # lest a download be resumed into the published file
+                self.journal(name).unlink(missing_ok=True)  # so that no download is resumed into the published file
                 target.hardlink_to(self.published(name))
                 return record
         return None
 
-    def standing(self, records: list[FileRecord]) -> Receipt | None:
-        """Return the receipt of what is published, if that is exactly these files and all of them whole; else None."""
-        if not self.stand(records):
+    def current_receipt(self, records: list[FileRecord]) -> Receipt | None:
+        """Return the published receipt if it lists exactly these files and all were reused; otherwise None."""
+        if not self.is_published(records):
             return None
         reused = all((self._files / record.name).samefile(self.published(record.name)) for record in records)
         return self._published if reused else None
 
-    def stand(self, records: list[FileRecord]) -> bool:
-        """Return whether the receipt lists exactly these files, and the final paths lead to what is published."""
+    def is_published(self, records: list[FileRecord]) -> bool:
+        """Return whether the published receipt lists exactly these files and the final paths link to them."""
         published = self._published
         if published is None or tuple(records) != published.files:
             return False
         return all(self._is_linked(name, final) for name, final in self._finals(published).items())
 
     def publish(self, receipt: Receipt) -> None:
-        """Make the staged files durable and read-only, and have them appear at the final paths with the receipt.
+        """Make the staged files durable and read-only, and publish them with the receipt.
 
         Raises:
-            LoadError: the file system refused; the final paths read as they did before.
+            LoadError: the file system reported an error; the final paths have their previous content.
         """
         finals = self._finals(receipt)
         stale = self._stale(finals)
-        with during(f"cannot publish to {self._parent}"):
+        with translate_os_errors(f"cannot publish to {self._parent}"):
             receipt_path = self.path(RECEIPT)
             receipt_path.unlink(missing_ok=True)
             receipt_path.write_bytes(receipt.encode())
@@ -146,7 +149,7 @@ class Staging:
                 link.unlink()
 
     def _adopt(self, finals: dict[str, Path]) -> None:
-        """Make a release of what stands at the final paths, so that linking them changes nothing that is read."""
+        """Copy the files at the final paths to a release, so that links to it have the same content."""
         directory = _make_release(self._parent)
         for name, final in finals.items():
             if final.is_file():
@@ -165,7 +168,7 @@ class Staging:
         return finals | {RECEIPT: self._parent / RECEIPT} | labels
 
     def _stale(self, finals: dict[str, Path]) -> dict[str, Path]:
-        """Return the links to files of the published model that are none of the final paths."""
+        """Return the links to published files that are no longer final paths."""
         records = self._published.files if self._published else ()
         links = {record.name: self._parent / record.name for record in records}
         if self._published and self._published.labels and self._labels not in finals.values():
@@ -182,7 +185,7 @@ class Staging:
 
     def _under(self, directory: Path, name: str) -> Path:
         path = directory / name
-        with during(f"cannot make the directory {path.parent}"):
+        with translate_os_errors(f"cannot make the directory {path.parent}"):
             path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -193,36 +196,36 @@ class Staging:
 
 
 def staging_key(model: ObjectVersion) -> str:
-    """Return the key under which a load of this version of a model is staged."""
+    """Return the staging key for this version of a model."""
     return hashlib.sha256(f"{model.uri}#{model.version}".encode()).hexdigest()[:16]
 
 
-def look_at(final_model: Path, final_labels: Path, key: str) -> Staging:
-    """Return what `staging` would yield, only to look at: nothing is made, held or cleared."""
+def inspect_target(final_model: Path, final_labels: Path, key: str) -> Staging:
+    """Return what `staging` would yield, without creating, locking or deleting anything."""
     return Staging(*_real(final_model, final_labels), key)
 
 
 @contextmanager
 def staging(final_model: Path, final_labels: Path, key: str) -> Iterator[Staging]:
-    """Hold the target directory for one load; what it leaves is published, or can be resumed, or is cleared.
+    """Lock the target directory for one load, and create it if needed.
 
-    Directories that do not exist are made, and what earlier loaders left behind is cleared first, unless they staged
-    under the same key.
+    The remains of earlier loads are deleted first, unless they have the same key. At the end, staged files are deleted
+    unless the next load can resume them.
 
     Args:
-        final_model: final path of the model; releases stand beside it.
+        final_model: final path of the model; releases are stored next to it.
         final_labels: final path of the label file.
-        key: of what is loaded; letters and digits.
+        key: the staging key of the model, from `staging_key`.
 
     Raises:
-        LoadError: a directory cannot be written, or another loader is at work in it.
+        LoadError: a directory cannot be written, or another loader is running in it.
     """
     for final in (final_model, final_labels):
-        with during(f"cannot make the directory {final.parent}"):
+        with translate_os_errors(f"cannot make the directory {final.parent}"):
             final.parent.mkdir(parents=True, exist_ok=True)
     finals = _real(final_model, final_labels)
     parent = finals[0].parent
-    with during(f"cannot write to {parent}"), _lock(parent):
+    with translate_os_errors(f"cannot write to {parent}"), _lock(parent):
         keep = key
         _clear(finals, keep)
         try:
@@ -236,13 +239,13 @@ def staging(final_model: Path, final_labels: Path, key: str) -> Iterator[Staging
 
 
 def _real(*finals: Path) -> tuple[Path, Path]:
-    # A link that goes up, as from the labels' directory to the model's, goes up from where the directory really is.
+    # Relative links between the directories start from their real paths.
     model, labels = (final.parent.resolve() / final.name for final in finals)
     return model, labels
 
 
 def _nearest(directory: Path) -> Path:
-    """Return the directory, or if it does not exist, the nearest above it that does."""
+    """Return the directory, or its nearest ancestor that exists."""
     return next(path for path in (directory, *directory.parents) if path.exists())
 
 
@@ -253,7 +256,7 @@ def _lock(directory: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise LoadError("target-locked", f"another loader is at work in {directory}: let it end first") from None
+        raise LoadError("target-locked", f"another loader is running in {directory}: wait until it ends") from None
     try:
         yield
     finally:
@@ -265,7 +268,7 @@ def _clear(finals: tuple[Path, Path], keep: str) -> None:
     kept = {(parent / _CURRENT).resolve(), parent.resolve() / f"{_PARTIAL}{keep}"}
     for path in [*parent.glob(f"{_RELEASE}*"), *parent.glob(f"{_PARTIAL}*")]:
         if path.is_dir() and not path.is_symlink() and path.resolve() not in kept:
-            shutil.rmtree(path, ignore_errors=True)  # of a run as another user, say: no reason to fail this one
+            shutil.rmtree(path, ignore_errors=True)  # it may belong to another user, which must not fail this load
     for directory in {final.parent for final in finals}:
         for link in directory.glob(f"{_LINK}*"):
             link.unlink()
@@ -273,12 +276,12 @@ def _clear(finals: tuple[Path, Path], keep: str) -> None:
 
 def _make_release(parent: Path) -> Path:
     directory = Path(tempfile.mkdtemp(prefix=_RELEASE, dir=parent))
-    directory.chmod(0o755)  # the service reads it as another user
+    directory.chmod(0o755)  # the service runs as another user
     return directory
 
 
 def _seal(directory: Path, files: set[Path]) -> None:
-    """Make the files of the directory read-only and durable, having removed all others."""
+    """Make these files of the directory read-only and durable, and delete all others."""
     for path in directory.rglob("*"):
         if path.is_dir():
             path.chmod(0o755)
@@ -294,7 +297,7 @@ def _seal(directory: Path, files: set[Path]) -> None:
 
 def _replace_by_link(path: Path, target: str) -> None:
     link = path.with_name(f"{_LINK}{path.name}")
-    link.unlink(missing_ok=True)  # from a loader that was killed right here
+    link.unlink(missing_ok=True)  # a killed loader can leave one
     link.symlink_to(target)
     link.replace(path)
 

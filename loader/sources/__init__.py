@@ -1,1 +1,1 @@
-"""Where a model can come from: one module per source, chosen by the scheme of a URI."""
+"""The sources of models: one module per source, selected by the scheme of the URI."""

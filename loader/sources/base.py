@@ -1,4 +1,4 @@
-"""The base of all sources: a version of a file, and the questions that a load asks about files."""
+"""The interface of sources, and the versions of files that they return."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ class ObjectVersion(Struct, frozen=True):
     """One version of one file at its source.
 
     Attributes:
-        uri: the name with which anyone can find it, without any secret.
-        size: in bytes.
-        version: what changes when the file is overwritten: a generation, a version id, an entity tag, a digest.
-        checksums: those that the source keeps of the whole file, by the names in `loader.checksums`; any or none.
+        uri: its URI, without secrets.
+        size: its size in bytes.
+        version: identifies the content, such as a generation, a version id, an entity tag or a digest.
+        checksums: the checksums of the whole file that the source provides, by the names in `loader.checksums`.
     """
 
     uri: str
@@ -25,51 +25,51 @@ class ObjectVersion(Struct, frozen=True):
     version: str
     checksums: Mapping[str, str] = {}
 
-    def is_in(self, record: FileRecord) -> bool:
-        """Return whether the record is of this version of this file."""
+    def matches(self, record: FileRecord) -> bool:
+        """Return whether the record describes this version of this file."""
         return (self.uri, self.size, self.version) == (record.uri, record.size, record.version) and all(
             record.checksums.get(name) == value for name, value in self.checksums.items()
         )
 
 
 class Source(ABC):
-    """A kind of storage; files in it are named by URIs of one scheme."""
+    """A kind of storage whose files have URIs with one scheme."""
 
     @property
     def credentials(self) -> str:
-        """What kind of credentials it has been asked with, without any secret."""
+        """The kind of credentials in use, without secrets."""
         return "none"
 
     @abstractmethod
-    def look_up(self, uri: str, version: str) -> ObjectVersion:
-        """Return a file as it is at the source now.
+    def resolve(self, uri: str, version: str) -> ObjectVersion:
+        """Return a version of a file.
 
         Args:
-            uri: of the file.
-            version: the version to look for; empty for the newest.
+            uri: the URI of the file.
+            version: the requested version; empty for the latest.
 
         Raises:
-            LoadError: it does not exist, cannot be read, or cannot be verified.
+            LoadError: the file does not exist in this version, or cannot be read or verified.
         """
 
     @abstractmethod
-    def beside(self, uri: str, location: str) -> str:
-        """Return the URI of the file at a path relative to the directory of another one."""
+    def resolve_sibling(self, uri: str, location: str) -> str:
+        """Return the URI of the file at a path relative to the directory of the file at `uri`."""
 
     @abstractmethod
     def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
-        """Write the bytes of what was found to the file `target` and return their digest.
+        """Write exactly this version of a file to `target`, and return its digest.
 
         Args:
-            found: what to fetch; its bytes in that version and no others.
-            target: a path that is free, or that an earlier run has begun to write.
-            journal: where the source may note what a later run needs to go on.
+            found: the version to fetch.
+            target: a path that does not exist, or a partial file from an earlier run.
+            journal: path at which the source can store the state that a later run needs to resume.
 
         Raises:
-            ReplacedError: the file was overwritten since it was looked up.
-            LoadError: the bytes could not be read or written, or are not what the source says they are.
+            ReplacedError: the file was overwritten after it was resolved.
+            LoadError: the file cannot be read or written, or its checksums differ from those of the source.
         """
 
-    def path(self, found: ObjectVersion) -> Path | None:  # noqa: ARG002 (most sources are elsewhere)
-        """Return where the file can be read on this machine, or None if it has to be fetched first."""
+    def path(self, found: ObjectVersion) -> Path | None:  # noqa: ARG002 (used by overriding methods)
+        """Return the path of the file if it is on this machine, otherwise None."""
         return None

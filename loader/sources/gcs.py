@@ -1,7 +1,7 @@
 """A model in a Google Cloud Storage bucket.
 
-google-cloud-storage looks objects up, with its client, credentials and endpoint. Their bytes come over the same
-authorised session in ranges of our own: its downloads read 8 KiB at a time, and bound no load in time.
+The client of google-cloud-storage resolves objects. Downloads use range requests over the same authorised session,
+because the library's downloads read 8 KiB at a time and have no overall time limit.
 """
 
 import logging
@@ -38,17 +38,17 @@ from loader.settings import Settings
 from loader.sources.base import ObjectVersion, Source
 from loader.transfer.journal import Journal
 from loader.transfer.ranges import RangeDownload, workers_for
-from loader.transfer.retry import Backoff, Setback
+from loader.transfer.retry import Backoff, TransientError
 from loader.transfer.web import (
-    MAX_QUOTE,
-    Failures,
-    bound,
+    MAX_QUOTE_LENGTH,
+    ErrorTranslator,
+    body_reader,
     check_range,
-    passes,
-    prepare,
-    reading,
-    server_failure,
-    status_of,
+    configure_session,
+    is_transient,
+    read_bounded,
+    server_error,
+    status_text,
 )
 from loader.watchdog import Deadline
 
@@ -57,7 +57,7 @@ _SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 
 
 class _Metadata(Struct):
-    """The part of an object resource without which the library's answer is of no use."""
+    """The fields of an object resource that a load requires."""
 
     size: Annotated[int, Meta(ge=0)]
     generation: int
@@ -85,70 +85,70 @@ class GcsSource(Source):
             emulator = f"http://{emulator}"
         self._endpoint = (emulator or settings.gcs_endpoint).rstrip("/")
         self._anonymous = settings.gcs_anonymous or bool(emulator)
-        self._failures = Failures(self._endpoint, self._stall_seconds)
-        self._uri = self._doing = ""
+        self._errors = ErrorTranslator(self._endpoint, self._stall_seconds)
+        self._uri = self._action = ""
         self._opened: tuple[AuthorizedSession, storage.Client] | None = None
 
     @property
     def credentials(self) -> str:
-        """The module of google-auth that they are of, such as google.oauth2.service_account, and whose they are."""
+        """The google-auth module of the credentials, such as google.oauth2.service_account, and the account."""
         if self._anonymous or not self._opened:
             return "none"
         found = self._opened[0].credentials
         email = getattr(found, "service_account_email", None)
         return type(found).__module__ + (f" of {email}" if email else "")
 
-    def look_up(self, uri: str, version: str) -> ObjectVersion:
-        """Return the object, in the generation that is asked for or else the newest."""
+    def resolve(self, uri: str, version: str) -> ObjectVersion:
+        """Return the object in the given generation, or the latest one."""
         backoff = Backoff(f"cannot look up {uri}", self._deadline, self._progress)
         self._uri = f"{uri}#{version}" if version else uri
-        self._doing = f"cannot look up {self._uri}"
+        self._action = f"cannot look up {self._uri}"
         if not version.isdecimal() and version:
             raise UsageError(
-                "settings-invalid", f"{uri} has generations as versions: expected a number, not {version!r}"
+                "settings-invalid", f"{uri} uses generations as versions: expected a number, not {version!r}"
             )
         while True:
             try:
-                return self._look_up(uri, version)
-            except Setback as setback:
-                backoff.pause(setback)
+                return self._read_metadata(uri, version)
+            except TransientError as error:
+                backoff.pause(error)
 
-    def beside(self, uri: str, location: str) -> str:
-        """Return the URI of the object whose name differs after the last slash."""
+    def resolve_sibling(self, uri: str, location: str) -> str:
+        """Return the URI of the object with the same name up to the last slash, followed by the location."""
         bucket, name = _split(uri)
         directory, slash, _ = name.rpartition("/")
         return f"gs://{bucket}/{directory}{slash}{location}"
 
     def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
-        """Fetch the object in ranges, several at once if it is large."""
+        """Fetch the object in ranges, in parallel if it is large."""
         self._uri = found.uri
-        self._doing = f"cannot read {found.uri}"
+        self._action = f"cannot read {found.uri}"
         workers = self._workers or workers_for(found.size)
         notes = Journal(journal, found, target)
         return RangeDownload(partial(self._read, found), notes, workers, self._deadline, self._progress).run()
 
-    def _look_up(self, uri: str, version: str) -> ObjectVersion:
+    def _read_metadata(self, uri: str, version: str) -> ObjectVersion:
         bucket, name = _split(uri)
-        with self._failures.raised(), _credentials_refused():
+        with self._errors.translating(), _translating_auth_errors():
             _, client = self._open()
-            # The library puts the bucket into its URLs as it is.
+            # The library does not quote the bucket's name in its URLs.
             blob = client.bucket(quote(bucket, safe="")).blob(name, generation=int(version) if version else None)
             blob.reload(timeout=self._stall_seconds, retry=None)
         if blob.content_encoding not in (None, "", "identity"):
             raise IntegrityError(
                 "object-compressed",
                 f"{uri} is stored with Content-Encoding {blob.content_encoding}, so its checksum is not that of "
-                "the model: upload it without",
+                "the model: upload it uncompressed",
             )
         return ObjectVersion(uri, int(blob.size), str(blob.generation), {"crc32c": blob.crc32c})
 
     @contextmanager
     def _read(self, found: ObjectVersion, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
         bucket, name = _split(found.uri)
-        # Not the server's own link, which may lead elsewhere.
+        # The object's mediaLink is not used: it can point to another host.
         url = f"{self._endpoint}/download/storage/v1/b/{quote(bucket, safe='')}/o/{quote(name, safe='')}"
         headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
-        with self._failures.raised(), _credentials_refused():
+        with self._errors.translating(), _translating_auth_errors():
             session, _ = self._open()
             response = session.get(
                 f"{url}?alt=media&generation={found.version}",
@@ -157,7 +157,7 @@ class GcsSource(Source):
                 timeout=self._stall_seconds,
                 allow_redirects=False,
             )
-            with reading(response) as read:
+            with body_reader(response) as read:
                 generation = response.headers.get("X-Goog-Generation", found.version)
                 if generation != found.version:
                     raise ReplacedError(
@@ -168,24 +168,24 @@ class GcsSource(Source):
                 yield read
 
     def _open(self) -> tuple[AuthorizedSession, storage.Client]:
-        """Return the session and the client; what fails the first time may do better the next."""
+        """Return the session and the client, created at the first call that succeeds."""
         if self._opened is None:
-            # "always" would send lookups to another host than GCS_ENDPOINT.
+            # With "always", lookups would go to a host other than GCS_ENDPOINT.
             os.environ["GOOGLE_API_USE_MTLS_ENDPOINT"] = "never"
             tokens = requests.Session()
-            prepare(tokens, 1)
-            tokens.hooks["response"].append(_bounded)
+            configure_session(tokens, 1)
+            tokens.hooks["response"].append(_bound_response)
             request = Request(tokens)
             found: Any = AnonymousCredentials() if self._anonymous else _find_credentials(request, self._endpoint)  # type: ignore[no-untyped-call]
             session = AuthorizedSession(found, auth_request=request)  # type: ignore[no-untyped-call]
-            prepare(session, self._workers or workers_for(1 << 62))
+            configure_session(session, self._workers or workers_for(1 << 62))
             session.hooks["response"].append(self._check_answer)
             options = {"api_endpoint": self._endpoint, "universe_domain": found.universe_domain}
             self._opened = session, storage.Client(None, found, session, client_options=options)
         return self._opened
 
     def _check_answer(self, response: requests.Response, **options: object) -> None:
-        """Raise what an answer is, before anything else sees it: redirects, a refreshed token, the library's parser."""
+        """Raise the error for a response, before requests, google-auth and the library process the response."""
         if response.status_code in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             if not options.get("stream"):
                 self._check_metadata(response)
@@ -196,54 +196,59 @@ class GcsSource(Source):
                 f"{self._uri} was overwritten or deleted while it was loaded: load it again",
             )
         else:
-            self._refuse(response)
+            self._raise_for_status(response)
 
     def _check_metadata(self, response: requests.Response) -> None:
         try:
-            msgspec.json.decode(bound(response), type=_Metadata, strict=False)
+            msgspec.json.decode(read_bounded(response), type=_Metadata, strict=False)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             if "truncated" in str(error):
-                raise Setback("connection-failed", "the answer was cut short") from error
+                raise TransientError("connection-failed", "the answer was cut short") from error
             raise UnreachableError(
                 "answer-invalid",
-                f"{self._doing}: the answer of {self._endpoint} is no object metadata ({error}): "
+                f"{self._action}: the answer of {self._endpoint} is not object metadata ({error}): "
                 "check GCS_ENDPOINT, STORAGE_EMULATOR_HOST and proxies",
             ) from error
 
-    def _refuse(self, response: requests.Response) -> NoReturn:
-        action = self._doing
+    def _raise_for_status(self, response: requests.Response) -> NoReturn:
+        action = self._action
         try:
-            said = msgspec.json.decode(bound(response), type=_Refusal).error.message
+            said = msgspec.json.decode(read_bounded(response), type=_Refusal).error.message
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             said = ""
-        status = status_of(response)
-        told = f"{status} ({said.partition(chr(10))[0][:MAX_QUOTE]})" if said and said != response.reason else status
+        status = status_text(response)
+        reply = (
+            f"{status} ({said.partition(chr(10))[0][:MAX_QUOTE_LENGTH]})"
+            if said and said != response.reason
+            else status
+        )
         match response.status_code:
             case 401:
                 raise PermissionDeniedError(
                     "credentials-refused",
-                    f"{action}: {told}: the credentials are missing, expired or of another project; check them",
+                    f"{action}: {reply}: the credentials are missing, expired or from another project; check them",
                 )
             case 403:
                 raise PermissionDeniedError(
                     "access-denied",
-                    f"{action}: {told}: grant storage.objects.get (roles/storage.objectViewer) to the loader's "
+                    f"{action}: {reply}: grant storage.objects.get (roles/storage.objectViewer) to the loader's "
                     "identity, and check that the object exists",
                 )
             case 404:
                 raise NotFoundError(
-                    "object-missing", f"{action}: {told}: check the bucket, the object's name and its generation"
+                    "object-missing",
+                    f"{action}: {reply}: check the bucket, the object's name and its generation",
                 )
             case 407:
-                raise PermissionDeniedError("proxy-refused", f"{action}: {self._failures.proxy_refusal()}")
+                raise PermissionDeniedError("proxy-refused", f"{action}: {self._errors.proxy_refusal()}")
             case 416:
                 raise IntegrityError(
-                    "range-wrong", f"{action}: {told}: the object has fewer bytes than its metadata says"
+                    "range-wrong", f"{action}: {reply}: the object has fewer bytes than its metadata says"
                 )
-            case code if passes(code):
-                raise server_failure(response, told)
+            case code if is_transient(code):
+                raise server_error(response, reply)
         raise LoadError(
-            "answer-unexpected", f"{action}: the answer was {told}, expected the object: check the settings"
+            "answer-unexpected", f"{action}: the answer was {reply}, expected the object: check the settings"
         )
 
 
@@ -252,38 +257,38 @@ def _split(uri: str) -> tuple[str, str]:
     return bucket, name
 
 
-def _bounded(response: requests.Response, **_: object) -> None:
-    bound(response)
+def _bound_response(response: requests.Response, **_: object) -> None:
+    read_bounded(response)
 
 
 def _find_credentials(request: Request, endpoint: str) -> Any:  # noqa: ANN401 (google-auth has no types)
-    """Return the application default credentials, with a token, so that threads need not each fetch one."""
-    logging.getLogger("google.auth").setLevel(logging.ERROR)  # it warns of a missing project, which none needs
+    """Return the application default credentials with a token, so that the threads share one token."""
+    logging.getLogger("google.auth").setLevel(logging.ERROR)  # it warns about a missing project, which is not needed
     try:
         found, _ = google.auth.default(scopes=[_SCOPE], request=request)
         found.before_request(request, "GET", endpoint, {})  # type: ignore[no-untyped-call]
-        found.universe_domain  # noqa: B018 (which may ask the metadata server)
+        found.universe_domain  # noqa: B018 (may send a request to the metadata server)
     except (OSError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         if isinstance(error, exceptions.GoogleAuthError):
             raise
-        # google-auth lets through what a file that is none, or holds other JSON, makes it stumble over.
+        # google-auth raises many built-in errors for a key file that is not JSON or has other fields.
         raise PermissionDeniedError(
             "credentials-unusable",
             f"cannot use the credentials in {_key_file(error)} ({_first_line(error)}): set "
-            "GOOGLE_APPLICATION_CREDENTIALS to a key file that the loader may read",
+            "GOOGLE_APPLICATION_CREDENTIALS to a key file that the loader can read",
         ) from error
     return found
 
 
 def _key_file(error: Exception) -> str:
-    """Return the name of the file that the error is about."""
+    """Return the name of the credentials file for an error message."""
     named = error.filename if isinstance(error, OSError) else None
     return str(named or os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or "gcloud's default file")
 
 
 @contextmanager
-def _credentials_refused() -> Iterator[None]:
-    """Raise what google-auth fails with in the block as one of our errors."""
+def _translating_auth_errors() -> Iterator[None]:
+    """Translate the errors of google-auth in the block."""
     try:
         yield
     except exceptions.DefaultCredentialsError as error:
@@ -294,7 +299,7 @@ def _credentials_refused() -> Iterator[None]:
         ) from error
     except exceptions.GoogleAuthError as error:
         if error.retryable or isinstance(error, exceptions.TransportError):
-            raise Setback("token-unavailable", f"no token to be had: {_first_line(error)}") from error
+            raise TransientError("token-unavailable", f"cannot get a token: {_first_line(error)}") from error
         raise PermissionDeniedError(
             "credentials-refused",
             f"Google refused the credentials ({_first_line(error)}): check the key or the service account",
@@ -302,8 +307,8 @@ def _credentials_refused() -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    """Return what the error says, without the answer of the token server that may follow as another argument."""
+    """Return the first line of the error's message, without the token server's response in its other arguments."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error.args[0]) if error.args else type(error).__name__
-    return text.partition("\n")[0][:MAX_QUOTE]
+    return text.partition("\n")[0][:MAX_QUOTE_LENGTH]

@@ -1,7 +1,7 @@
-"""A model on a web server, such as Hugging Face's, or behind a presigned URL.
+"""A model on a web server such as Hugging Face, or at a presigned URL.
 
-A web server keeps no checksum, so a load from it takes one from a setting. The query of a URL may be its secret: it is
-sent, and shown nowhere.
+Web servers provide no checksums, so a setting must pin the sha256. The query of a URL can be secret: it is sent to the
+server, but never logged or stored.
 """
 
 import posixpath
@@ -22,14 +22,21 @@ from loader.settings import Settings
 from loader.sources.base import ObjectVersion, Source
 from loader.transfer.journal import Journal
 from loader.transfer.ranges import RangeDownload, workers_for
-from loader.transfer.redirects import Browser
-from loader.transfer.retry import Backoff, Setback
-from loader.transfer.web import Failures, passes, prepare, reading_range, server_failure, status_of
+from loader.transfer.redirects import RedirectingClient
+from loader.transfer.retry import Backoff, TransientError
+from loader.transfer.web import (
+    ErrorTranslator,
+    configure_session,
+    is_transient,
+    range_reader,
+    server_error,
+    status_text,
+)
 from loader.watchdog import Deadline
 
 
 class HttpsSource(Source):
-    """Files, by `https://` URLs; a version is an entity tag, or else the time of the last change."""
+    """Files with `https://` URLs; a version is the entity tag or, without one, the Last-Modified header."""
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
         self._deadline = deadline
@@ -37,9 +44,9 @@ class HttpsSource(Source):
         self._token = settings.https_token
         self._workers = settings.download_workers
         session = requests.Session()
-        prepare(session, self._workers or workers_for(1 << 62))
-        self._browser = Browser(session, settings.stall_timeout_seconds)
-        # By the URI that is shown: the URL that is asked, and whether its server has ranges.
+        configure_session(session, self._workers or workers_for(1 << 62))
+        self._client = RedirectingClient(session, settings.stall_timeout_seconds)
+        # Both by the URI without its query: the full URL, and whether its server supports ranges.
         self._urls: dict[str, str] = {}
         self._has_ranges: dict[str, bool] = {}
 
@@ -48,12 +55,12 @@ class HttpsSource(Source):
         """Whether `HTTPS_TOKEN` is sent."""
         return "HTTPS_TOKEN" if self._token else "none"
 
-    def look_up(self, uri: str, version: str) -> ObjectVersion:
-        """Return the file as the first byte of it is answered: not every server, nor every presigned URL, has HEAD."""
+    def resolve(self, uri: str, version: str) -> ObjectVersion:
+        """Return the file's version from a request for its first byte, as not all servers and URLs support HEAD."""
         shown = _without_query(uri)
         if self._urls.setdefault(shown, uri) != uri:
             raise UsageError(
-                "settings-invalid", f"two URIs are {shown} but for their queries: expected different paths"
+                "settings-invalid", f"two URIs differ only in their queries ({shown}): expected different paths"
             )
         backoff = Backoff(f"cannot look up {shown}", self._deadline, self._progress)
         while True:
@@ -61,8 +68,8 @@ class HttpsSource(Source):
                 with self._get(shown, f"cannot look up {shown}", {"Range": "bytes=0-0"}) as response:
                     found = _version(shown, response)
                     self._has_ranges[shown] = response.status_code == HTTPStatus.PARTIAL_CONTENT
-            except Setback as setback:
-                backoff.pause(setback)
+            except TransientError as error:
+                backoff.pause(error)
             else:
                 if version not in ("", found.version):
                     raise NotFoundError(
@@ -70,14 +77,14 @@ class HttpsSource(Source):
                     )
                 return found
 
-    def beside(self, uri: str, location: str) -> str:
-        """Return the URL of a file beside another; the query stays with that one."""
+    def resolve_sibling(self, uri: str, location: str) -> str:
+        """Return the URL of a file in the same directory, without the query."""
         parts = urlsplit(uri)
         path = posixpath.join(posixpath.dirname(parts.path), quote(location))
         return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
     def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
-        """Fetch the file in ranges, or where the server has none, all of it at once."""
+        """Fetch the file in ranges, or with one request if the server does not support ranges."""
         has_ranges = self._has_ranges[found.uri]
         workers = self._workers or workers_for(found.size)
         notes = Journal(journal, found, target)
@@ -94,14 +101,14 @@ class HttpsSource(Source):
                 raise ReplacedError(
                     "object-replaced", f"{found.uri} was overwritten while it was loaded: load it again"
                 )
-            with reading_range(response, start, end, found.size) as read:
+            with range_reader(response, start, end, found.size) as read:
                 yield read
 
     @contextmanager
     def _get(self, uri: str, action: str, headers: dict[str, str], gone: str = "") -> Iterator[requests.Response]:
         secrets = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        refuse = partial(_refuse, action=action, gone=gone)
-        with self._browser.get(self._urls[uri], headers, secrets, refuse) as response:
+        refuse = partial(_raise_for_status, action=action, gone=gone)
+        with self._client.get(self._urls[uri], headers, secrets, refuse) as response:
             yield response
 
 
@@ -109,14 +116,16 @@ def _version(uri: str, response: requests.Response) -> ObjectVersion:
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise IntegrityError(
             "object-compressed",
-            f"{uri} comes with Content-Encoding {response.headers['Content-Encoding']}, so its bytes are not "
-            "those of the model: serve it without",
+            f"{uri} is sent with Content-Encoding {response.headers['Content-Encoding']}, so its bytes are not "
+            "those of the model: serve it uncompressed",
         )
     has_ranges = response.status_code == HTTPStatus.PARTIAL_CONTENT
     text = response.headers.get("Content-Range", "").rpartition("/")[2] if has_ranges else ""
     size = text or response.headers.get("Content-Length", "")
     if not size.isdecimal():
-        raise LoadError("answer-unexpected", f"{uri} has no length: expected a file, from a server that says its size")
+        raise LoadError(
+            "answer-unexpected", f"{uri} has no length: expected a file from a server that reports its size"
+        )
     etag = response.headers.get("ETag", "").removeprefix("W/").strip('"')
     return ObjectVersion(uri, int(size), etag or response.headers.get("Last-Modified", "unknown"))
 
@@ -125,23 +134,24 @@ def _without_query(uri: str) -> str:
     return uri.partition("#")[0].partition("?")[0]
 
 
-def _refuse(response: requests.Response, failures: Failures, *, action: str, gone: str) -> NoReturn:
-    told = status_of(response)
+def _raise_for_status(response: requests.Response, errors: ErrorTranslator, *, action: str, gone: str) -> NoReturn:
+    reply = status_text(response)
     match response.status_code:
         case 404 | 410 | 412 if gone:
             raise ReplacedError(
                 "object-replaced", f"{gone} was overwritten or deleted while it was loaded: load it again"
             )
         case 404 | 410:
-            raise NotFoundError("object-missing", f"{action}: {told}: check the URL")
+            raise NotFoundError("object-missing", f"{action}: {reply}: check the URL")
         case 401 | 403:
             raise PermissionDeniedError(
-                "access-denied", f"{action}: {told}: check HTTPS_TOKEN, or whether the presigned URL has expired"
+                "access-denied",
+                f"{action}: {reply}: check HTTPS_TOKEN, or whether the presigned URL has expired",
             )
         case 407:
-            raise PermissionDeniedError("proxy-refused", f"{action}: {failures.proxy_refusal()}")
+            raise PermissionDeniedError("proxy-refused", f"{action}: {errors.proxy_refusal()}")
         case 416:
-            raise IntegrityError("range-wrong", f"{action}: {told}: the file has fewer bytes than it had at first")
-        case code if passes(code):
-            raise server_failure(response, told)
-    raise LoadError("answer-unexpected", f"{action}: the answer was {told}, expected a file: check the URL")
+            raise IntegrityError("range-wrong", f"{action}: {reply}: the file has fewer bytes than it had at first")
+        case code if is_transient(code):
+            raise server_error(response, reply)
+    raise LoadError("answer-unexpected", f"{action}: the answer was {reply}, expected a file: check the URL")

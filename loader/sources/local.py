@@ -5,8 +5,8 @@ import stat
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-from loader.checksums import BLOCK, Digest, Hasher
-from loader.errors import NotFoundError, ReplacedError, during
+from loader.checksums import BLOCK_SIZE, Digest, Hasher
+from loader.errors import NotFoundError, ReplacedError, translate_os_errors
 from loader.progress import Progress
 from loader.settings import Settings
 from loader.sources.base import ObjectVersion, Source
@@ -14,19 +14,19 @@ from loader.watchdog import Deadline
 
 
 class LocalSource(Source):
-    """Files, by `file://` URIs.
+    """Files with `file://` URIs.
 
-    A version is the times in nanoseconds when content and inode changed: the second one cannot be set by anyone, so a
-    file that was written meanwhile is another version even if its size and modification time are the same.
+    A version consists of mtime and ctime in nanoseconds. The ctime cannot be set, so a changed file has a different
+    version even if its size and mtime are the same.
     """
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:  # noqa: ARG002
         self._progress = progress
 
-    def look_up(self, uri: str, version: str) -> ObjectVersion:
-        """Return the file; its bytes are read only when it is fetched."""
+    def resolve(self, uri: str, version: str) -> ObjectVersion:
+        """Return the file's version without reading its content."""
         path = _path(uri)
-        with during(f"cannot read the local file {path}", missing=NotFoundError):
+        with translate_os_errors(f"cannot read the local file {path}", missing=NotFoundError):
             status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise NotFoundError("file-irregular", f"cannot read the local file {path}: it is not a regular file")
@@ -37,22 +37,22 @@ class LocalSource(Source):
             )
         return ObjectVersion(uri, status.st_size, found)
 
-    def beside(self, uri: str, location: str) -> str:
-        """Return the URI of a file beside another."""
+    def resolve_sibling(self, uri: str, location: str) -> str:
+        """Return the URI of a file in the same directory."""
         return (_path(uri).parent / location).as_uri()
 
     def path(self, found: ObjectVersion) -> Path:
-        """Return the file itself."""
+        """Return the path of the file."""
         return _path(found.uri)
 
-    def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:  # noqa: ARG002 (a copy starts anew)
-        """Copy the file to `target`, in its only pass over the bytes."""
+    def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:  # noqa: ARG002 (copies are not resumed)
+        """Copy the file to `target` and compute its digest in one pass."""
         hasher = Hasher()
         source = _path(found.uri)
-        with during(f"cannot copy {source} to {target}", missing=NotFoundError):
+        with translate_os_errors(f"cannot copy {source} to {target}", missing=NotFoundError):
             target.unlink(missing_ok=True)
             with source.open("rb", buffering=0) as reader, target.open("xb") as writer:
-                while block := reader.read(BLOCK):
+                while block := reader.read(BLOCK_SIZE):
                     writer.write(block)
                     hasher.update(block)
                     self._progress.advance(len(block))

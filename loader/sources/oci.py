@@ -1,6 +1,6 @@
-"""A model in an OCI registry, as raw layers that ModelPack's or ORAS's annotations name.
+"""A model in an OCI registry, as raw layers named by the annotations of ModelPack or ORAS.
 
-Every digest is a sha256, so the digest of a manifest pins all its files. A tag is resolved once in a load.
+Every digest is a sha256, so the digest of a manifest pins all its files. A load resolves a tag once.
 """
 
 import base64
@@ -32,21 +32,21 @@ from loader.errors import (
     UsageError,
 )
 from loader.progress import Progress
-from loader.settings import Settings, Wanted
+from loader.settings import FileReference, Settings
 from loader.sources.base import ObjectVersion, Source
 from loader.transfer.journal import Journal
 from loader.transfer.ranges import RangeDownload, workers_for
-from loader.transfer.redirects import Browser
-from loader.transfer.retry import Backoff, Setback
+from loader.transfer.redirects import RedirectingClient
+from loader.transfer.retry import Backoff, TransientError
 from loader.transfer.web import (
-    MAX_ANSWER,
-    Failures,
-    bound,
-    passes,
-    prepare,
-    reading_range,
-    server_failure,
-    status_of,
+    MAX_RESPONSE_SIZE,
+    ErrorTranslator,
+    configure_session,
+    is_transient,
+    range_reader,
+    read_bounded,
+    server_error,
+    status_text,
 )
 from loader.watchdog import Deadline
 
@@ -63,7 +63,7 @@ _MANIFESTS = (
 )
 _NAMES = ("org.cncf.model.filepath", "org.opencontainers.image.title")
 _PACKED = re.compile(r"\.tar\b|\+gzip|\+zstd")
-# What can stand in a header; an error of requests would quote the rest.
+# Valid header characters: for others, requests would raise an error that quotes the token.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _DOCKER_HUB = ("https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io")
@@ -77,7 +77,7 @@ class _Layer(Struct, rename={"media_type": "mediaType"}):
 
     @property
     def name(self) -> str:
-        """The path that the layer's file has by its annotations; empty if it has none."""
+        """The file's path from the layer's annotations; empty if they have none."""
         return next((self.annotations[name] for name in _NAMES if name in self.annotations), "")
 
 
@@ -102,7 +102,7 @@ class _Token(Struct):
 
 
 class _Place(NamedTuple):
-    """A manifest's place: where it is asked for, and how messages and receipts name it."""
+    """The address of a manifest: its repository's URL, its URI in messages and receipts, and its tag or digest."""
 
     url: str
     shown: str
@@ -115,9 +115,9 @@ class _Manifest(NamedTuple):
 
 
 class OciSource(Source):
-    """Files, by `oci://registry/repository:tag#file` URIs; a version is the digest of a manifest.
+    """Files with `oci://registry/repository:tag#file` URIs; a version is the digest of a manifest.
 
-    Without a file, the URI is that of the only ONNX file in the manifest.
+    A URI without a file is that of the only ONNX file in the manifest.
     """
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
@@ -126,21 +126,21 @@ class OciSource(Source):
         self._workers = settings.download_workers
         self._stall_seconds = settings.stall_timeout_seconds
         self._session = requests.Session()
-        prepare(self._session, self._workers or workers_for(1 << 62))
-        self._browser = Browser(self._session, self._stall_seconds)
+        configure_session(self._session, self._workers or workers_for(1 << 62))
+        self._client = RedirectingClient(self._session, self._stall_seconds)
         self._manifests: dict[str, _Manifest] = {}
         self._authorizations: dict[str, str] = {}
         self._kind = "none"
-        # What pins the model pins the files beside it.
+        # The model's version also applies to the other files of its manifest.
         model = settings.model
-        self._pinned = model if model.uri.startswith("oci://") else Wanted("", "")
+        self._pinned = model if model.uri.startswith("oci://") else FileReference("", "")
 
     @property
     def credentials(self) -> str:
-        """How the registry was satisfied: none, basic, or a token."""
+        """The kind of authentication: none, basic, or token."""
         return self._kind
 
-    def look_up(self, uri: str, version: str) -> ObjectVersion:
+    def resolve(self, uri: str, version: str) -> ObjectVersion:
         """Return a file of the manifest."""
         place = self._place(uri, version)
         manifest = self._manifest(place)
@@ -157,14 +157,14 @@ class OciSource(Source):
         checksums = {"sha256": layer.digest.removeprefix("sha256:")}
         return ObjectVersion(f"{place.shown}#{name}", layer.size, manifest.digest, checksums)
 
-    def beside(self, uri: str, location: str) -> str:
-        """Return the URI of the file beside another one in the same manifest."""
+    def resolve_sibling(self, uri: str, location: str) -> str:
+        """Return the URI of a file in the same directory of the manifest."""
         place = self._place(uri, "")
         name = self._name(uri, place, self._manifest(place))
         return f"{place.shown}#{posixpath.join(posixpath.dirname(name), location)}"
 
     def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
-        """Fetch the layer in ranges, several at once if it is large."""
+        """Fetch the layer in ranges, in parallel if it is large."""
         workers = self._workers or workers_for(found.size)
         notes = Journal(journal, found, target)
         return RangeDownload(partial(self._read, found), notes, workers, self._deadline, self._progress).run()
@@ -192,8 +192,8 @@ class OciSource(Source):
                     headers = {"Accept": ", ".join(_MANIFESTS)}
                     with self._get(f"{place.url}/manifests/{place.reference}", action, headers) as response:
                         self._manifests[place.reference] = _read_manifest(place, response)
-                except Setback as setback:
-                    backoff.pause(setback)
+                except TransientError as error:
+                    backoff.pause(error)
                 else:
                     break
         return self._manifests[place.reference]
@@ -204,26 +204,26 @@ class OciSource(Source):
         headers = {"Range": f"bytes={start}-{end - 1}"}
         with (
             self._get(url, f"cannot read {found.uri}", headers, gone=found.uri) as response,
-            reading_range(response, start, end, found.size) as read,
+            range_reader(response, start, end, found.size) as read,
         ):
             yield read
 
     @contextmanager
     def _get(self, url: str, action: str, headers: dict[str, str], gone: str = "") -> Iterator[requests.Response]:
-        """Ask the registry, with a token of its own if it wants one, and follow it to where its blobs are."""
+        """Send a request to the registry, authenticate if it requires that, and follow its redirects."""
         for is_last in (False, True):
             known = self._authorizations.get(_scope(url))
             secrets = {"Authorization": known} if known else {}
-            refuse = partial(_refuse, action=action, gone=gone, is_last=is_last)
+            refuse = partial(_raise_for_status, action=action, gone=gone, is_last=is_last)
             try:
-                with self._browser.get(url, headers, secrets, refuse) as response:
+                with self._client.get(url, headers, secrets, refuse) as response:
                     yield response
                     return
             except _ChallengeError as challenge:
                 self._authorizations[_scope(url)] = self._authorize(url, challenge.header, action)
 
     def _authorize(self, url: str, challenge: str, action: str) -> str:
-        """Return the header that satisfies a challenge."""
+        """Return the Authorization header for a challenge."""
         registry = urlsplit(url)
         login = _login(registry.netloc)
         kind = challenge.partition(" ")[0].lower()
@@ -236,13 +236,13 @@ class OciSource(Source):
         if kind != "bearer" or not is_safe or "@" in realm.netloc:
             raise PermissionDeniedError(
                 "credentials-missing",
-                f"{action}: {registry.netloc} asks for credentials, and there are none for it in Docker's config.json",
+                f"{action}: {registry.netloc} requires credentials, but Docker's config.json has none for it",
             )
         query = {name: fields[name] for name in ("service", "scope") if name in fields}
         headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
-        failures = Failures(f"{realm.scheme}://{realm.netloc}", self._stall_seconds)
+        errors = ErrorTranslator(f"{realm.scheme}://{realm.netloc}", self._stall_seconds)
         separator = "&" if realm.query else "?"
-        with failures.raised():
+        with errors.translating():
             response = self._session.get(
                 f"{realm.geturl()}{separator}{urlencode(query)}",
                 headers=headers,
@@ -250,9 +250,9 @@ class OciSource(Source):
                 timeout=self._stall_seconds,
                 allow_redirects=False,
             )
-            content = bound(response)
-        if passes(response.status_code):
-            raise Setback("token-unavailable", f"no token to be had: {status_of(response)}")
+            content = read_bounded(response)
+        if is_transient(response.status_code):
+            raise TransientError("token-unavailable", f"cannot get a token: {status_text(response)}")
         try:
             given = msgspec.json.decode(content, type=_Token)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -261,17 +261,17 @@ class OciSource(Source):
         if response.status_code != HTTPStatus.OK or not _TOKEN.fullmatch(token):
             raise PermissionDeniedError(
                 "credentials-refused",
-                f"{action}: {realm.netloc} gives no token ({status_of(response)}): check Docker's config.json",
+                f"{action}: {realm.netloc} issued no token ({status_text(response)}): check Docker's config.json",
             )
         self._kind = "token" + (" by Docker's config.json" if login else "")
         return f"Bearer {token}"
 
 
 class _ChallengeError(Exception):
-    """A registry asks for authorization.
+    """The registry requires authorization.
 
     Args:
-        header: in which way.
+        header: its WWW-Authenticate header.
     """
 
     def __init__(self, header: str) -> None:
@@ -296,7 +296,7 @@ def _place(uri: str, version: str) -> _Place:
 
 
 def _is_loopback(host: str) -> bool:
-    """Return whether a registry is on this machine, where it needs no TLS, as for Docker."""
+    """Return whether the host is this machine, for which plain HTTP is used, as in Docker."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -308,15 +308,17 @@ def _scope(url: str) -> str:
 
 
 def _read_manifest(place: _Place, response: requests.Response) -> _Manifest:
-    content = bound(response)
-    if int(response.headers.get("Content-Length", len(content))) > MAX_ANSWER:
-        raise UnreachableError("answer-invalid", f"the manifest of {place.shown} has more than {MAX_ANSWER} bytes")
+    content = read_bounded(response)
+    if int(response.headers.get("Content-Length", len(content))) > MAX_RESPONSE_SIZE:
+        raise UnreachableError(
+            "answer-invalid", f"the manifest of {place.shown} has more than {MAX_RESPONSE_SIZE} bytes"
+        )
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     expected = (
         place.reference if place.reference.startswith("sha256:") else response.headers.get("Docker-Content-Digest")
     )
     if expected not in (None, digest):
-        raise Setback(
+        raise TransientError(
             "checksum-mismatch", f"the manifest has the digest {digest}, expected {expected}", kind=IntegrityError
         )
     try:
@@ -324,17 +326,19 @@ def _read_manifest(place: _Place, response: requests.Response) -> _Manifest:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreachableError(
             "answer-invalid",
-            f"{place.shown} is no manifest with layers ({error}): name one manifest, not an index of several",
+            f"{place.shown} is not a manifest with layers ({error}): name one manifest, not an index of several",
         ) from error
     files = {layer.name: layer for layer in layers if layer.name}
     for name in files:
         if not name.isprintable() or "\\" in name or PurePosixPath(name).is_absolute() or ".." in name.split("/"):
-            raise IntegrityError("name-refused", f"{place.shown} has a file {name!r}, which leads out of its directory")
+            raise IntegrityError(
+                "name-refused", f"{place.shown} has a file {name!r}, which points outside its directory"
+            )
     return _Manifest(digest, files)
 
 
 def _login(host: str) -> str:
-    """Return user and password for a registry from Docker's configuration, as user:password; empty if it has none."""
+    """Return the credentials for a registry from Docker's config.json as user:password; empty if it has none."""
     path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
     known = [host, f"https://{host}", *(_DOCKER_HUB if host == _DOCKER_HUB[-1] else ())]
     try:
@@ -345,28 +349,32 @@ def _login(host: str) -> str:
         return ""
     except (OSError, ValueError, RecursionError) as error:
         raise PermissionDeniedError(
-            "credentials-unusable", f"cannot use the credentials in {path} ({type(error).__name__}): see docker login"
+            "credentials-unusable", f"cannot use the credentials in {path} ({type(error).__name__}): run docker login"
         ) from error
     return auth or (f"{login.username}:{login.password}" if login.username else "")
 
 
-def _refuse(response: requests.Response, failures: Failures, *, action: str, gone: str, is_last: bool) -> NoReturn:
-    told = status_of(response)
+def _raise_for_status(
+    response: requests.Response, errors: ErrorTranslator, *, action: str, gone: str, is_last: bool
+) -> NoReturn:
+    reply = status_text(response)
     match response.status_code:
         case 401 if not is_last and response.headers.get("WWW-Authenticate"):
             raise _ChallengeError(response.headers["WWW-Authenticate"])
         case 404 | 410 if gone:
             raise ReplacedError("object-replaced", f"{gone} was deleted while it was loaded: load it again")
         case 404 | 410:
-            raise NotFoundError("object-missing", f"{action}: {told}: check the repository and its tag or digest")
+            raise NotFoundError("object-missing", f"{action}: {reply}: check the repository and its tag or digest")
         case 401 | 403:
             raise PermissionDeniedError(
-                "access-denied", f"{action}: {told}: check the registry's credentials in Docker's config.json"
+                "access-denied", f"{action}: {reply}: check the registry's credentials in Docker's config.json"
             )
         case 407:
-            raise PermissionDeniedError("proxy-refused", f"{action}: {failures.proxy_refusal()}")
+            raise PermissionDeniedError("proxy-refused", f"{action}: {errors.proxy_refusal()}")
         case 416:
-            raise IntegrityError("range-wrong", f"{action}: {told}: the layer has fewer bytes than its manifest says")
-        case code if passes(code):
-            raise server_failure(response, told)
-    raise LoadError("answer-unexpected", f"{action}: the answer was {told}, expected that of a registry: check the URI")
+            raise IntegrityError("range-wrong", f"{action}: {reply}: the layer has fewer bytes than its manifest says")
+        case code if is_transient(code):
+            raise server_error(response, reply)
+    raise LoadError(
+        "answer-unexpected", f"{action}: the answer was {reply}, expected a registry's answer: check the URI"
+    )

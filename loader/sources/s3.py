@@ -1,6 +1,6 @@
-"""A model in Amazon S3, or in a storage that speaks its protocol: MinIO, R2, Ceph and others.
+"""A model in Amazon S3 or in compatible storage such as MinIO, R2 and Ceph.
 
-botocore finds credentials, region and endpoint, signs requests and sends them.
+botocore finds the credentials, the region and the endpoint, and signs and sends requests.
 """
 
 import base64
@@ -20,15 +20,15 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from loader import __version__
-from loader.checksums import Digest, written
+from loader.checksums import Digest, encode_checksum
 from loader.errors import IntegrityError, LoadError, NotFoundError, PermissionDeniedError, ReplacedError
 from loader.progress import Progress
 from loader.settings import Settings
 from loader.sources.base import ObjectVersion, Source
 from loader.transfer.journal import Journal
 from loader.transfer.ranges import RangeDownload, workers_for
-from loader.transfer.retry import Backoff, Setback
-from loader.transfer.web import Failures, passes, retry_after
+from loader.transfer.retry import Backoff, TransientError
+from loader.transfer.web import ErrorTranslator, is_transient, retry_after
 from loader.watchdog import Deadline
 
 _ETAG = "etag:"
@@ -40,12 +40,12 @@ _CHECKSUMS = {
     "ChecksumCRC32": "crc32",
 }
 _MD5 = re.compile("[0-9a-f]{32}")
-_GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)  # the latter for what marks a deletion
+_GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)  # the latter for a delete marker
 _PASSING_CODES = ("RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable")
 
 
 class S3Source(Source):
-    """Objects, by `s3://bucket/key` URIs; a version is a version id, or without one, `etag:` and the entity tag."""
+    """Objects with `s3://bucket/key` URIs; a version is a version id or, without one, `etag:` and the entity tag."""
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
         self._deadline = deadline
@@ -54,42 +54,42 @@ class S3Source(Source):
         self._workers = settings.download_workers
         self._stall_seconds = settings.stall_timeout_seconds
         self._kind = "none"
-        self._failures = Failures("the S3 endpoint", self._stall_seconds)
+        self._errors = ErrorTranslator("the S3 endpoint", self._stall_seconds)
         self._client: Any = None
 
     @property
     def credentials(self) -> str:
-        """Where botocore found them, such as AWS env, or assume-role-with-web-identity."""
+        """The credential provider of botocore, such as AWS env or AWS assume-role-with-web-identity."""
         return self._kind
 
-    def look_up(self, uri: str, version: str) -> ObjectVersion:
-        """Return the object, in the version that is asked for or else the newest."""
+    def resolve(self, uri: str, version: str) -> ObjectVersion:
+        """Return the object in the given version, or the latest one."""
         action = f"cannot look up {uri}#{version}" if version else f"cannot look up {uri}"
         backoff = Backoff(f"cannot look up {uri}", self._deadline, self._progress)
         while True:
             try:
-                with self._answered(action):
+                with self._translating_errors(action):
                     head = self._open().head_object(**_named(uri, version), ChecksumMode="ENABLED")
-            except Setback as setback:
-                backoff.pause(setback)
+            except TransientError as error:
+                backoff.pause(error)
             else:
                 return _version(uri, head)
 
-    def beside(self, uri: str, location: str) -> str:
-        """Return the URI of the object whose key differs after the last slash."""
+    def resolve_sibling(self, uri: str, location: str) -> str:
+        """Return the URI of the object with the same key up to the last slash, followed by the location."""
         bucket, key = _split(uri)
         directory, slash, _ = key.rpartition("/")
         return f"s3://{bucket}/{directory}{slash}{location}"
 
     def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
-        """Fetch the object in ranges, several at once if it is large."""
+        """Fetch the object in ranges, in parallel if it is large."""
         workers = self._workers or workers_for(found.size)
         notes = Journal(journal, found, target)
         return RangeDownload(partial(self._read, found), notes, workers, self._deadline, self._progress).run()
 
     @contextmanager
     def _read(self, found: ObjectVersion, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
-        with self._answered(f"cannot read {found.uri}", gone=found.uri):
+        with self._translating_errors(f"cannot read {found.uri}", gone=found.uri):
             answer = self._open().get_object(**_named(found.uri, found.version), Range=f"bytes={start}-{end - 1}")
             body = answer["Body"]
             try:
@@ -98,8 +98,8 @@ class S3Source(Source):
             finally:
                 body.close()
 
-    def _open(self) -> Any:  # noqa: ANN401 (botocore makes its clients' classes as it runs)
-        """Return the client; what fails the first time may do better the next."""
+    def _open(self) -> Any:  # noqa: ANN401 (botocore creates the classes of its clients at runtime)
+        """Return the client, created at the first call that succeeds."""
         if self._client is None:
             session = botocore.session.get_session()
             if not self._anonymous:
@@ -116,67 +116,72 @@ class S3Source(Source):
                 user_agent_extra=f"model-loader/{__version__}",
                 **options,
             )
-            # Like every other source; AWS_CA_BUNDLE wins.
+            # As in the other sources; AWS_CA_BUNDLE takes precedence.
             verify = None if session.get_config_variable("ca_bundle") else os.environ.get("SSL_CERT_FILE")
             self._client = session.create_client(
                 "s3", region_name=session.get_config_variable("region") or "us-east-1", config=config, verify=verify
             )
-            self._failures = Failures(self._client.meta.endpoint_url, self._stall_seconds)
+            self._errors = ErrorTranslator(self._client.meta.endpoint_url, self._stall_seconds)
         return self._client
 
     @contextmanager
-    def _answered(self, action: str, gone: str = "") -> Iterator[None]:
-        """Raise what botocore fails with in the block as one of our errors.
+    def _translating_errors(self, action: str, gone: str = "") -> Iterator[None]:
+        """Translate the errors of botocore in the block.
 
         Args:
-            action: what is done in the block.
-            gone: the object that was there when it was looked up.
+            action: the start of the message, such as "cannot read ...".
+            gone: the URI of the object if it was already resolved; a missing object was then deleted.
         """
         try:
             yield
         except ClientError as error:
-            self._refuse(error, action, gone)
+            self._raise_for_status(error, action, gone)
         except (HTTPClientError, NoConnectionError) as error:
-            raise self._failures.of(error.kwargs.get("error") or error) from error
+            raise self._errors.translate(error.kwargs.get("error") or error) from error
         except IncompleteReadError as error:
-            raise Setback("connection-failed", "the connection was cut") from error
+            raise TransientError("connection-failed", "the connection was cut") from error
         except BotoCoreError as error:
             raise PermissionDeniedError(
                 "credentials-unusable",
                 f"{action}: botocore gave up ({type(error).__name__}): check the AWS settings and credentials",
             ) from error
 
-    def _refuse(self, error: ClientError, action: str, gone: str) -> NoReturn:
-        """Raise what an answer is; its body names nothing but a code, for it may quote what was sent."""
+    def _raise_for_status(self, error: ClientError, action: str, gone: str) -> NoReturn:
+        """Raise the error for a response; it quotes only the code of the body, which may quote the request."""
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         code = str(error.response.get("Error", {}).get("Code", ""))
-        told = f"{status} {code}" if code != str(status) else str(status)
+        reply = f"{status} {code}" if code != str(status) else str(status)
         if gone and (status == HTTPStatus.PRECONDITION_FAILED or status in _GONE):
             raise ReplacedError(
                 "object-replaced", f"{gone} was overwritten or deleted while it was loaded: load it again"
             )
-        if passes(status) or code in _PASSING_CODES:
+        if is_transient(status) or code in _PASSING_CODES:
             headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-            raise Setback("server-failed", f"the answer was {told}", wait=retry_after(headers.get("retry-after")))
+            raise TransientError(
+                "server-failed", f"the answer was {reply}", wait=retry_after(headers.get("retry-after"))
+            )
         if status in _GONE:
             raise NotFoundError(
-                "object-missing", f"{action}: {told}: check the bucket, the object's key and its version"
+                "object-missing", f"{action}: {reply}: check the bucket, the object's key and its version"
             )
         if status == HTTPStatus.PRECONDITION_FAILED:
-            raise NotFoundError("version-missing", f"{action}: {told}: the object has another entity tag now")
+            raise NotFoundError("version-missing", f"{action}: {reply}: the object has a different entity tag now")
         if status == HTTPStatus.UNAUTHORIZED:
-            raise PermissionDeniedError("credentials-refused", f"{action}: {told}: check the access key and its secret")
+            raise PermissionDeniedError(
+                "credentials-refused", f"{action}: {reply}: check the access key and its secret"
+            )
         if status == HTTPStatus.FORBIDDEN:
             raise PermissionDeniedError(
                 "access-denied",
-                f"{action}: {told}: check the credentials, grant s3:GetObject (and s3:GetObjectVersion for a pinned "
+                f"{action}: {reply}: check the credentials, grant s3:GetObject (and s3:GetObjectVersion for a pinned "
                 "version) to the loader's identity, and check that the object exists",
             )
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise IntegrityError("range-wrong", f"{action}: {told}: the object has fewer bytes than its metadata says")
+            raise IntegrityError("range-wrong", f"{action}: {reply}: the object has fewer bytes than its metadata says")
         raise LoadError(
             "answer-unexpected",
-            f"{action}: the answer was {told}, expected the object: check the region, the endpoint and the credentials",
+            f"{action}: the answer was {reply}, expected the object: check the region, the endpoint and the "
+            "credentials",
         )
 
 
@@ -186,7 +191,7 @@ def _split(uri: str) -> tuple[str, str]:
 
 
 def _named(uri: str, version: str) -> dict[str, str]:
-    """Return the parameters that name an object in that version."""
+    """Return the request parameters for an object in a version."""
     bucket, key = _split(uri)
     named = {"Bucket": bucket, "Key": key}
     if version.startswith(_ETAG):
@@ -199,7 +204,7 @@ def _version(uri: str, head: Mapping[str, Any]) -> ObjectVersion:
         raise IntegrityError(
             "object-compressed",
             f"{uri} is stored with Content-Encoding {head['ContentEncoding']}, so its checksum is not that of "
-            "the model: upload it without",
+            "the model: upload it uncompressed",
         )
     etag = head["ETag"].strip('"')
     version_id = head.get("VersionId", "null")
@@ -208,13 +213,13 @@ def _version(uri: str, head: Mapping[str, Any]) -> ObjectVersion:
 
 
 def _checksums(head: Mapping[str, Any], etag: str) -> dict[str, str]:
-    """Return the checksums of the whole object; that of an upload in parts can be a checksum of checksums."""
+    """Return the checksums of the whole object, without those composed of the checksums of parts."""
     checksums = {}
     for field, name in _CHECKSUMS.items():
         value = head.get(field, "")
         if value and "-" not in value and head.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT":
-            checksums[name] = written(name, base64.b64decode(value))
-    # An entity tag is the MD5 of what was uploaded at once, unless S3 encrypts it with a key of KMS or of the client.
+            checksums[name] = encode_checksum(name, base64.b64decode(value))
+    # The entity tag of a single-part upload is its MD5, unless it is encrypted with SSE-KMS or SSE-C.
     encrypted = head.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in head
     if not checksums and not encrypted and _MD5.fullmatch(etag):
         checksums["md5"] = etag
@@ -225,9 +230,9 @@ def _check_range(answer: Mapping[str, Any], start: int, end: int, size: int) -> 
     expected = f"bytes {start}-{end - 1}/{size}"
     found = answer.get("ContentRange") or f"bytes 0-{answer['ContentLength'] - 1}/{answer['ContentLength']}"
     if found != expected:
-        raise Setback("range-wrong", f"the answer has {found}, expected {expected}", kind=IntegrityError)
+        raise TransientError("range-wrong", f"the answer has {found}, expected {expected}", kind=IntegrityError)
     if answer["ContentLength"] != end - start:
-        raise Setback(
+        raise TransientError(
             "range-wrong",
             f"the answer has {answer['ContentLength']} bytes, expected {end - start}",
             kind=IntegrityError,
@@ -235,7 +240,7 @@ def _check_range(answer: Mapping[str, Any], start: int, end: int, size: int) -> 
 
 
 def _has_own_endpoint(session: Any) -> bool:  # noqa: ANN401
-    """Return whether requests go to another endpoint than Amazon's, and no setting says how that names buckets."""
+    """Return whether the endpoint is not Amazon's and no addressing style is configured."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     configured = session.get_scoped_config()
     style = (configured.get("s3") or {}).get("addressing_style") if isinstance(configured.get("s3"), dict) else None
@@ -243,14 +248,14 @@ def _has_own_endpoint(session: Any) -> bool:  # noqa: ANN401
 
 
 def _find_credentials(session: Any) -> str:  # noqa: ANN401
-    """Fetch the credentials of botocore's chain, and return the name of the way that led to them."""
+    """Fetch credentials through botocore's provider chain, and return the name of the provider."""
     try:
         found = session.get_credentials()
         if found:
             found.get_frozen_credentials()
             return str(found.method)
     except (HTTPClientError, NoConnectionError) as error:
-        raise Setback("token-unavailable", f"no token to be had: {type(error).__name__}") from error
+        raise TransientError("token-unavailable", f"cannot get a token: {type(error).__name__}") from error
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         raise PermissionDeniedError(

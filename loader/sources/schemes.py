@@ -1,4 +1,4 @@
-"""The table of sources: which one reads the URIs of a scheme."""
+"""The table of sources by URI scheme."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from loader.settings import Settings
 from loader.sources.base import Source
 from loader.watchdog import Deadline
 
-Open = Callable[[Settings, Deadline, Progress], Source]
+SourceFactory = Callable[[Settings, Deadline, Progress], Source]
 
 
 def _local(settings: Settings, deadline: Deadline, progress: Progress) -> Source:
@@ -41,19 +41,19 @@ def _oci(settings: Settings, deadline: Deadline, progress: Progress) -> Source:
     return OciSource(settings, deadline, progress)
 
 
-# Imports are most of the time that a small load takes, so each source is imported when it is opened.
-SOURCES: dict[str, Open] = {"file": _local, "gs": _gcs, "https": _https, "oci": _oci, "s3": _s3}
+# Imports take most of the time of a small load, so each source is imported when it is first used.
+SOURCES: dict[str, SourceFactory] = {"file": _local, "gs": _gcs, "https": _https, "oci": _oci, "s3": _s3}
 
 
 class Sources:
-    """The sources of one load, each opened when a URI of its scheme is first asked for."""
+    """The sources of one load, each created for the first URI with its scheme."""
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
         self._arguments = settings, deadline, progress
         self._open: dict[str, Source] = {}
 
-    def of(self, uri: str) -> Source:
-        """Return the source of the URI, whose scheme the settings have checked."""
+    def for_uri(self, uri: str) -> Source:
+        """Return the source of a URI with a valid scheme."""
         scheme = uri.partition("://")[0]
         if scheme not in self._open:
             try:

@@ -1,1 +1,1 @@
-"""The bytes of a file on their way here: in ranges, noted in a journal, tried again."""
+"""Downloads: range requests, resumption with a journal, retries, and HTTP."""

@@ -1,4 +1,4 @@
-"""What of a file is on disk already: notes that survive a killed run, and are believed only if the bytes agree."""
+"""The journal of a partial download, which survives a killed run; its checksums are verified before it is used."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from loader.sources.base import ObjectVersion
 
-PIECE = 8 << 20
+PIECE_SIZE = 8 << 20
 
 
 class _Heading(Struct, frozen=True):
@@ -18,17 +18,17 @@ class _Heading(Struct, frozen=True):
 
 
 class Journal:
-    """The pieces of a file that are on disk, each of `PIECE` bytes but the last.
+    """The pieces of a file that are on disk, each with `PIECE_SIZE` bytes except the last.
 
-    The file has a heading, then a line `[piece, crc32c]` for each piece; a torn last line is no line.
+    The journal has a heading, then a line `[piece, crc32c]` per piece. An incomplete last line is ignored.
 
     Args:
-        path: where it is kept.
-        found: the version of the file that the pieces are of.
-        target: the file that they are in.
+        path: the path of the journal.
+        found: the version of the file.
+        target: the file that contains the pieces.
 
     Attributes:
-        pieces: the CRC32C of each piece that is on disk, by number.
+        pieces: the CRC32C of each piece on disk, by its number.
     """
 
     def __init__(self, path: Path, found: ObjectVersion, target: Path) -> None:
@@ -36,11 +36,11 @@ class Journal:
         self.target = target
         self.pieces: dict[int, int] = {}
         self._path = path
-        self._heading = _line(_Heading(found, PIECE))
+        self._heading = _line(_Heading(found, PIECE_SIZE))
 
     def span(self, piece: int) -> range:
-        """Return where the bytes of a piece are in the file."""
-        return range(piece * PIECE, min((piece + 1) * PIECE, self.found.size))
+        """Return the byte range of a piece in the file."""
+        return range(piece * PIECE_SIZE, min((piece + 1) * PIECE_SIZE, self.found.size))
 
     def missing(self) -> list[int]:
         """Return the pieces that are not on disk."""
@@ -48,21 +48,21 @@ class Journal:
 
     @property
     def count(self) -> int:
-        """How many pieces the file has."""
-        return -(-self.found.size // PIECE)
+        """The number of pieces of the file."""
+        return -(-self.found.size // PIECE_SIZE)
 
     def open(self) -> None:
-        """Take up the pieces that an earlier run has left, or else begin with an empty file."""
+        """Load the valid pieces of an earlier run, or start with an empty file."""
         lines = self._path.read_bytes().splitlines(keepends=True) if _is_own(self._path) else []
         if _is_own(self.target) and lines and lines[0] == self._heading:
-            self.target.chmod(0o644)  # an earlier run may have been killed when it had made the file read-only
+            self.target.chmod(0o644)  # an earlier run can have been killed after it made the file read-only
             self._take_up([line for line in lines[1:] if line.endswith(b"\n")])
         else:
             self.target.unlink(missing_ok=True)
         self.rewrite()
 
     def rewrite(self) -> None:
-        """Write the journal anew, from the pieces that it has in memory, and make the file as long as it will be."""
+        """Write the journal again from `pieces`, and extend the file to its final size."""
         content = self._heading + b"".join(_line(piece) for piece in self.pieces.items())
         temporary = self._path.with_name(f"{self._path.name}~")
         temporary.unlink(missing_ok=True)
@@ -72,7 +72,7 @@ class Journal:
             file.truncate(self.found.size)
 
     def add(self, piece: int, crc: int) -> None:
-        """Note that a piece is on disk."""
+        """Record that a piece is on disk."""
         with self._path.open("ab", buffering=0) as file:
             file.write(_line((piece, crc)))
         self.pieces[piece] = crc
@@ -84,12 +84,12 @@ class Journal:
                     piece, crc = msgspec.json.decode(line, type=tuple[int, int])
                 except msgspec.DecodeError:
                     continue
-                if 0 <= piece < self.count and crc32c(os.pread(file.fileno(), PIECE, piece * PIECE)) == crc:
+                if 0 <= piece < self.count and crc32c(os.pread(file.fileno(), PIECE_SIZE, piece * PIECE_SIZE)) == crc:
                     self.pieces[piece] = crc
 
 
 def _is_own(path: Path) -> bool:
-    """Return whether this is a file as a loader leaves it: no link to elsewhere, and no pipe to wait for."""
+    """Return whether this is a regular file, not a symbolic link or a pipe."""
     return path.is_file() and not path.is_symlink()
 
 

@@ -1,7 +1,7 @@
-"""A download in ranges: several at once, each verified, each resumed where it was cut, the whole verified again.
+"""A download with parallel range requests, which are resumed after errors; the whole file is verified.
 
-Workers fetch spans of pieces while the main thread follows them through the file and computes its digest from what
-is on disk. The main thread does not touch the network, so whatever a server does, it can be told to stop.
+Workers fetch spans of pieces, while the main thread reads the pieces from disk in order and computes the digest. The
+main thread does not use the network, so it can always handle a signal.
 """
 
 import os
@@ -12,11 +12,11 @@ from contextlib import AbstractContextManager
 
 from crc32c import crc32c
 
-from loader.checksums import BLOCK, Digest, Hasher
-from loader.errors import IntegrityError, during
+from loader.checksums import BLOCK_SIZE, Digest, Hasher
+from loader.errors import IntegrityError, translate_os_errors
 from loader.progress import Progress
-from loader.transfer.journal import PIECE, Journal
-from loader.transfer.retry import Backoff, Setback
+from loader.transfer.journal import PIECE_SIZE, Journal
+from loader.transfer.retry import Backoff, TransientError
 from loader.watchdog import Deadline
 
 _PIECES_PER_REQUEST = 8
@@ -28,14 +28,15 @@ OpenRange = Callable[[int, int], AbstractContextManager[Read]]
 
 
 class RangeDownload:
-    """The download of a journal's file.
+    """The download of the file of a journal.
 
     Args:
-        open_range: requests the bytes from a start up to, not including, an end; raises `Setback` for what may pass.
-        journal: of what is on disk.
-        workers: how many ranges to fetch at once.
-        deadline: when to stop trying.
-        progress: whom to tell.
+        open_range: function that requests the bytes from a start up to, not including, an end; raises `TransientError`
+            for failures to retry.
+        journal: the journal of the download.
+        workers: the number of parallel requests.
+        deadline: the end of all retries.
+        progress: the reporter of the load.
     """
 
     def __init__(
@@ -52,22 +53,22 @@ class RangeDownload:
         self._ended = False
 
     def run(self, pieces_per_request: int = _PIECES_PER_REQUEST) -> Digest:
-        """Fetch what is missing, and return the digest of the file.
+        """Fetch the missing pieces, and return the digest of the file.
 
         Args:
-            pieces_per_request: how many pieces of the file to ask for at once.
+            pieces_per_request: the maximum number of pieces per request.
 
         Raises:
-            LoadError: the object could not be fetched, or its bytes are wrong time and again.
+            LoadError: the file cannot be fetched, or its checksums are repeatedly wrong.
         """
         found = self._journal.found
         backoff = Backoff(f"cannot verify {found.uri}", self._deadline, self._progress)
-        with during(f"cannot write to {self._journal.target}"):
+        with translate_os_errors(f"cannot write to {self._journal.target}"):
             self._journal.open()
             if here := sum(len(self._journal.span(piece)) for piece in self._journal.pieces):
                 self._progress.resume(here)
             try:
-                while different := (digest := self._pass(pieces_per_request)).differences(found.checksums):
+                while different := (digest := self._pass(pieces_per_request)).mismatches(found.checksums):
                     self._progress.advance(-digest.size)
                     self._journal.pieces.clear()
                     self._journal.rewrite()
@@ -76,7 +77,7 @@ class RangeDownload:
                         f"the bytes have the {name} {digest.checksums[name]}, but the source says "
                         f"{found.checksums[name]}"
                     )
-                    backoff.pause(Setback("checksum-mismatch", reason, kind=IntegrityError))
+                    backoff.pause(TransientError("checksum-mismatch", reason, kind=IntegrityError))
             finally:
                 self._ended = True
             return digest
@@ -91,14 +92,15 @@ class RangeDownload:
                 self._wait_for(piece)
                 crc = 0
                 span = self._journal.span(piece)
-                while file.tell() < span.stop and (block := file.read(min(BLOCK, span.stop - file.tell()))):
+                while file.tell() < span.stop and (block := file.read(min(BLOCK_SIZE, span.stop - file.tell()))):
                     hasher.update(block)
                     crc = crc32c(block, crc)
-                # Starts writing the piece to the disk, so that the fsync at the end finds little left to do.
+                # Start writing the piece to disk now, so that the final fsync is short.
                 os.posix_fadvise(file.fileno(), span.start, len(span), os.POSIX_FADV_DONTNEED)
                 if crc != self._journal.pieces[piece]:
                     raise IntegrityError(
-                        "disk-faulty", f"{self._journal.target} does not hold what was written to it: check the disk"
+                        "disk-faulty",
+                        f"{self._journal.target} does not contain the data that was written to it: check the disk",
                     )
         return hasher.digest()
 
@@ -110,9 +112,9 @@ class RangeDownload:
 
     def _work(self) -> None:
         try:
-            # Each worker has its own descriptor, so that none is closed, and used anew, under a worker that is late.
+            # Each worker has its own descriptor: a shared one could be closed and reused while a late worker writes.
             with (
-                during(f"cannot write to {self._journal.target}"),
+                translate_os_errors(f"cannot write to {self._journal.target}"),
                 self._journal.target.open("r+b", buffering=0) as file,
             ):
                 while not self._ended:
@@ -134,10 +136,10 @@ class RangeDownload:
             try:
                 with self._open_range(position, end) as read:
                     while position < end and not self._ended:
-                        piece = position // PIECE
-                        data = read(min(BLOCK, self._journal.span(piece).stop - position))
+                        piece = position // PIECE_SIZE
+                        data = read(min(BLOCK_SIZE, self._journal.span(piece).stop - position))
                         if not data:
-                            raise Setback("connection-failed", f"the stream ended at byte {position} of {end}")  # noqa: TRY301
+                            raise TransientError("connection-failed", f"the stream ended at byte {position} of {end}")  # noqa: TRY301
                         _write(descriptor, data, position)
                         crc = crc32c(data, crc)
                         position += len(data)
@@ -146,8 +148,8 @@ class RangeDownload:
                         if position == self._journal.span(piece).stop:
                             self._note(piece, crc)
                             crc = 0
-            except Setback as setback:
-                backoff.pause(setback)
+            except TransientError as error:
+                backoff.pause(error)
 
     def _note(self, piece: int, crc: int) -> None:
         with self._changed:
@@ -156,7 +158,7 @@ class RangeDownload:
 
 
 def workers_for(size: int) -> int:
-    """Return how many ranges of a file to fetch at once, unless a setting says so."""
+    """Return the default number of parallel requests for a file."""
     return max(1, min(_MOST_WORKERS, -(-size // _BYTES_PER_WORKER)))
 
 
@@ -168,7 +170,7 @@ def _write(descriptor: int, data: bytes, position: int) -> None:
 
 
 def _spans(pieces: list[int], most: int) -> list[range]:
-    """Return the pieces as ranges without gaps, at most so many pieces in each."""
+    """Return the pieces as contiguous ranges with at most `most` pieces each."""
     spans: list[range] = []
     for piece in pieces:
         if spans and spans[-1].stop == piece and len(spans[-1]) < most:

@@ -1,4 +1,4 @@
-"""Redirections, followed to where no secret is: not to plain HTTP, nor from elsewhere into this machine."""
+"""Redirects, which are not followed to plain HTTP or to local addresses."""
 
 import ipaddress
 import socket
@@ -10,21 +10,21 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from loader.errors import LoadError
-from loader.transfer.retry import Setback
-from loader.transfer.web import Failures, proxy_of
+from loader.transfer.retry import TransientError
+from loader.transfer.web import ErrorTranslator, proxy_for
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 
-Refuse = Callable[[requests.Response, Failures], None]
+Refuse = Callable[[requests.Response, ErrorTranslator], None]
 
 
-class Browser:
-    """Gets files by URL, wherever that leads.
+class RedirectingClient:
+    """HTTP client that follows safe redirects.
 
     Args:
-        session: sends the requests.
-        stall_seconds: how long to wait for a connection, and for each next bytes.
+        session: the session that sends the requests.
+        stall_seconds: the timeout for connecting and for each read.
     """
 
     def __init__(self, session: requests.Session, stall_seconds: float) -> None:
@@ -35,25 +35,25 @@ class Browser:
     def get(
         self, url: str, headers: Mapping[str, str], secrets: Mapping[str, str], refuse: Refuse
     ) -> Iterator[requests.Response]:
-        """Get a URL and yield the answer, which has the file or a part of it.
+        """Send a GET request and yield the response, whose status is 200 or 206.
 
         Args:
-            url: where to begin.
-            headers: for every host.
-            secrets: headers for the first host only.
-            refuse: raises what another answer is.
+            url: the first URL.
+            headers: the headers for every host.
+            secrets: the headers for the first host only.
+            refuse: function that raises the error for any other response.
 
         Raises:
-            LoadError: the answer is not a file, or leads to where a load does not go.
-            Setback: the request failed in a way that may pass.
+            LoadError: the response is an error, or a redirect that is not allowed.
+            TransientError: the request failed and can be retried.
         """
         home = urlsplit(url).netloc
         action = f"cannot read {url.partition('?')[0]}"
         for _ in range(_MOST_REDIRECTS + 1):
             parts = urlsplit(url)
-            failures = Failures(f"{parts.scheme}://{parts.netloc}", self._stall_seconds)
+            errors = ErrorTranslator(f"{parts.scheme}://{parts.netloc}", self._stall_seconds)
             sent = {**headers, **(secrets if parts.netloc == home else {}), "Accept-Encoding": "identity"}
-            with failures.raised():
+            with errors.translating():
                 response = self._session.get(
                     url, headers=sent, stream=True, timeout=self._stall_seconds, allow_redirects=False
                 )
@@ -62,7 +62,7 @@ class Browser:
                         yield response
                         return
                     if response.status_code not in _REDIRECTS:
-                        refuse(response, failures)
+                        refuse(response, errors)
                     following = urljoin(url, response.headers.get("Location", ""))
                     _check(url, following, action)
                     url = following
@@ -72,7 +72,7 @@ class Browser:
 
 
 def _check(old: str, new: str, action: str) -> None:
-    """Raise `LoadError` for a redirection to another scheme, or from elsewhere into this machine or its network."""
+    """Raise `LoadError` for a redirect to another host that is not HTTPS, or is a loopback or link-local address."""
     home, parts = urlsplit(old), urlsplit(new)
     try:
         host, port = parts.hostname or "", parts.port
@@ -82,15 +82,15 @@ def _check(old: str, new: str, action: str) -> None:
         return
     if parts.scheme != "https" or not host or "@" in parts.netloc:
         raise LoadError("redirect-refused", f"{action}: redirected to {parts.scheme}://, expected https:// and a host")
-    for address in _addresses(host, port or 443, by_name=not proxy_of(new)[0]):
+    for address in _addresses(host, port or 443, by_name=not proxy_for(new)[0]):
         if address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast:
             raise LoadError(
-                "redirect-refused", f"{action}: redirected to {host}, an address of this machine or of its network"
+                "redirect-refused", f"{action}: redirected to {host}, an address of this machine or its network"
             )
 
 
 def _addresses(host: str, port: int, *, by_name: bool) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """Yield the addresses of a host; a name is left to the proxy, if one is used."""
+    """Yield the addresses of a host; with a proxy, names are not resolved."""
     try:
         flags = 0 if by_name else socket.AI_NUMERICHOST
         for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags):
@@ -99,4 +99,4 @@ def _addresses(host: str, port: int, *, by_name: bool) -> Iterator[ipaddress.IPv
     except (OSError, UnicodeError) as error:
         if not by_name:
             return
-        raise Setback("connection-failed", f"the name of {host} cannot be resolved") from error
+        raise TransientError("connection-failed", f"the name of {host} cannot be resolved") from error

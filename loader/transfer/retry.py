@@ -1,4 +1,4 @@
-"""When to try again, and when to stop trying."""
+"""Retries with exponential backoff."""
 
 import random
 import time
@@ -12,14 +12,14 @@ _LONGEST_SECONDS = 8.0
 _INTEGRITY_TRIES = 3
 
 
-class Setback(Exception):  # noqa: N818 (most of them are no error in the end)
-    """A failure that may pass.
+class TransientError(Exception):
+    """A failure that can be retried.
 
     Args:
-        code: of the error that it is in the end, if it does not pass.
-        reason: what happened.
-        wait: seconds that the server asked to wait.
-        kind: that error.
+        code: the code of the final error.
+        reason: the message.
+        wait: the delay in seconds that the server requests.
+        kind: the class of the final error, raised when retries end.
     """
 
     def __init__(self, code: str, reason: str, *, wait: float = 0.0, kind: type[LoadError] = UnreachableError) -> None:
@@ -30,7 +30,7 @@ class Setback(Exception):  # noqa: N818 (most of them are no error in the end)
 
 
 class Backoff:
-    """The pauses between the tries of one action: exponential, with jitter, within the deadline."""
+    """The delays between the attempts of one action: exponential, with jitter, within the deadline."""
 
     def __init__(self, action: str, deadline: Deadline, progress: Progress) -> None:
         self._action = action
@@ -39,32 +39,32 @@ class Backoff:
         self._failures = 0
 
     def reset(self) -> None:
-        """Forget the failures so far: there was progress since."""
+        """Reset the number of failures after progress."""
         self._failures = 0
 
-    def pause(self, setback: Setback) -> None:
-        """Sleep until the next try.
+    def pause(self, error: TransientError) -> None:
+        """Sleep until the next attempt.
 
         Raises:
-            LoadError: of the setback's kind, when another try makes no sense or would come after the deadline.
+            LoadError: the next attempt would be after the deadline, or wrong bytes were received too often.
         """
         self._failures += 1
         remaining = self._deadline.remaining()
         longest = max(_FIRST_SECONDS, min(_FIRST_SECONDS * 2 ** (self._failures - 1), _LONGEST_SECONDS, remaining / 2))
-        seconds = max(setback.wait, random.uniform(longest / 2, longest))  # noqa: S311 (jitter is no secret)
-        if setback.kind is IntegrityError and self._failures >= _INTEGRITY_TRIES:
-            raise setback.kind(
-                setback.code,
-                f"{self._action}: {setback}, {self._failures} times in a row; "
-                "check the object, and what stands between it and here",
-            ) from setback
+        seconds = max(error.wait, random.uniform(longest / 2, longest))  # noqa: S311 (jitter is not a secret)
+        if error.kind is IntegrityError and self._failures >= _INTEGRITY_TRIES:
+            raise error.kind(
+                error.code,
+                f"{self._action}: {error}, {self._failures} times in a row; "
+                "check the object, and any proxy or cache in between",
+            ) from error
         if seconds >= remaining:
-            asked = f", which asked to wait {setback.wait:g} s" if setback.wait else ""
-            raise setback.kind(
-                setback.code,
-                f"{self._action}: {setback}{asked} ({self._failures} tries, {self._deadline.elapsed():.1f} s of "
-                f"LOAD_TIMEOUT_SECONDS={self._deadline.seconds:g} gone): check that the source works and can be "
-                "reached from here",
-            ) from setback
-        self._progress.retry(f"{self._action}: {setback}", seconds)
+            delay = f", and the server requests a delay of {error.wait:g} s" if error.wait else ""
+            raise error.kind(
+                error.code,
+                f"{self._action}: {error}{delay} ({self._failures} attempts, {self._deadline.elapsed():.1f} s of "
+                f"LOAD_TIMEOUT_SECONDS={self._deadline.seconds:g} used): check that the source works and is "
+                "reachable",
+            ) from error
+        self._progress.retry(f"{self._action}: {error}", seconds)
         time.sleep(seconds)

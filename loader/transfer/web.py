@@ -1,4 +1,4 @@
-"""HTTP as every source needs it: our proxies, certificates, bounds and words for what fails, in a requests session."""
+"""HTTP for all sources, based on requests: proxies, certificates, size limits and error messages."""
 
 import io
 import ssl
@@ -31,20 +31,20 @@ from urllib3.exceptions import (
 
 from loader import __version__
 from loader.errors import IntegrityError, LoadError, PermissionDeniedError, UnreachableError, UsageError
-from loader.transfer.retry import Setback
+from loader.transfer.retry import TransientError
 
-MAX_ANSWER = 1 << 20
-MAX_QUOTE = 200
-# Machines hand out their identity here; a proxy would hand out its own.
+MAX_RESPONSE_SIZE = 1 << 20
+MAX_QUOTE_LENGTH = 200
+# Metadata servers: through a proxy, they would return the identity of the proxy's machine.
 _NEVER_PROXIED = frozenset({"169.254.169.254", "fd00:ec2::254", "metadata", "metadata.google.internal"})
 _PORTS = {"http": 80, "https": 443}
 
 
 class Adapter(HTTPAdapter):
-    """Connections with the system's certificates, or those of `SSL_CERT_FILE`, through the environment's proxies.
+    """HTTP adapter with the certificates of the system or of `SSL_CERT_FILE`, and the proxies of the environment.
 
-    requests itself reads neither `SSL_CERT_FILE` nor, with `trust_env` off, any proxy; with it on, `~/.netrc` would
-    replace tokens, and its errors would quote a proxy's password.
+    requests does not read `SSL_CERT_FILE`. With `trust_env` it would replace tokens with those in `~/.netrc` and quote
+    proxy passwords in errors; without it, it ignores the proxy variables.
     """
 
     def __init__(self, connections: int) -> None:
@@ -53,31 +53,31 @@ class Adapter(HTTPAdapter):
         super().__init__(pool_maxsize=connections, max_retries=0)
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
-        """Make the connections' pools with our certificates."""
+        """Create the connection pools with the adapter's certificates."""
         super().init_poolmanager(*arguments, **options, ssl_context=self._context)
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:  # noqa: ANN401
-        """Make a proxy's pools, likewise."""
+        """Create the connection pools of a proxy with the adapter's certificates."""
         return super().proxy_manager_for(proxy, **options, ssl_context=self._context, proxy_ssl_context=self._context)
 
     def proxy_headers(self, proxy: str) -> dict[str, str]:
-        """Return the credentials for a proxy, whose URL has none."""
+        """Return the headers with the credentials for a proxy, which its URL does not contain."""
         return self._proxy_headers.get(proxy, {})
 
     def cert_verify(self, conn: Any, *_: Any) -> None:  # noqa: ANN401
-        """Leave certificates to the context, instead of adding those of certifi."""
+        """Use the certificates of the SSL context, and do not add those of certifi."""
         conn.cert_reqs = "CERT_REQUIRED"
 
     def send(self, request: requests.PreparedRequest, *arguments: Any, **options: Any) -> requests.Response:  # noqa: ANN401
         """Send the request through the proxy that the environment sets for its host, if any."""
-        url, headers = proxy_of(request.url or "")
+        url, headers = proxy_for(request.url or "")
         if url:
             self._proxy_headers[url] = headers
         return super().send(request, *arguments, **{**options, "proxies": {"all": url} if url else {}})
 
 
-def prepare(session: requests.Session, connections: int) -> None:
-    """Give a session our connections, and none of the environment's settings."""
+def configure_session(session: requests.Session, connections: int) -> None:
+    """Configure a session to use `Adapter`, and to ignore the environment otherwise."""
     adapter = Adapter(connections)
     session.trust_env = False
     session.mount("https://", adapter)
@@ -85,13 +85,13 @@ def prepare(session: requests.Session, connections: int) -> None:
     session.headers["User-Agent"] = f"model-loader/{__version__}"
 
 
-def proxy_of(url: str) -> tuple[str, dict[str, str]]:
+def proxy_for(url: str) -> tuple[str, dict[str, str]]:
     """Return the proxy that the environment (`HTTPS_PROXY`, `NO_PROXY`) sets for a URL, and the headers for it.
 
-    The proxy's URL is without its credentials, so that no message can quote them; it is empty when there is no proxy.
+    The URL does not contain credentials, so that no message can quote them. Without a proxy it is empty.
 
     Raises:
-        UsageError: the variable is not a URL of a proxy.
+        UsageError: the variable is not the URL of a proxy.
     """
     parts = urlsplit(url)
     bypassed = parts.hostname in _NEVER_PROXIED or proxy_bypass(parts.netloc)
@@ -102,11 +102,11 @@ def proxy_of(url: str) -> tuple[str, dict[str, str]]:
         parsed = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
     except HTTPError:
         parsed = urllib3.util.Url()
-    torn = "@" in proxy and not parsed.auth  # by a # or / in the password, whose first half would pass for a host
+    torn = "@" in proxy and not parsed.auth  # a # or / in the password: its first half would be parsed as the host
     if parsed.scheme not in ("http", "https") or not parsed.host or torn:
         raise UsageError(
             "proxy-invalid",
-            f"{parts.scheme.upper()}_PROXY is no URL of an HTTP proxy: expected http://host:port or "
+            f"{parts.scheme.upper()}_PROXY is not the URL of an HTTP proxy: expected http://host:port or "
             "http://user:password@host:port, with %23 for a # in the password and so on",
         )
     # urllib3 encodes as latin-1, so decoding as latin-1 leaves the bytes of a UTF-8 password as they are.
@@ -115,23 +115,28 @@ def proxy_of(url: str) -> tuple[str, dict[str, str]]:
     return urllib3.util.Url(parsed.scheme, host=parsed.host, port=parsed.port).url, headers
 
 
-class Failures:
-    """The words for failed requests to one place, which is named by scheme and host."""
+class ErrorTranslator:
+    """Translates the errors of requests to one server.
+
+    Args:
+        place: the scheme and the host of the server, for messages.
+        stall_seconds: the timeout of the requests.
+    """
 
     def __init__(self, place: str, stall_seconds: float) -> None:
         self._place = place
         self._stall_seconds = stall_seconds
 
     @contextmanager
-    def raised(self) -> Iterator[None]:
-        """Raise what a request of the block fails with as a `Setback`, or as the `LoadError` that it is for good."""
+    def translating(self) -> Iterator[None]:
+        """Translate the errors of requests in the block into `TransientError` or `LoadError`."""
         try:
             yield
         except (requests.RequestException, HTTPError) as error:
-            raise self.of(error) from error
+            raise self.translate(error) from error
 
-    def of(self, error: Exception) -> Setback | LoadError:
-        """Return the error of a connection as one of ours."""
+    def translate(self, error: Exception) -> TransientError | LoadError:
+        """Return the `TransientError` or `LoadError` for a connection error."""
         error = _cause(error)
         if _is_untrusted(error):
             return UnreachableError(
@@ -140,59 +145,61 @@ class Failures:
             )
         if isinstance(error, ProxyError) and "failed: 407" in str(error.original_error):
             return PermissionDeniedError("proxy-refused", f"cannot reach {self._place}: {self.proxy_refusal()}")
-        return Setback("connection-failed", self._reason(error))
+        return TransientError("connection-failed", self._reason(error))
 
     def _reason(self, error: Exception) -> str:
         match error:
             case ProxyError():
                 return f"the proxy {self._proxy()} failed ({str(error.original_error).rpartition(': ')[2]})"
             case ReadTimeoutError():
-                return f"nothing came for {self._stall_seconds:g} s"
+                return f"no data received for {self._stall_seconds:g} s"
             case NameResolutionError():
                 return f"the name of {self._place} cannot be resolved"
             case ConnectTimeoutError() if not isinstance(error, NewConnectionError):
                 return f"no connection to {self._place} within {self._stall_seconds:g} s"
             case IncompleteRead():
-                return f"the connection was cut with {error.expected} bytes to come"
-        # Other errors than those of connections may quote what was to be sent: a header, or a URL with its query.
-        is_of_connection = isinstance(error, (HTTPError, OSError)) and not isinstance(
+                return f"the connection was cut with {error.expected} bytes missing"
+        # Errors other than connection errors can quote the request: a header, or a URL with its query.
+        is_connection_error = isinstance(error, (HTTPError, OSError)) and not isinstance(
             error, (LocationValueError, requests.RequestException)
         )
-        detail = str(error).rpartition(": ")[2] if is_of_connection else type(error).__name__
+        detail = str(error).rpartition(": ")[2] if is_connection_error else type(error).__name__
         return f"the connection to {self._place} failed ({detail})"
 
     def proxy_refusal(self) -> str:
-        """Return what to do about a proxy that answers 407."""
+        """Return the message for a proxy that answers 407."""
         return (
-            f"the proxy {self._proxy() or 'on the way'} asks for other credentials (407): set HTTPS_PROXY or "
+            f"the proxy {self._proxy() or 'on the way'} requires other credentials (407): set HTTPS_PROXY or "
             "HTTP_PROXY to http://user:password@host:port"
         )
 
     def _proxy(self) -> str:
-        return proxy_of(self._place)[0]
+        return proxy_for(self._place)[0]
 
 
-def passes(status: int) -> bool:
-    """Return whether an answer's status is of a failure that may pass."""
+def is_transient(status: int) -> bool:
+    """Return whether a response with this status can be retried."""
     return status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS) or (
         status >= HTTPStatus.INTERNAL_SERVER_ERROR
     )
 
 
-def server_failure(response: requests.Response, told: str) -> Setback:
-    """Return the setback that such an answer is, with the time that it asks to wait."""
-    return Setback("server-failed", f"the answer was {told}", wait=retry_after(response.headers.get("Retry-After")))
+def server_error(response: requests.Response, reply: str) -> TransientError:
+    """Return the `TransientError` for a response, with the delay from its Retry-After header."""
+    return TransientError(
+        "server-failed", f"the answer was {reply}", wait=retry_after(response.headers.get("Retry-After"))
+    )
 
 
-def status_of(response: requests.Response) -> str:
-    """Return an answer's status as messages quote it."""
+def status_text(response: requests.Response) -> str:
+    """Return the status code and reason of a response."""
     return f"{response.status_code} {response.reason or ''}".strip()
 
 
-def bound(response: requests.Response) -> bytes:
-    """Read an answer that is not a file, at most 1 MiB of it, and leave it to be read again; never raises for more."""
+def read_bounded(response: requests.Response) -> bytes:
+    """Read at most 1 MiB of a response and return it; the response can then be read again from memory."""
     content = b""
-    while len(content) < MAX_ANSWER and (data := response.raw.read1(MAX_ANSWER, decode_content=True)):
+    while len(content) < MAX_RESPONSE_SIZE and (data := response.raw.read1(MAX_RESPONSE_SIZE, decode_content=True)):
         content += data
     response.close()
     response.raw = io.BytesIO(content)
@@ -200,30 +207,30 @@ def bound(response: requests.Response) -> bytes:
 
 
 @contextmanager
-def reading(response: requests.Response) -> Iterator[Callable[[int], bytes]]:
-    """Yield a function that returns the next bytes of an answer, at most so many, and none at its end."""
+def body_reader(response: requests.Response) -> Iterator[Callable[[int], bytes]]:
+    """Yield a function that returns the next bytes of a response, at most the given number; none at the end."""
     raw = response.raw
     try:
         yield partial(raw.read1, decode_content=False)
     finally:
         if raw.length_remaining == 0:
-            raw.read()  # of nothing: only then can the connection take the next request
+            raw.read()  # reads nothing, but allows the connection to be reused
             raw.release_conn()
         else:
             response.close()
 
 
 def check_range(response: requests.Response, start: int, end: int, size: int) -> None:
-    """Raise a `Setback` unless the answer holds exactly the bytes from `start` up to, not including, `end`."""
+    """Raise a `TransientError` unless the response contains exactly the bytes from `start` to before `end`."""
     if response.status_code == HTTPStatus.PARTIAL_CONTENT:
         found = response.headers.get("Content-Range", "no range")
     else:
         found = f"bytes 0-{size - 1}/{response.headers.get('Content-Length', size)}"
     expected = f"bytes {start}-{end - 1}/{size}"
     if found != expected:
-        raise Setback("range-wrong", f"the answer has {found}, expected {expected}", kind=IntegrityError)
+        raise TransientError("range-wrong", f"the answer has {found}, expected {expected}", kind=IntegrityError)
     if response.raw.length_remaining not in (None, end - start):
-        raise Setback(
+        raise TransientError(
             "range-wrong",
             f"the answer has {response.raw.length_remaining} bytes, expected {end - start}",
             kind=IntegrityError,
@@ -231,19 +238,19 @@ def check_range(response: requests.Response, start: int, end: int, size: int) ->
 
 
 @contextmanager
-def reading_range(response: requests.Response, start: int, end: int, size: int) -> Iterator[Callable[[int], bytes]]:
-    """Yield a function like that of `reading`, for a range; if the answer is the whole file, skip its beginning."""
+def range_reader(response: requests.Response, start: int, end: int, size: int) -> Iterator[Callable[[int], bytes]]:
+    """Like `body_reader` for a range; if the response is the whole file, the bytes before `start` are skipped."""
     is_whole = response.status_code == HTTPStatus.OK
     check_range(response, 0 if is_whole else start, size if is_whole else end, size)
-    with reading(response) as read:
+    with body_reader(response) as read:
         left = start if is_whole else 0
-        while left and (data := read(min(left, MAX_ANSWER))):
+        while left and (data := read(min(left, MAX_RESPONSE_SIZE))):
             left -= len(data)
         yield read
 
 
 def retry_after(text: str | None) -> float:
-    """Return the seconds of a `Retry-After` header, which holds a number or a date."""
+    """Return the delay in seconds from a `Retry-After` header, which contains a number or a date."""
     if text is None:
         return 0.0
     if text.isdecimal():
@@ -255,7 +262,7 @@ def retry_after(text: str | None) -> float:
 
 
 def _cause(error: Exception) -> Exception:
-    """Return what urllib3 had to say, which requests and its own retries wrap."""
+    """Return the error of urllib3 that requests or a MaxRetryError wraps."""
     while isinstance(error, (requests.RequestException, MaxRetryError)):
         inner = error.reason if isinstance(error, MaxRetryError) else next(iter(error.args), None)
         if not isinstance(inner, Exception):

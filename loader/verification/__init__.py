@@ -1,1 +1,1 @@
-"""What is checked of files before they are published."""
+"""Checks of files before they are published."""

@@ -1,14 +1,14 @@
-"""The newest format that the service can open: a newer model stops at the loader, with the reason."""
+"""Check of the model's format version against the versions that the service supports."""
 
 from loader.errors import IntegrityError
 from volume.onnx_file import OnnxInfo, parse_opsets
 
 
-def check_fit(model: OnnxInfo, uri: str, max_ir_version: int | None, max_opset: str) -> None:
-    """Check that the service can open a model, as far as its versions say.
+def check_compatibility(model: OnnxInfo, uri: str, max_ir_version: int | None, max_opset: str) -> None:
+    """Check that the service supports the versions of a model.
 
     Raises:
-        IntegrityError: the model is newer than `MAX_IR_VERSION` or `MAX_OPSET` allows.
+        IntegrityError: a version is later than `MAX_IR_VERSION` or `MAX_OPSET`.
     """
     newer = []
     if max_ir_version is not None and model.ir_version > max_ir_version:
@@ -21,6 +21,6 @@ def check_fit(model: OnnxInfo, uri: str, max_ir_version: int | None, max_opset: 
     if newer:
         raise IntegrityError(
             "model-too-new",
-            f"{uri} is too new for the service: it has {' and '.join(newer)}: export it for an older version, or roll "
+            f"{uri} is too new for the service, with {' and '.join(newer)}: export it for an older version, or roll "
             "out a newer service first",
         )

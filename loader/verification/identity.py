@@ -1,4 +1,4 @@
-"""The pin of a model, which covers all of its files."""
+"""Check of a model's identity, which covers all its files."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from volume.receipt import FileRecord
 
 
 def check_identity(model: FileRecord, external_data: Sequence[FileRecord], expected: str) -> str:
-    """Return the model's identity, once it is what `MODEL_SHA256` expects; empty expects nothing.
+    """Return the model's identity.
 
     Raises:
-        IntegrityError: it is not.
+        IntegrityError: the identity differs from `expected`, the value of `MODEL_SHA256`, and that is not empty.
     """
     identity = model_identity(model.sha256, {record.name: record.sha256 for record in external_data})
     expected = expected.lower()
@@ -26,6 +26,6 @@ def check_identity(model: FileRecord, external_data: Sequence[FileRecord], expec
         )
     raise IntegrityError(
         "digest-mismatch",
-        f"{model.uri} has the {'identity' if external_data else 'sha256'} {identity}, MODEL_SHA256 expects {expected}: "
+        f"{model.uri} has the {'identity' if external_data else 'sha256'} {identity}, but MODEL_SHA256 is {expected}: "
         "correct the setting or the file",
     )

@@ -1,11 +1,11 @@
-"""A model's signature in the format of OpenSSF model signing: whether it can be trusted, and which files it lists.
+"""Verification of a model's signature in the format of OpenSSF model signing.
 
 A Sigstore bundle (v0.3) holds a DSSE envelope, the envelope an in-toto statement, and the statement's predicate lists
-each file of the signed directory with its sha256. The format is read strictly, so that no two readers can take one
-signature for different ones: each field once, of its type, in its one encoding, and no unknown field outside of what is
-signed.
+each file of the signed directory with its sha256. The format is parsed strictly, so that all readers interpret a
+signature in the same way: each field occurs once, has the right type and the canonical encoding, and unknown fields are
+allowed only in the signed part.
 
-A signature says which files belong together, not which version is wanted: one of an older model is as valid.
+A signature proves which files belong together, not which version is required: the signature of an older model is valid.
 """
 
 import base64
@@ -23,7 +23,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from loader.errors import IntegrityError, NotFoundError, during
+from loader.errors import IntegrityError, NotFoundError, translate_os_errors
 from loader.settings import Settings
 from loader.sources.base import ObjectVersion, Source
 from loader.verification.trust import Trust, TrustedKey, UntrustedError
@@ -36,7 +36,7 @@ _MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 _PREDICATE_TYPE = "https://model_signing/signature/v1.0"
-_WHOLE = "."  # the name of the only file in a signature of one file
+_UNNAMED = "."  # the name of the file in a signature of a single file
 _SHA256 = re.compile("[0-9a-f]{64}")
 _MAX_CHAIN = 10
 
@@ -106,7 +106,7 @@ class _Resource(_Strict):
 
 
 class _Predicate(Struct):
-    """The format's own rule: readers ignore other fields of a predicate."""
+    """The predicate. The format requires that readers ignore its other fields."""
 
     serialization: _Serialization
     resources: list[_Resource]
@@ -123,7 +123,7 @@ class SignedModel(Struct, frozen=True, kw_only=True):
     """The files that a trusted signature lists.
 
     Attributes:
-        record: the signature itself, as the receipt names it.
+        record: the signature's entry in the receipt.
         files: the sha256 of each file by its path relative to the signed directory.
     """
 
@@ -131,17 +131,17 @@ class SignedModel(Struct, frozen=True, kw_only=True):
     files: Mapping[str, str]
 
     def check_listed(self, name: str, uri: str) -> str:
-        """Return the sha256 that is signed for a file.
+        """Return the signed sha256 of a file.
 
         Args:
-            name: its path relative to the model's directory at the source.
-            uri: where it is.
+            name: the file's path relative to the model's directory at the source.
+            uri: the file's URI.
 
         Raises:
-            IntegrityError: the signature does not list it.
+            IntegrityError: the signature does not list the file.
         """
         if name not in self.files:
-            listed = "only one file without a name" if list(self.files) == [_WHOLE] else _some(self.files)
+            listed = "only one file without a name" if list(self.files) == [_UNNAMED] else _abbreviated(self.files)
             raise IntegrityError(
                 "file-not-signed",
                 f"{uri} is not signed: {self.record.uri} lists {listed}, but not {name!r}: sign the model's directory",
@@ -152,12 +152,12 @@ class SignedModel(Struct, frozen=True, kw_only=True):
         """Check that a file is the signed one.
 
         Args:
-            name: as for `check_listed`.
-            uri: where it is.
+            name: the file's path relative to the model's directory at the source.
+            uri: the file's URI.
             sha256: the digest of its content.
 
         Raises:
-            IntegrityError: it is not, or the signature does not list it.
+            IntegrityError: the digest differs, or the signature does not list the file.
         """
         signed = self.check_listed(name, uri)
         if sha256 != signed:
@@ -169,15 +169,15 @@ class SignedModel(Struct, frozen=True, kw_only=True):
 
 
 def verify_signature(content: bytes, uri: str, trust: Trust) -> SignedModel:
-    """Return what a signature lists, once it is known to be of a trusted key.
+    """Verify a signature, and return the files that it lists.
 
     Args:
-        content: the signature, as it was found.
-        uri: where.
-        trust: the keys and roots that are accepted.
+        content: the content of the signature file.
+        uri: its URI.
+        trust: the trusted keys and roots.
 
     Raises:
-        IntegrityError: it is malformed, not of a trusted key, or not the key's signature for what it lists.
+        IntegrityError: the signature is malformed, from an untrusted key, or invalid.
     """
     try:
         bundle = _parse_bundle(content)
@@ -185,14 +185,14 @@ def verify_signature(content: bytes, uri: str, trust: Trust) -> SignedModel:
         signature = _decode(bundle.dsse_envelope.signatures[0].sig, "sig")
         key = _key(bundle.verification_material, trust)
         message = b"DSSEv1 %d %b %d %b" % (len(_PAYLOAD_TYPE), _PAYLOAD_TYPE.encode(), len(payload), payload)
-        if not key.has_signed(signature, message):
+        if not key.verifies(signature, message):
             raise IntegrityError(
                 "signature-invalid",
-                f"{uri} is not the signature of the key {key.hint} for what it lists: it was changed; sign again",
+                f"{uri} is not a valid signature of its contents by the key {key.hint}: it was changed; sign again",
             )
         files = _parse_statement(payload)
     except UntrustedError as error:
-        raise IntegrityError("signature-untrusted", f"{uri} is not of a trusted signer: {error}") from error
+        raise IntegrityError("signature-untrusted", f"{uri} is not from a trusted signer: {error}") from error
     except ValueError as error:
         raise IntegrityError("signature-malformed", f"{uri} is not a model's signature: {error}") from error
     record = SignatureRecord(uri=uri, sha256=hashlib.sha256(content).hexdigest(), key=key.hint)
@@ -200,20 +200,20 @@ def verify_signature(content: bytes, uri: str, trust: Trust) -> SignedModel:
 
 
 def find_signature(settings: Settings, source: Source, uri: str) -> SignedModel:
-    """Return what the model's signature lists, once it is verified.
+    """Fetch and verify the model's signature, and return the files that it lists.
 
     Args:
-        settings: the keys and roots that are accepted.
-        source: where the signature is.
-        uri: its URI there.
+        settings: name the files with the trusted keys and roots.
+        source: the source of the signature.
+        uri: the URI of the signature.
 
     Raises:
-        IntegrityError: there is none, or not one of a trusted key, or the files to trust cannot be used.
-        LoadError: it cannot be read.
+        IntegrityError: there is no valid signature from a trusted key, or the files with the keys or roots are invalid.
+        LoadError: the signature cannot be read.
     """
     trust = Trust.read(settings.model_signature_key, settings.model_signature_certificates)
     try:
-        found = source.look_up(uri, "")
+        found = source.resolve(uri, "")
     except NotFoundError as error:
         raise IntegrityError(
             "signature-missing", f"the model must be signed, but its signature cannot be found: {error}"
@@ -227,12 +227,12 @@ def find_signature(settings: Settings, source: Source, uri: str) -> SignedModel:
 
 
 def _read(source: Source, found: ObjectVersion) -> bytes:
-    """Return the bytes of a signature, which never touch the volume."""
+    """Return the content of a signature, without writing to the volume."""
     if path := source.path(found):
-        with during(f"cannot read the local file {path}", missing=NotFoundError), path.open("rb") as file:
+        with translate_os_errors(f"cannot read the local file {path}", missing=NotFoundError), path.open("rb") as file:
             return file.read(found.size)
     with (
-        during("cannot write to the directory of temporary files"),
+        translate_os_errors("cannot write to the directory of temporary files"),
         TemporaryDirectory(dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None) as directory,
     ):
         target = Path(directory, "file")
@@ -240,23 +240,23 @@ def _read(source: Source, found: ObjectVersion) -> bytes:
         return target.read_bytes()
 
 
-def name_beside(source: Source, model: str, uri: str) -> str:
-    """Return the path of a file relative to the model's directory at the source; empty if it is outside of that.
+def relative_name(source: Source, model: str, uri: str) -> str:
+    """Return the path of a file relative to the model's directory at the source; empty if it is outside.
 
     Args:
-        source: where both are.
-        model: the model's URI.
-        uri: that of the file.
+        source: the source of the model.
+        model: the URI of the model.
+        uri: the URI of the file.
     """
-    directory = source.beside(model, "x")[:-1]
+    directory = source.resolve_sibling(model, "x")[:-1]
     rest = uri.removeprefix(directory) if uri.startswith(directory) else ""
-    return next((name for name in (rest, unquote(rest)) if name and source.beside(model, name) == uri), "")
+    return next((name for name in (rest, unquote(rest)) if name and source.resolve_sibling(model, name) == uri), "")
 
 
 def _key(material: _Material, trust: Trust) -> TrustedKey:
     if isinstance(material.public_key, _KeyHint):
         return trust.key(material.public_key.hint)
-    assert isinstance(material.x509_certificate_chain, _Chain)  # noqa: S101 (_parse_bundle has found one of the two)
+    assert isinstance(material.x509_certificate_chain, _Chain)  # noqa: S101 (_parse_bundle checks that one is set)
     chain = material.x509_certificate_chain.certificates
     return trust.certified_key([_decode(certificate.raw_bytes, "rawBytes") for certificate in chain])
 
@@ -277,14 +277,14 @@ def _parse_bundle(content: bytes) -> _Bundle:
     if isinstance(key, _KeyHint) is isinstance(chain, _Chain):
         raise _malformed("its verificationMaterial has not exactly one of publicKey and x509CertificateChain")
     if isinstance(key, _KeyHint) and not _SHA256.fullmatch(key.hint):
-        raise _malformed(f"its hint is {_shown(key.hint)}, expected a sha256")
+        raise _malformed(f"its hint is {_quoted(key.hint)}, expected a sha256")
     if isinstance(chain, _Chain) and not 1 <= len(chain.certificates) <= _MAX_CHAIN:
         raise _malformed(f"it has {len(chain.certificates)} certificates, expected 1 to {_MAX_CHAIN}")
     return bundle
 
 
 def _parse_statement(payload: bytes) -> dict[str, str]:
-    """Return the sha256 of each signed file by its name."""
+    """Return the sha256 of each signed file by its path."""
     statement = _convert(_load(payload), _Statement)
     _expect("_type", statement.type, _STATEMENT_TYPE)
     _expect("predicateType", statement.predicate_type, _PREDICATE_TYPE)
@@ -292,41 +292,41 @@ def _parse_statement(payload: bytes) -> dict[str, str]:
     _expect("method", statement.predicate.serialization.method, "files")
     _expect("hash_type", statement.predicate.serialization.hash_type, "sha256")
     files: dict[str, str] = {}
-    of_all = hashlib.sha256()
+    combined = hashlib.sha256()
     for resource in statement.predicate.resources:
         _expect("algorithm", resource.algorithm, "sha256")
         if not _SHA256.fullmatch(resource.digest):
-            raise _malformed(f"it lists the digest {_shown(resource.digest)}, expected a sha256")
+            raise _malformed(f"it lists the digest {_quoted(resource.digest)}, expected a sha256")
         if not _is_normal(resource.name):
-            raise _malformed(f"it lists {_shown(resource.name)}, expected a relative path inside the signed directory")
+            raise _malformed(f"it lists {_quoted(resource.name)}, expected a relative path inside the signed directory")
         if resource.name in files:
-            raise _malformed(f"it lists {_shown(resource.name)} twice")
+            raise _malformed(f"it lists {_quoted(resource.name)} twice")
         files[resource.name] = resource.digest
-        of_all.update(bytes.fromhex(resource.digest))
-    if not files or (_WHOLE in files and len(files) > 1):
+        combined.update(bytes.fromhex(resource.digest))
+    if not files or (_UNNAMED in files and len(files) > 1):
         raise _malformed("it lists nothing, or a file without a name next to others")
-    _expect("the subject's sha256", statement.subject[0].digest.sha256, of_all.hexdigest())
+    _expect("the subject's sha256", statement.subject[0].digest.sha256, combined.hexdigest())
     return files
 
 
 def _is_normal(name: str) -> bool:
-    """Return whether a name is that of a file in the directory, written in the one normal way."""
+    """Return whether a name is a normalised path inside the directory."""
     path = PurePosixPath(name)
-    return name == _WHOLE or (
+    return name == _UNNAMED or (
         bool(name) and str(path) == name and not path.is_absolute() and ".." not in path.parts and name.isprintable()
     )
 
 
 def _load(content: bytes) -> object:
     try:
-        return json.loads(content.decode(), object_pairs_hook=_once, parse_constant=_refuse_constant)
+        return json.loads(content.decode(), object_pairs_hook=_reject_duplicates, parse_constant=_refuse_constant)
     except UnicodeDecodeError:
         raise _malformed("it is not UTF-8") from None
     except RecursionError:
         raise _malformed("it is nested too deep") from None
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) < len(pairs):
         raise _malformed("it has a field twice")
@@ -341,12 +341,12 @@ def _convert(document: object, kind: type[_Kind]) -> _Kind:
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
-        problem = _shown(str(error))[1:-1]
+        problem = _quoted(str(error))[1:-1]
         raise _malformed(f"{problem[:1].lower()}{problem[1:]}") from error
 
 
 def _decode(text: str, field: str) -> bytes:
-    """Return the bytes in base64, which has one way to write them."""
+    """Decode canonical base64."""
     try:
         decoded = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -357,21 +357,21 @@ def _decode(text: str, field: str) -> bytes:
 
 
 def _malformed(problem: str) -> ValueError:
-    """Return the error of a malformed signature, whatever is wrong with it; the problem ends a sentence."""
+    """Return the error for a malformed signature; the problem completes the sentence of the message."""
     return ValueError(problem)
 
 
 def _expect(field: str, found: object, expected: object) -> None:
     if found != expected:
-        raise _malformed(f"{field} is {_shown(found)}, expected {expected!r}")
+        raise _malformed(f"{field} is {_quoted(found)}, expected {expected!r}")
 
 
-def _shown(found: object) -> str:
-    """Return text of a stranger's in quotes, without its middle if it is long."""
+def _quoted(found: object) -> str:
+    """Return the repr of untrusted text, shortened in the middle if it is long."""
     text = repr(found)
     return text if len(text) <= 200 else f"{text[:100]} … {text[-90:]}"  # noqa: PLR2004
 
 
-def _some(names: Mapping[str, str]) -> str:
+def _abbreviated(names: Mapping[str, str]) -> str:
     first = ", ".join(map(repr, list(names)[:5]))
     return first if len(names) <= 5 else f"{first} and {len(names) - 5} more"  # noqa: PLR2004

@@ -29,25 +29,25 @@ _CURVES = "an ECDSA key on P-256, P-384 or P-521"
 
 
 class UntrustedError(Exception):
-    """A key or certificate that is not trusted; the message says why, as the end of a sentence."""
+    """A key or certificate that is not trusted; the message completes a sentence."""
 
 
 class TrustedKey:
     """A public key whose signatures are accepted.
 
     Attributes:
-        hint: the sha256 of the key's PEM form, in hexadecimal, by which a signature names it.
+        hint: the sha256 of the key's PEM form, in hexadecimal, which identifies the key in signatures.
     """
 
     def __init__(self, key: object) -> None:
-        """Take an ECDSA key; any other raises `ValueError`."""
+        """Raise `ValueError` unless the key is an ECDSA key on a supported curve."""
         if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _HASHES:
             raise ValueError(f"expected {_CURVES}")
         self._key = key
         self.hint = hashlib.sha256(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
-    def has_signed(self, signature: bytes, message: bytes) -> bool:
-        """Return whether the DER signature is the key's for the message."""
+    def verifies(self, signature: bytes, message: bytes) -> bool:
+        """Return whether the DER signature of the message is valid for this key."""
         try:
             self._key.verify(signature, message, ec.ECDSA(_HASHES[self._key.curve.name]))
         except InvalidSignature:
@@ -56,11 +56,11 @@ class TrustedKey:
 
 
 class Trust:
-    """All keys and roots that are accepted.
+    """The trusted keys and root certificates.
 
     Args:
-        keys: by their hints.
-        roots: certificates that a signer's certificate must lead to.
+        keys: the keys by their hints.
+        roots: the certificates to which a signer's certificate must chain.
         now: the time at which certificates must be valid.
     """
 
@@ -73,18 +73,18 @@ class Trust:
 
     @classmethod
     def read(cls, keys: Path | None, certificates: Path | None) -> "Trust":
-        """Return the keys and the root certificates in two PEM files, either of which may be left out.
+        """Read the keys and the root certificates from two PEM files; each file is optional.
 
         Raises:
-            IntegrityError: a file cannot be read, or has content other than public keys (or certificates).
+            IntegrityError: a file cannot be read, or contains anything except public keys (or certificates).
         """
         return cls(_read_keys(keys) if keys else {}, _read_roots(certificates) if certificates else [])
 
     def key(self, hint: str) -> TrustedKey:
-        """Return the key that a signature names.
+        """Return the trusted key with this hint.
 
         Raises:
-            UntrustedError: it is not among the trusted ones.
+            UntrustedError: no trusted key has this hint.
         """
         if hint in self._keys:
             return self._keys[hint]
@@ -95,14 +95,14 @@ class Trust:
         """Return the key of a signer's certificate.
 
         Args:
-            chain: the certificate, and those between it and a root, each in DER.
+            chain: the signer's certificate and the intermediate certificates, each in DER.
 
         Raises:
-            UntrustedError: it does not lead to a trusted root, is not valid now, or is not for signing.
+            UntrustedError: the certificate does not chain to a trusted root, is not valid now, or is not for signing.
             ValueError: one of them is not a certificate, or has an unsupported key.
         """
         if not self._roots:
-            raise UntrustedError("it was made with a certificate, but MODEL_SIGNATURE_CERTIFICATES is not set")
+            raise UntrustedError("it was signed with a certificate, but MODEL_SIGNATURE_CERTIFICATES is not set")
         leaf, *others = map(x509.load_der_x509_certificate, chain)
         name = repr(leaf.subject.rfc4514_string())
         for moment, is_over in (
@@ -129,13 +129,13 @@ class Trust:
         except VerificationError as error:
             reason = str(error).removeprefix("validation failed: ").partition(" (encountered")[0]
             raise UntrustedError(
-                f"its certificate {name} does not lead to a root in MODEL_SIGNATURE_CERTIFICATES ({reason})"
+                f"its certificate {name} does not chain to a root in MODEL_SIGNATURE_CERTIFICATES ({reason})"
             ) from error
         return TrustedKey(leaf.public_key())
 
 
 def _require_signing(leaf: x509.Certificate, name: str) -> None:
-    """Raise `UntrustedError` unless a certificate is for signatures of code: a server's must not sign models."""
+    """Raise `UntrustedError` unless a certificate is for code signing; a server certificate must not sign models."""
     usage = _extension(leaf, x509.KeyUsage)
     extended = _extension(leaf, x509.ExtendedKeyUsage)
     if (
@@ -163,13 +163,13 @@ def _require_authority(_policy: Policy, _certificate: x509.Certificate, usage: x
 
 def _read_keys(path: Path) -> dict[str, TrustedKey]:
     keys = [
-        _loaded(path, number, block)
-        for number, block in enumerate(_blocks(path, b"PUBLIC KEY", "MODEL_SIGNATURE_KEY"), 1)
+        _load_key(path, number, block)
+        for number, block in enumerate(_read_pem_blocks(path, b"PUBLIC KEY", "MODEL_SIGNATURE_KEY"), 1)
     ]
     return {key.hint: key for key in keys}
 
 
-def _loaded(path: Path, number: int, block: bytes) -> TrustedKey:
+def _load_key(path: Path, number: int, block: bytes) -> TrustedKey:
     try:
         return TrustedKey(load_pem_public_key(block))
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -179,7 +179,7 @@ def _loaded(path: Path, number: int, block: bytes) -> TrustedKey:
 
 
 def _read_roots(path: Path) -> list[x509.Certificate]:
-    blocks = _blocks(path, b"CERTIFICATE", "MODEL_SIGNATURE_CERTIFICATES")
+    blocks = _read_pem_blocks(path, b"CERTIFICATE", "MODEL_SIGNATURE_CERTIFICATES")
     try:
         return [x509.load_pem_x509_certificate(block) for block in blocks]
     except ValueError as error:
@@ -188,8 +188,8 @@ def _read_roots(path: Path) -> list[x509.Certificate]:
         ) from error
 
 
-def _blocks(path: Path, label: bytes, setting: str) -> list[bytes]:
-    """Return the PEM blocks of a file, all of them with the one label."""
+def _read_pem_blocks(path: Path, label: bytes, setting: str) -> list[bytes]:
+    """Return the PEM blocks of a file, which must all have this label."""
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_SIZE)

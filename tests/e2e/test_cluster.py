@@ -124,7 +124,7 @@ def test_old_pods_keep_serving_when_the_new_model_is_refused(
 ) -> None:
     with cluster.load(iris) as stop:
         deploy(MODEL_SHA256="0" * 64)
-        until(lambda: any("MODEL_SHA256 expects" in reason for reason in refusals(cluster)), 300)
+        until(lambda: any("but MODEL_SHA256 is" in reason for reason in refusals(cluster)), 300)
         report = stop()
     assert report["failures"] == []
     assert set(report["answers"]) == {"setosa"}

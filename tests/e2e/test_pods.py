@@ -163,7 +163,7 @@ def test_a_pinned_version_is_served_despite_a_newer_one(play: Play, emulator: Em
 @pytest.mark.parametrize(
     ("change", "exit_code", "reason"),
     [
-        ({"MODEL_SHA256": "0" * 64}, 5, r"has the sha256 [0-9a-f]{64}, MODEL_SHA256 expects 0{64}"),
+        ({"MODEL_SHA256": "0" * 64}, 5, r"has the sha256 [0-9a-f]{64}, but MODEL_SHA256 is 0{64}"),
         ({"GCS_MODEL_BLOB": "iris/9/model.onnx"}, 3, r"cannot look up gs://models/iris/9/model\.onnx: 404"),
     ],
     ids=["wrong sha256", "missing blob"],

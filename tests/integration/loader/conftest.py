@@ -1,4 +1,4 @@
-"""Models to load, a place to load them to, and servers to load them from."""
+"""Fixtures: models, target directories and servers."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper, load_model_from_string
 
-from loader.transfer.journal import PIECE
+from loader.transfer.journal import PIECE_SIZE
 from tests.integration.loader.fault_server import FaultServer, StoredObject, fault_server
 from tests.integration.loader.running import Target
 
@@ -30,7 +30,7 @@ def make_model(size: int) -> bytes:
 
 
 def with_external_data(location: str) -> bytes:
-    """Return a model that keeps two tensors of weights in one file."""
+    """Return a model with two tensors in one external data file."""
     model = load_model_from_string(make_model(10))
     del model.graph.initializer[:]
     for name in "uw":
@@ -54,13 +54,13 @@ def pair() -> Pair:
 
 @pytest.fixture(scope="session")
 def large_model() -> bytes:
-    """A model of more than two requests, whose last piece is not full."""
-    return make_model(17 * PIECE + 12345)
+    """A model that takes more than two requests, with an incomplete last piece."""
+    return make_model(17 * PIECE_SIZE + 12345)
 
 
 @pytest.fixture
 def server(pair: Pair) -> Iterator[FaultServer]:
-    """A fault server that has the small pair."""
+    """A fault server with the small pair."""
     with fault_server() as running:
         running.objects |= {MODEL: StoredObject(pair[0]), LABELS: StoredObject(pair[1])}
         yield running
@@ -68,7 +68,7 @@ def server(pair: Pair) -> Iterator[FaultServer]:
 
 @pytest.fixture
 def target(tmp_path: Path, server: FaultServer) -> Target:
-    """An empty directory that loads from the fault server."""
+    """An empty target directory for loads from the fault server."""
     directory = tmp_path / "workdir"
     directory.mkdir()
     settings = {"GCS_BUCKET": BUCKET, "GCS_MODEL_BLOB": MODEL, "STORAGE_EMULATOR_HOST": server.url}

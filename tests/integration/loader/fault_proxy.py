@@ -1,4 +1,4 @@
-"""A proxy in front of a real server that spoils its answers in whatever way a test asks for."""
+"""A proxy in front of a real server that injects faults into its responses."""
 
 import http.client
 import socket
@@ -17,7 +17,7 @@ _HOP = {"connection", "transfer-encoding", "keep-alive", "content-length", "serv
 
 @dataclass
 class Answer:
-    """What the server behind has answered, and the connection to pass it on."""
+    """A response of the upstream server, and the connection to the client."""
 
     handler: BaseHTTPRequestHandler
     proxy: "FaultProxy"
@@ -46,12 +46,12 @@ class Answer:
             self.handler.wfile.write(content)
 
     def whole(self) -> None:
-        """Send what the server behind has answered."""
+        """Send the upstream response unchanged."""
         self.start()
         self.write(self.content)
 
     def refuse(self, code: int, **headers: str) -> None:
-        """Answer with a status and nothing else."""
+        """Send an empty response with this status."""
         self.handler.send_response(code)
         for name, value in headers.items():
             self.handler.send_header(name.replace("_", "-"), value)
@@ -59,7 +59,7 @@ class Answer:
         self.handler.end_headers()
 
     def close(self) -> None:
-        """Close the connection after this answer."""
+        """Close the connection after this response."""
         self.handler.close_connection = True
 
     def reset(self) -> None:
@@ -75,7 +75,7 @@ IsBytes = Callable[[str, str, str], bool]
 
 
 class FaultProxy(ThreadingHTTPServer):
-    """A proxy to one server; `bytes` and `metadata` requests each get the faults that come first."""
+    """A proxy to one server, with a queue of faults for `bytes` requests and one for `metadata` requests."""
 
     daemon_threads = True
     block_on_close = False
@@ -110,22 +110,22 @@ class FaultProxy(ThreadingHTTPServer):
         return f"{'https' if self.tls else 'http'}://{self.address}"
 
     def on(self, kind: str, faults: Iterator[Fault]) -> None:
-        """Spoil the next answers of the kind with these faults, one each."""
+        """Inject these faults into the next responses of the kind, one each."""
         self._faults[kind] = faults
 
     def before(self, kind: str, action: Callable[[], None]) -> None:
-        """Do this once, when the next request of the kind arrives."""
+        """Run the action once, when the next request of the kind arrives."""
         self._before[kind] = action
 
     def reset_faults(self) -> None:
-        """Forget the faults that have not been used, and the requests so far."""
+        """Delete the unused faults and the recorded requests."""
         self._faults.clear()
         self._before.clear()
         self.requests.clear()
         self.heads.clear()
 
     def take(self, kind: str) -> tuple[Fault | None, Callable[[], None] | None]:
-        """Return what the next answer of that kind is to have."""
+        """Return the fault and the action for the next response of the kind."""
         with self._lock:
             return next(self._faults.get(kind, iter(())), None), self._before.pop(kind, None)
 
@@ -138,7 +138,7 @@ class FaultProxy(ThreadingHTTPServer):
 
     @contextmanager
     def running(self) -> Iterator["FaultProxy"]:
-        """Answer requests until the end of the block."""
+        """Serve requests until the end of the block."""
         thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         try:
@@ -150,7 +150,7 @@ class FaultProxy(ThreadingHTTPServer):
             thread.join()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: connections that break are what this server is for."""
+        """Log nothing: broken connections are expected."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -158,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
-        """Forward the request, and spoil its answer."""
+        """Forward the request, and inject a fault into its response."""
         proxy = cast("FaultProxy", self.server)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         kind = "bytes" if proxy.is_bytes(self.command, self.path, self.headers.get("Range", "")) else "metadata"
@@ -186,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def log_message(self, *_: object) -> None:
-        """Keep the test's output to the test."""
+        """Log nothing."""
 
 
 @contextmanager

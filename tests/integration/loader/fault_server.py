@@ -1,4 +1,4 @@
-"""A Cloud Storage endpoint over a real socket that fails in whatever way a test asks for."""
+"""A Cloud Storage endpoint on a real socket that injects faults."""
 
 import base64
 import json
@@ -19,7 +19,7 @@ TOKEN = "a-token-that-no-one-may-see"  # noqa: S105 (it opens nothing)
 
 @dataclass
 class StoredObject:
-    """An object as the server has it; metadata that is given wins over what the content says."""
+    """A stored object; given metadata takes precedence over that of the content."""
 
     content: bytes
     generation: int = 1
@@ -27,7 +27,7 @@ class StoredObject:
     hash_header: bool = True
 
     def resource(self) -> dict[str, str]:
-        """The object's metadata, as the JSON API has it."""
+        """The object's metadata in the format of the JSON API."""
         checksum = base64.b64encode(crc32c(self.content).to_bytes(4, "big")).decode()
         size = str(len(self.content))
         return {"size": size, "generation": str(self.generation), "crc32c": checksum, **self.metadata}
@@ -35,7 +35,7 @@ class StoredObject:
 
 @dataclass
 class Exchange:
-    """One request, and what a fault needs to answer it."""
+    """One request, and methods to respond to it."""
 
     handler: BaseHTTPRequestHandler
     server: "FaultServer"
@@ -45,11 +45,11 @@ class Exchange:
 
     @property
     def stored(self) -> StoredObject:
-        """The object that is asked for."""
+        """The requested object."""
         return self.server.objects[self.name]
 
     def status(self, code: int, body: bytes = b"", **headers: str) -> None:
-        """Answer with a status and nothing of the object."""
+        """Respond with a status and without the object."""
         self.handler.send_response(code)
         for name, value in headers.items():
             self.handler.send_header(name.replace("_", "-"), value)
@@ -58,12 +58,12 @@ class Exchange:
         self.handler.wfile.write(body)
 
     def span(self) -> tuple[int, int]:
-        """The range that is asked for: its first byte, and the one after its last."""
+        """The requested range as start and end; the end is exclusive."""
         first, _, last = self.handler.headers["Range"].removeprefix("bytes=").partition("-")
         return int(first), int(last) + 1
 
     def media_headers(self, length: int | None = None) -> None:
-        """Send the headers of a right answer, or of one with another length."""
+        """Send the headers of a correct response, or of one with another length."""
         start, end = self.span()
         resource = self.stored.resource()
         self.handler.send_response(206)
@@ -75,13 +75,13 @@ class Exchange:
         self.handler.end_headers()
 
     def media(self) -> None:
-        """Send the right answer."""
+        """Send the correct response."""
         start, end = self.span()
         self.media_headers()
         self.handler.wfile.write(self.stored.content[start:end])
 
     def wait_for_the_end(self, seconds: float | None = None) -> bool:
-        """Wait until the test is over, or for so long; return whether it is."""
+        """Wait until the test ends or the seconds have passed; return whether it ended."""
         return self.server.over.wait(seconds)
 
     def reset(self) -> None:
@@ -96,7 +96,7 @@ Fault = Callable[[Exchange], None]
 
 
 class FaultServer(ThreadingHTTPServer):
-    """Objects by name, and for each kind of request, `metadata`, `media` or `token`, the faults that come first."""
+    """A server for objects, with a queue of faults per kind of request: `metadata`, `media` or `token`."""
 
     daemon_threads = True
     block_on_close = False
@@ -117,16 +117,16 @@ class FaultServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def on(self, kind: str, faults: Iterator[Fault]) -> None:
-        """Answer the next requests of the kind with these faults, one each."""
+        """Inject these faults into the next responses of the kind, one each."""
         self._faults[kind] = faults
 
     def next_fault(self, kind: str) -> Fault | None:
-        """Take the fault that the next answer of that kind is to have."""
+        """Remove and return the fault for the next response of the kind."""
         with self._lock:
             return next(self._faults.get(kind, iter(())), None)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: connections that break are what this server is for."""
+        """Log nothing: broken connections are expected."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -161,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer_token()
 
     def _answer_token(self) -> None:
-        """Give out a token, as the server that a key file names or as the metadata server of a machine at Google."""
+        """Issue a token, like the token server of a key file or Google's metadata server."""
         server = cast("FaultServer", self.server)
         exchange = Exchange(self, server, "", "token", {})
         if fault := server.next_fault("token"):
@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
             exchange.status(200, json.dumps(token).encode(), **headers)
 
     def log_message(self, *_: object) -> None:
-        """Keep the test's output to the test."""
+        """Log nothing."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Running the loader as its users do, as a process, and looking at what it leaves."""
+"""Runs the loader as a process, and inspects its results."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _FROM_OUTSIDE = ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_ST
 
 @dataclass
 class Run:
-    """What came of a load."""
+    """The result of a load."""
 
     exit_code: int
     output: str
@@ -25,25 +25,25 @@ class Run:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The lines of JSON that the load said."""
+        """The JSON lines that the load logged."""
         return [json.loads(line) for line in self.output.splitlines()]
 
     @property
     def reason(self) -> str:
-        """Why it failed, by the line of JSON on stderr."""
+        """The reason for the failure, from the JSON line on stderr."""
         failure = json.loads(self.error)
         assert list(failure)[:3] == ["time", "level", "event"]
         assert (failure["level"], failure["event"], failure["exit_code"]) == ("error", "failed", self.exit_code)
         return str(failure["error"])
 
     def named(self, event: str) -> list[dict[str, Any]]:
-        """The lines of one kind."""
+        """Return the events with this name."""
         return [line for line in self.events if line["event"] == event]
 
 
 @dataclass
 class Target:
-    """A directory to load into, and the settings of every load into it."""
+    """A target directory, and the settings of all loads into it."""
 
     directory: Path
     settings: dict[str, str] = field(default_factory=dict)
@@ -60,12 +60,12 @@ class Target:
 
     @property
     def termination_log(self) -> Path:
-        """Where the loader writes the reason of a failure."""
+        """The file to which the loader writes the reason for a failure."""
         return self.directory.parent / "termination-log"
 
     @contextmanager
     def start(self, **settings: object) -> Iterator[subprocess.Popen[str]]:
-        """Start a load with these settings on top of the target's, and kill it if it still runs in the end."""
+        """Start a load with the target's settings and these; kill it if it runs at the end of the block."""
         environment = {name: os.environ[name] for name in _FROM_OUTSIDE if name in os.environ}
         environment |= {
             "MODEL_FILEPATH": str(self.model),
@@ -89,13 +89,13 @@ class Target:
                 process.kill()
 
     def load(self, **settings: object) -> Run:
-        """Run such a load to its end."""
+        """Run a load with the target's settings and these, and return its result."""
         with self.start(**settings) as process:
             output, error = process.communicate(timeout=60)
         return Run(process.returncode, output, error)
 
     def snapshot(self) -> dict[str, tuple[int, ...]]:
-        """Return what there is in the directory, and what would show that it was touched."""
+        """Return the files in the directory, with metadata that shows changes."""
         return {
             str(path): (status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             for path in (self.directory, *self.directory.rglob("*"))
@@ -103,11 +103,11 @@ class Target:
         }
 
     def receipt(self) -> Receipt | None:
-        """The receipt of what stands here."""
+        """The published receipt."""
         return Receipt.read(self.directory)
 
     def assert_holds(self, model: bytes, labels: bytes) -> Receipt:
-        """Check that the final paths hold this pair, with a receipt that says so."""
+        """Check that the final paths contain this pair with its receipt."""
         assert self.model.read_bytes() == model
         assert self.labels.read_bytes() == labels
         receipt = self.receipt()
@@ -126,13 +126,13 @@ class Target:
         assert self.receipt() is None
 
     def temporaries(self) -> list[Path]:
-        """Return what is in the directory besides what is published."""
+        """Return the unpublished files in the directory."""
         published = (self.directory / ".current").resolve()
         hidden = [path for path in self.directory.glob(".*") if path.name != ".current" and path.resolve() != published]
         return [*hidden, *self.directory.rglob("*~")]
 
 
-# A failure that stays ends the load between two tries, or the deadline ends it within the last one.
+# A permanent failure ends the load between two attempts, or the deadline ends the load within the last attempt.
 UNREACHABLE = (6, 8)
 
 

@@ -1,4 +1,4 @@
-"""One storage of each kind, served by a real program, behind a proxy that can spoil its answers."""
+"""One storage per kind of source, served by a real program behind a proxy that injects faults."""
 
 import hashlib
 import logging
@@ -26,7 +26,7 @@ LABELS = "iris/1/label.json"
 
 
 class WebFiles(ThreadingHTTPServer):
-    """A web server for files in memory, which knows ranges and entity tags."""
+    """A web server for files in memory, with ranges and entity tags."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -59,12 +59,12 @@ class _WebHandler(BaseHTTPRequestHandler):
         self.wfile.write(content[start:end])
 
     def log_message(self, *_: object) -> None:
-        """Keep the test's output to the test."""
+        """Log nothing."""
 
 
 @contextmanager
 def web_files() -> Iterator[WebFiles]:
-    """Run such a server."""
+    """Run a `WebFiles` server."""
     server = WebFiles()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -103,18 +103,18 @@ class Storage(ABC):
 
     @abstractmethod
     def put(self, name: str, content: bytes) -> None:
-        """Write a file, over what is there."""
+        """Write or overwrite a file."""
 
     @abstractmethod
     def delete(self, name: str) -> None:
         """Remove a file."""
 
     def pins(self, model: bytes, labels: bytes) -> dict[str, str]:  # noqa: ARG002
-        """Return the settings without which these bytes are not taken."""
+        """Return the settings that the loader requires for these files."""
         return {}
 
     def put_without_checksum(self, name: str, content: bytes) -> None:
-        """Write a file so that the storage keeps no checksum of it, if it ever does."""
+        """Write a file so that the storage provides no checksum of it."""
         self.put(name, content)
 
     @property
@@ -124,7 +124,7 @@ class Storage(ABC):
 
     @property
     def named(self) -> str:
-        """What messages have to name: the model's URI, or that of all that is beside it."""
+        """The URI that messages must contain: the model's, or that of its directory."""
         return self.place.partition("#")[0]
 
 
@@ -183,7 +183,7 @@ class S3(Storage):
 
 
 class Https(Storage):
-    """A web server with TLS and a certificate of the tests' own."""
+    """A web server with TLS and a test certificate."""
 
     has_checksums = always_has_checksums = False
 
@@ -208,7 +208,7 @@ class Https(Storage):
 
 
 class Oci(Storage):
-    """A repository of docker-registry; whatever is put or deleted, its tag moves to a manifest of what there is."""
+    """A repository of docker-registry; after each change, its tag points to a manifest of all files."""
 
     is_immutable = True
 
@@ -231,7 +231,7 @@ class Oci(Storage):
 
 
 def s3_client(url: str) -> Any:
-    """Return botocore's client of the server at the URL."""
+    """Return a botocore client for the server at the URL."""
     session = botocore.session.Session()
     session.set_credentials("key", "secret")
     config = Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required")

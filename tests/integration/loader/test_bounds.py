@@ -1,4 +1,4 @@
-"""What a load may take: time, memory, disk."""
+"""Limits of a load: time, memory and disk space."""
 
 import itertools
 import signal
@@ -18,7 +18,7 @@ _MIB = 1 << 20
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_a_load_at_once(target: Target, server: FaultServer, number: signal.Signals) -> None:
+def test_a_signal_stops_a_load_immediately(target: Target, server: FaultServer, number: signal.Signals) -> None:
     asked = threading.Event()
 
     def wait(exchange: Exchange) -> None:
@@ -26,7 +26,7 @@ def test_a_signal_stops_a_load_at_once(target: Target, server: FaultServer, numb
         exchange.wait_for_the_end()
 
     server.on("media", iter([wait]))
-    # Without coverage: a signal handler that raises in its lock_data() leaves the lock held, and every thread waiting.
+    # Without coverage: a signal handler that raises in its lock_data() would leave the lock held and block all threads.
     with target.start(coverage_process_config="", coverage_process_start="") as process:
         assert asked.wait(10)
         process.send_signal(number)
@@ -36,8 +36,8 @@ def test_a_signal_stops_a_load_at_once(target: Target, server: FaultServer, numb
 
 
 @pytest.mark.parametrize(("cause", "exit_code"), [("signal", 9), ("deadline", 6)])
-def test_a_main_thread_that_is_stuck_does_not_outlive_it(cause: str, exit_code: int) -> None:
-    """A thread that has the signals blocked stands for one that is stuck in a call which they do not interrupt."""
+def test_a_stuck_main_thread_is_killed(cause: str, exit_code: int) -> None:
+    """A thread that blocks the signals simulates one that is stuck in an uninterruptible call."""
     program = """
         import signal, sys, threading, time
         from loader.watchdog import watchdog
@@ -64,7 +64,7 @@ def test_memory_does_not_grow_with_the_model(target: Target, server: FaultServer
     peaks: list[int] = []
 
     def measure(exchange: Exchange) -> None:
-        if exchange.name == LABELS:  # by now the model is here
+        if exchange.name == LABELS:  # the model has been downloaded by now
             status = Path(f"/proc/{process.pid}/status").read_text()
             peaks.append(int(status.partition("VmHWM:")[2].split()[0]) * 1024)
         exchange.media()
@@ -76,9 +76,7 @@ def test_memory_does_not_grow_with_the_model(target: Target, server: FaultServer
     assert max(peaks) < 120 * 10**6 < len(large_model)
 
 
-def test_a_disk_without_room_is_found_before_the_first_byte(
-    target: Target, server: FaultServer, small_disk: Path
-) -> None:
+def test_a_full_disk_is_reported_before_the_download(target: Target, server: FaultServer, small_disk: Path) -> None:
     server.objects[MODEL] = StoredObject(make_model(5 * _MIB))
     target.directory = small_disk
     for dry_run in ("true", "false"):
@@ -87,7 +85,9 @@ def test_a_disk_without_room_is_found_before_the_first_byte(
     target.assert_empty()
 
 
-def test_a_disk_that_fills_up_midway_is_named(target: Target, server: FaultServer, small_disk: Path) -> None:
+def test_a_disk_that_fills_up_during_the_load_is_reported(
+    target: Target, server: FaultServer, small_disk: Path
+) -> None:
     server.objects[MODEL] = StoredObject(make_model(3 * _MIB))
     target.directory = small_disk
 
@@ -102,7 +102,7 @@ def test_a_disk_that_fills_up_midway_is_named(target: Target, server: FaultServe
     assert target.temporaries() == []
 
 
-def test_a_read_only_target_is_named(target: Target, small_disk: Path) -> None:
+def test_a_read_only_target_is_reported(target: Target, small_disk: Path) -> None:
     target.directory = small_disk
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)  # noqa: S607
     for dry_run in ("true", "false"):
@@ -110,19 +110,19 @@ def test_a_read_only_target_is_named(target: Target, small_disk: Path) -> None:
     target.assert_empty()
 
 
-def test_a_target_directory_that_is_missing_is_made(target: Target, pair: Pair) -> None:
+def test_a_missing_target_directory_is_created(target: Target, pair: Pair) -> None:
     target.directory /= "not/there/yet"
     assert target.load().exit_code == 0
     target.assert_holds(*pair)
 
 
-def test_a_target_directory_that_cannot_be_made_is_named(target: Target) -> None:
+def test_a_target_directory_that_cannot_be_created_is_reported(target: Target) -> None:
     (target.directory / "file").touch()
     target.directory /= "file/below"
     assert_failed(target.load(), 1, str(target.directory), "Not a directory")
 
 
-def test_two_loads_do_not_share_a_target(target: Target, server: FaultServer, pair: Pair) -> None:
+def test_two_loads_cannot_share_a_target(target: Target, server: FaultServer, pair: Pair) -> None:
     asked, go_on = threading.Event(), threading.Event()
 
     def wait(exchange: Exchange) -> None:

@@ -1,4 +1,4 @@
-"""A private certificate authority, for the sources whose libraries bring certificates of their own."""
+"""Private certificate authorities, with the sources whose libraries bundle their own certificates."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.support.certificates import make_authority
 
 @pytest.fixture
 def secure(tmp_path: Path, server: FaultServer) -> Iterator[tuple[FaultProxy, Path]]:
-    """The fault server behind TLS, and its authority."""
+    """The fault server with TLS, and the file of its certificate authority."""
     authority, context = make_authority(tmp_path)
     with fault_proxy(server.url, gcs_bytes, context) as proxy:
         yield proxy, authority

@@ -1,4 +1,4 @@
-"""Who the loader says it is."""
+"""Credentials for Google Cloud Storage."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.integration.loader.running import UNREACHABLE, Target, assert_failed
 
 @pytest.fixture
 def target(target: Target, server: FaultServer, tmp_path: Path) -> Target:
-    """A target whose loads send credentials, and find none."""
+    """A target whose loads need credentials and find none."""
     target.settings |= {
         "STORAGE_EMULATOR_HOST": "",
         "GCS_ENDPOINT": server.url,
@@ -27,7 +27,7 @@ def target(target: Target, server: FaultServer, tmp_path: Path) -> Target:
 
 @pytest.fixture
 def key_file(tmp_path: Path, server: FaultServer) -> Path:
-    """A service account's key, whose tokens the fault server gives out."""
+    """A service account's key file; the fault server issues its tokens."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     path = tmp_path / "key.json"
     content = {
@@ -41,7 +41,7 @@ def key_file(tmp_path: Path, server: FaultServer) -> Path:
     return path
 
 
-def test_a_key_file_is_used_and_its_token_shown_to_no_one(
+def test_a_key_file_is_used_and_its_token_never_shown(
     target: Target, server: FaultServer, pair: Pair, key_file: Path
 ) -> None:
     run = target.load(google_application_credentials=key_file)
@@ -60,7 +60,7 @@ def test_a_dry_run_names_the_kind_of_credentials(target: Target, key_file: Path)
     target.assert_empty()
 
 
-def test_the_metadata_server_is_asked_last(target: Target, server: FaultServer, pair: Pair) -> None:
+def test_the_metadata_server_is_used_last(target: Target, server: FaultServer, pair: Pair) -> None:
     host = server.url.removeprefix("http://")
     run = target.load(no_gce_check="", gce_metadata_host=host, gce_metadata_ip=host)
     assert (run.exit_code, run.error) == (0, "")
@@ -68,25 +68,25 @@ def test_the_metadata_server_is_asked_last(target: Target, server: FaultServer, 
     assert server.authorizations == {f"Bearer {TOKEN}"}
 
 
-def test_a_missing_package_of_google_auth_is_named(target: Target, server: FaultServer, tmp_path: Path) -> None:
+def test_a_missing_dependency_of_google_auth_is_named(target: Target, server: FaultServer, tmp_path: Path) -> None:
     (tmp_path / "requests.py").write_text("raise ModuleNotFoundError(\"No module named 'requests'\")")
     assert_failed(target.load(pythonpath=tmp_path), 1, "gs://", "No module named 'requests'", "loader/requirements.txt")
     assert server.requests == []
 
 
-def test_without_credentials_nothing_is_asked_for(target: Target, server: FaultServer) -> None:
+def test_without_credentials_no_request_is_sent(target: Target, server: FaultServer) -> None:
     run = target.load()
     assert_failed(run, 4, "GOOGLE_APPLICATION_CREDENTIALS", "GCS_ANONYMOUS=true")
     assert server.requests == []
 
 
-def test_anonymous_loads_are_asked_for(target: Target, server: FaultServer, pair: Pair) -> None:
+def test_anonymous_loads_require_a_setting(target: Target, server: FaultServer, pair: Pair) -> None:
     assert target.load(gcs_anonymous="true").exit_code == 0
     target.assert_holds(*pair)
     assert server.authorizations == {""}
 
 
-def test_a_key_file_that_is_none_is_named(target: Target, tmp_path: Path) -> None:
+def test_an_invalid_key_file_is_named(target: Target, tmp_path: Path) -> None:
     path = tmp_path / "key.json"
     path.write_text("{}")
     assert_failed(target.load(google_application_credentials=path), 4, str(path))
@@ -99,19 +99,19 @@ def test_a_key_file_of_other_json_is_named(target: Target, tmp_path: Path, conte
     assert_failed(target.load(google_application_credentials=path), 4, str(path))
 
 
-def test_a_key_file_that_cannot_be_read_is_named(target: Target, tmp_path: Path) -> None:
+def test_an_unreadable_key_file_is_named(target: Target, tmp_path: Path) -> None:
     assert_failed(target.load(google_application_credentials=tmp_path), 4, f"{tmp_path} (Is a directory)")
-    path = "/proc/self/mem"  # which not even root can read from its beginning
+    path = "/proc/self/mem"  # not even root can read it from the start
     assert_failed(target.load(google_application_credentials=path), 4, path, "GOOGLE_APPLICATION_CREDENTIALS")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_key_file_that_may_not_be_read_is_named(target: Target, key_file: Path) -> None:
+def test_a_key_file_without_permission_is_named(target: Target, key_file: Path) -> None:
     key_file.chmod(0)
     assert_failed(target.load(google_application_credentials=key_file), 4, f"{key_file} (Permission denied)")
 
 
-def test_refused_credentials_are_not_tried_again(target: Target, server: FaultServer, key_file: Path) -> None:
+def test_refused_credentials_are_not_retried(target: Target, server: FaultServer, key_file: Path) -> None:
     answer = json.dumps({"error": "invalid_grant", "error_description": "Invalid JWT Signature."}).encode()
     server.on("token", iter([lambda exchange: exchange.status(400, answer)]))
     run = target.load(google_application_credentials=key_file)
@@ -119,7 +119,7 @@ def test_refused_credentials_are_not_tried_again(target: Target, server: FaultSe
     assert run.named("retry") == []
 
 
-def test_a_token_server_that_fails_is_tried_until_the_deadline(
+def test_a_failing_token_server_is_retried_until_the_deadline(
     target: Target, server: FaultServer, key_file: Path
 ) -> None:
     server.shutdown()

@@ -1,4 +1,4 @@
-"""What stands around a load: its log, the proxy before its source, and answers that no server should give."""
+"""The environment of a load: its output streams, HTTP proxies and malformed responses."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ SECRET = "a-password-that-no-one-may-see"  # noqa: S105 (it opens nothing)
 
 
 def run_in_shell(target: Target, command: str, **settings: str) -> tuple[int, str]:
-    """Run the command with the target's settings; return its exit code and what it said on stderr."""
+    """Run the command with the target's settings; return its exit code and stderr."""
     outside = {name: value for name, value in os.environ.items() if name == "HOME" or "COVERAGE" in name}
     environment = {
         **outside,
@@ -39,7 +39,7 @@ def run_in_shell(target: Target, command: str, **settings: str) -> tuple[int, st
     return run.returncode, run.stderr
 
 
-def test_a_log_that_no_one_reads_does_not_fail_the_load(target: Target, pair: Pair, tmp_path: Path) -> None:
+def test_a_closed_log_does_not_fail_the_load(target: Target, pair: Pair, tmp_path: Path) -> None:
     status = tmp_path / "status"
     _, error = run_in_shell(target, f"( sleep 0.2; python -m loader; echo $? >{status} ) | true")
     assert (status.read_text(), error) == ("0\n", "")
@@ -47,7 +47,7 @@ def test_a_log_that_no_one_reads_does_not_fail_the_load(target: Target, pair: Pa
 
 
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-", "2>/dev/full", "2>&-"])
-def test_streams_that_fail_do_not_change_the_exit_code(
+def test_failing_streams_do_not_change_the_exit_code(
     target: Target, server: FaultServer, pair: Pair, redirection: str
 ) -> None:
     assert run_in_shell(target, f"exec python -m loader {redirection}") == (0, "")
@@ -57,7 +57,7 @@ def test_streams_that_fail_do_not_change_the_exit_code(
     assert run_in_shell(target, f"exec python -m loader --help {redirection} >/dev/full")[0] == 0
 
 
-def test_a_reader_that_leaves_midway_does_not_fail_the_load(target: Target, server: FaultServer, pair: Pair) -> None:
+def test_a_log_closed_during_the_load_does_not_fail_it(target: Target, server: FaultServer, pair: Pair) -> None:
     gone = threading.Event()
 
     def wait(exchange: Exchange) -> None:
@@ -75,17 +75,17 @@ def test_a_reader_that_leaves_midway_does_not_fail_the_load(target: Target, serv
     target.assert_holds(*pair)
 
 
-def test_an_answer_nested_without_end_is_refused(target: Target, server: FaultServer) -> None:
+def test_a_deeply_nested_response_is_refused(target: Target, server: FaultServer) -> None:
     server.on("metadata", iter([lambda exchange: exchange.status(200, b'{"x":' + b"[" * 60_000)]))
-    assert_failed(target.load(), 8, MODEL, "no object metadata")
+    assert_failed(target.load(), 8, MODEL, "not object metadata")
 
 
-def test_a_refusal_nested_without_end_is_still_one(target: Target, server: FaultServer) -> None:
+def test_a_deeply_nested_error_response_is_reported(target: Target, server: FaultServer) -> None:
     server.on("metadata", iter([lambda exchange: exchange.status(403, b'{"x":' + b"[" * 60_000)]))
     assert_failed(target.load(), 4, MODEL, "403")
 
 
-def test_a_date_beyond_time_is_not_waited_for(target: Target, server: FaultServer, pair: Pair) -> None:
+def test_an_out_of_range_retry_after_date_is_ignored(target: Target, server: FaultServer, pair: Pair) -> None:
     after = "Mon, 01 Jan 2024 00:00:00 +99999999999999999999"
     server.on("metadata", iter([lambda exchange: exchange.status(503, Retry_After=after)]))
     run = target.load()
@@ -93,11 +93,11 @@ def test_a_date_beyond_time_is_not_waited_for(target: Target, server: FaultServe
     target.assert_holds(*pair)
 
 
-def test_what_no_one_thought_of_is_one_line_too(target: Target) -> None:
+def test_an_unexpected_error_is_one_line(target: Target) -> None:
     assert_failed(target.load(gcs_model_blob="a\udcff"), 1, "UnicodeEncodeError")
 
 
-def test_a_name_that_is_no_utf8_is_reported(target: Target, tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_reported(target: Target, tmp_path: Path) -> None:
     target.termination_log.touch()
     run = target.load(use_local_model="true", local_model_filepath=f"{tmp_path}/a\udcff")
     assert_failed(run, 3, "a\\udcff")
@@ -112,7 +112,7 @@ def test_an_endpoint_with_a_password_is_refused_without_showing_it(target: Targe
 
 
 def test_sigterm_during_the_imports_ends_the_process(target: Target) -> None:
-    # Without the measurement of coverage, which has a handler of its own.
+    # Without coverage, which installs its own handler.
     with target.start(coverage_process_config="", coverage_process_start="") as process:
         caught = 0
         while not caught >> (signal.SIGTERM - 1) & 1:
@@ -124,7 +124,7 @@ def test_sigterm_during_the_imports_ends_the_process(target: Target) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http://", ""])
-def test_a_proxy_gets_its_credentials_and_no_log_does(
+def test_proxy_credentials_are_sent_and_not_logged(
     target: Target, server: FaultServer, pair: Pair, scheme: str
 ) -> None:
     seen = []
@@ -142,7 +142,7 @@ def test_a_proxy_gets_its_credentials_and_no_log_does(
     assert SECRET not in run.output
 
 
-def test_a_proxy_that_refuses_is_named(target: Target, server: FaultServer) -> None:
+def test_a_refusing_proxy_is_named(target: Target, server: FaultServer) -> None:
     server.on("metadata", iter([lambda exchange: exchange.status(407)]))
     address = server.url.removeprefix("http://")
     run = target.load(http_proxy=f"http://user:{SECRET}@{address}", storage_emulator_host="bucket.invalid")
@@ -150,7 +150,7 @@ def test_a_proxy_that_refuses_is_named(target: Target, server: FaultServer) -> N
     assert SECRET not in run.error + run.output
 
 
-def test_a_proxy_that_refuses_a_tunnel_is_named(target: Target) -> None:
+def test_a_proxy_refusing_a_tunnel_is_named(target: Target) -> None:
     with refusing_proxy() as (address, heads):
         run = target.load(https_proxy=f"http://user:{SECRET}@{address}", storage_emulator_host="https://bucket.invalid")
     assert_failed(run, 4, f"the proxy http://{address}", "407")
@@ -159,7 +159,7 @@ def test_a_proxy_that_refuses_a_tunnel_is_named(target: Target) -> None:
     assert f"Basic {base64.b64encode(f'user:{SECRET}'.encode()).decode()}" in heads[0]
 
 
-def test_a_dead_proxy_is_named(target: Target) -> None:
+def test_an_unreachable_proxy_is_named(target: Target) -> None:
     proxy = f"http://user:{SECRET}@127.0.0.1:1"
     run = target.load(http_proxy=proxy, storage_emulator_host="bucket.invalid", load_timeout_seconds=2)
     assert_failed(run, UNREACHABLE, "the proxy http://127.0.0.1:1", "Connection refused")
@@ -170,7 +170,7 @@ def test_a_dead_proxy_is_named(target: Target) -> None:
     "proxy",
     [f"ftp://user:{SECRET}@host", f"http://user:{SECRET}@host:99999", f"http://user:1#{SECRET}@host", "http://"],
 )
-def test_a_proxy_that_is_none_is_a_usage_error(target: Target, proxy: str) -> None:
+def test_an_invalid_proxy_url_is_a_usage_error(target: Target, proxy: str) -> None:
     run = target.load(http_proxy=proxy, storage_emulator_host="bucket.invalid")
     assert_failed(run, 2, "HTTP_PROXY")
     assert SECRET not in run.error + run.output
@@ -178,7 +178,7 @@ def test_a_proxy_that_is_none_is_a_usage_error(target: Target, proxy: str) -> No
 
 @contextmanager
 def refusing_proxy() -> Iterator[tuple[str, list[str]]]:
-    """Run a proxy that asks for other credentials, and yield its address and the requests that it gets."""
+    """Run a proxy that rejects all credentials; yield its address and the requests that it receives."""
     heads: list[str] = []
 
     def serve(listener: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""What a load does, whichever storage it is from: the same faults, before real servers of every kind."""
+"""The behaviour of a load with every kind of source: the same faults in front of real servers."""
 
 import hashlib
 import itertools
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from loader.transfer.journal import PIECE
+from loader.transfer.journal import PIECE_SIZE
 from tests.integration.loader.conftest import Pair, make_labels, make_model, with_external_data
 from tests.integration.loader.fault_proxy import Answer, Fault, FaultProxy, fault_proxy
 from tests.integration.loader.running import UNREACHABLE, Run, Target, assert_failed
@@ -41,7 +41,7 @@ KINDS = ["gs", "s3", "s3 without versions", "https", "https without ranges", "oc
 
 
 class Servers:
-    """The servers of this run, each started when it is first asked for."""
+    """The servers of this test run, each started when it is first used."""
 
     def __init__(self, directory: Path, stack: ExitStack) -> None:
         self._directory = directory
@@ -50,7 +50,7 @@ class Servers:
 
     @contextmanager
     def storage(self, kind: str) -> Iterator[Storage]:
-        """Yield an empty storage of the kind, behind a proxy of its own."""
+        """Yield an empty storage of the kind, behind its own proxy."""
         scheme = kind.partition(" ")[0]
         if scheme not in (*self._urls, "https"):
             self._urls[scheme] = self._stack.enter_context(self._server(scheme))
@@ -97,7 +97,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.fixture(params=KINDS)
 def storage(servers: Servers, request: pytest.FixtureRequest, pair: Pair) -> Iterator[Storage]:
-    """A storage that has the small pair."""
+    """A storage with the small pair."""
     with servers.storage(request.param) as storage:
         storage.put(MODEL, pair[0])
         storage.put(LABELS, pair[1])
@@ -106,12 +106,12 @@ def storage(servers: Servers, request: pytest.FixtureRequest, pair: Pair) -> Ite
 
 
 class Place(Target):
-    """A directory that loads from a storage."""
+    """A target directory for loads from a storage."""
 
     storage: Storage
 
     def load_pair(self, model: bytes, labels: bytes, **settings: object) -> Run:
-        """Load, with what pins these bytes where the storage needs that."""
+        """Run a load, with the pins of these files if the storage requires them."""
         return self.load(**{**self.storage.pins(model, labels), **settings})
 
 
@@ -169,7 +169,7 @@ def short(answer: Answer) -> None:
     answer.write(answer.content[:-7])
 
 
-def test_a_pair_comes_with_its_receipt(place: Place, storage: Storage, pair: Pair) -> None:
+def test_a_pair_is_loaded_with_its_receipt(place: Place, storage: Storage, pair: Pair) -> None:
     run = place.load_pair(*pair)
 
     assert (run.exit_code, run.error) == (0, "")
@@ -180,7 +180,7 @@ def test_a_pair_comes_with_its_receipt(place: Place, storage: Storage, pair: Pai
     assert event["in_place"] is True
 
 
-def test_a_dry_run_says_what_a_load_then_does(place: Place, storage: Storage, pair: Pair) -> None:
+def test_a_dry_run_reports_the_load(place: Place, storage: Storage, pair: Pair) -> None:
     run = place.load_pair(*pair, dry_run="true")
     [said] = run.events
     assert list(place.directory.iterdir()) == []
@@ -204,7 +204,7 @@ def test_a_version_is_pinned(place: Place, storage: Storage, pair: Pair) -> None
 
 
 @pytest.mark.parametrize("name", [MODEL, LABELS])
-def test_what_is_missing_is_named(place: Place, storage: Storage, pair: Pair, name: str) -> None:
+def test_a_missing_file_is_named(place: Place, storage: Storage, pair: Pair, name: str) -> None:
     storage.delete(name)
     run = place.load_pair(*pair, label_sha256=hashlib.sha256(pair[1]).hexdigest())
     assert_failed(run, 3, name.rpartition("/")[2] if name == LABELS else storage.named)
@@ -212,7 +212,7 @@ def test_what_is_missing_is_named(place: Place, storage: Storage, pair: Pair, na
     place.assert_empty()
 
 
-def test_a_label_file_that_no_setting_names_may_be_missing(place: Place, storage: Storage, pair: Pair) -> None:
+def test_an_unset_label_file_is_optional(place: Place, storage: Storage, pair: Pair) -> None:
     assert place.load_pair(*pair).exit_code == 0
     storage.delete(LABELS)
     for _ in range(2):
@@ -231,7 +231,7 @@ def test_a_label_file_that_no_setting_names_may_be_missing(place: Place, storage
 
 @pytest.mark.parametrize("kind", ["metadata", "bytes"])
 @pytest.mark.parametrize("code", [401, 403])
-def test_what_is_forbidden_is_named(place: Place, storage: Storage, pair: Pair, kind: str, code: int) -> None:
+def test_a_forbidden_file_is_named(place: Place, storage: Storage, pair: Pair, kind: str, code: int) -> None:
     storage.proxy.on(kind, itertools.repeat(refuse(code)))
     run = place.load_pair(*pair)
     assert_failed(run, 4, storage.named, str(code))
@@ -239,8 +239,8 @@ def test_what_is_forbidden_is_named(place: Place, storage: Storage, pair: Pair, 
     place.assert_empty()
 
 
-def test_what_is_replaced_midway_is_loaded_again(place: Place, storage: Storage, pair: Pair) -> None:
-    replacement = pair[0] + b"\x12\x01x"  # the name of a producer
+def test_a_file_replaced_during_the_load_is_loaded_again(place: Place, storage: Storage, pair: Pair) -> None:
+    replacement = pair[0] + b"\x12\x01x"  # a producer name
     storage.proxy.before("bytes", lambda: storage.put(MODEL, replacement))
 
     run = place.load_pair(replacement, pair[1])
@@ -259,38 +259,38 @@ def test_what_is_replaced_midway_is_loaded_again(place: Place, storage: Storage,
 
 @pytest.mark.parametrize("fault", [cut, reset, refuse(503), refuse(429, Retry_After="1"), refuse(500)])
 @pytest.mark.parametrize("kind", ["metadata", "bytes"])
-def test_what_passes_is_tried_again(place: Place, proxy: FaultProxy, pair: Pair, kind: str, fault: Fault) -> None:
+def test_transient_failures_are_retried(place: Place, proxy: FaultProxy, pair: Pair, kind: str, fault: Fault) -> None:
     proxy.on(kind, times(1, fault))
     run = place.load_pair(*pair)
     assert run.exit_code == 0, run
     receipt = place.assert_holds(*pair)
-    # An answer without a body cannot be cut.
+    # A response without a body cannot be truncated.
     assert receipt.attempts == 2 or (kind == "metadata" and fault in (cut, reset))
 
 
 @pytest.mark.parametrize("kind", ["metadata", "bytes"])
-def test_a_stall_is_dropped(place: Place, proxy: FaultProxy, pair: Pair, kind: str) -> None:
+def test_a_stalled_response_is_retried(place: Place, proxy: FaultProxy, pair: Pair, kind: str) -> None:
     proxy.on(kind, times(1, say_nothing))
     run = place.load_pair(*pair, stall_timeout_seconds=1.5)
     [retry] = run.named("retry")
-    assert "nothing came for 1.5 s" in retry["reason"]
+    assert "no data received for 1.5 s" in retry["reason"]
     place.assert_holds(*pair)
 
 
-def test_a_stall_midway_is_dropped(place: Place, proxy: FaultProxy, pair: Pair) -> None:
+def test_a_stall_in_the_body_is_retried(place: Place, proxy: FaultProxy, pair: Pair) -> None:
     proxy.on("bytes", times(1, stall))
     run = place.load_pair(*pair, stall_timeout_seconds=1.5)
     assert len(run.named("retry")) == 1
     place.assert_holds(*pair)
 
 
-def test_a_throttle_beyond_the_deadline_is_given_up(place: Place, proxy: FaultProxy, pair: Pair) -> None:
+def test_a_retry_after_beyond_the_deadline_is_not_awaited(place: Place, proxy: FaultProxy, pair: Pair) -> None:
     proxy.on("bytes", itertools.repeat(refuse(429)))
     assert_failed(place.load_pair(*pair, load_timeout_seconds=4), UNREACHABLE, "429", "LOAD_TIMEOUT_SECONDS=4")
     place.assert_empty()
 
 
-def test_a_server_that_is_gone_is_unreachable(place: Place, proxy: FaultProxy, pair: Pair) -> None:
+def test_a_stopped_server_is_unreachable(place: Place, proxy: FaultProxy, pair: Pair) -> None:
     proxy.shutdown()
     proxy.server_close()
     run = place.load_pair(*pair, load_timeout_seconds=5)
@@ -310,7 +310,7 @@ def test_wrong_bytes_once_are_fetched_again(place: Place, storage: Storage, pair
 
 
 @pytest.mark.parametrize("fault", [wrong_bytes, short])
-def test_wrong_bytes_that_stay_are_refused(place: Place, storage: Storage, pair: Pair, fault: Fault) -> None:
+def test_permanently_wrong_bytes_are_refused(place: Place, storage: Storage, pair: Pair, fault: Fault) -> None:
     storage.proxy.on("bytes", itertools.repeat(fault))
     is_noticed_at_once = storage.has_checksums or fault is short
     assert_failed(place.load_pair(*pair), 5, "3 times in a row" if is_noticed_at_once else "MODEL_SHA256")
@@ -323,7 +323,7 @@ def test_a_wrong_digest_is_refused(place: Place, pair: Pair) -> None:
     place.assert_empty()
 
 
-def test_external_data_comes_along(place: Place, storage: Storage, pair: Pair) -> None:
+def test_external_data_is_loaded(place: Place, storage: Storage, pair: Pair) -> None:
     model = with_external_data("parts/weights.bin")
     storage.put("iris/1/parts/weights.bin", b"w" * 4000)
     storage.put(MODEL, model)
@@ -338,7 +338,7 @@ def test_external_data_comes_along(place: Place, storage: Storage, pair: Pair) -
     assert [(record.name, record.size) for record in receipt.external_data] == [("parts/weights.bin", 4000)]
 
 
-def test_a_large_model_comes_in_ranges(place: Place, storage: Storage, large_model: bytes, pair: Pair) -> None:
+def test_a_large_model_is_loaded_in_ranges(place: Place, storage: Storage, large_model: bytes, pair: Pair) -> None:
     storage.put(MODEL, large_model)
     storage.proxy.reset_faults()
     assert place.load_pair(large_model, pair[1], download_workers=4).exit_code == 0
@@ -347,9 +347,7 @@ def test_a_large_model_comes_in_ranges(place: Place, storage: Storage, large_mod
     assert len(asked) >= 3 or not storage.has_ranges
 
 
-def test_a_killed_load_goes_on_from_what_is_on_disk(
-    place: Place, storage: Storage, large_model: bytes, pair: Pair
-) -> None:
+def test_a_killed_load_is_resumed(place: Place, storage: Storage, large_model: bytes, pair: Pair) -> None:
     if not storage.has_ranges:
         pytest.skip("the one request has not ended, or all is here")
     storage.put(MODEL, large_model)
@@ -370,8 +368,8 @@ def test_a_killed_load_goes_on_from_what_is_on_disk(
 
     run = place.load_pair(large_model, pair[1], download_workers=1)
 
-    assert [event["bytes"] for event in run.named("resume")] == [8 * PIECE], run
-    assert f"bytes={8 * PIECE}-" in next(request for request in storage.proxy.requests if request[:5] == "bytes")
+    assert [event["bytes"] for event in run.named("resume")] == [8 * PIECE_SIZE], run
+    assert f"bytes={8 * PIECE_SIZE}-" in next(request for request in storage.proxy.requests if request[:5] == "bytes")
     place.assert_holds(large_model, pair[1])
 
 
@@ -456,7 +454,7 @@ def secrets(tmp_path: Path) -> dict[str, str]:
         ({}, {"no_proxy": "elsewhere"}),
     ],
 )
-def test_secrets_are_shown_nowhere(
+def test_secrets_are_never_shown(
     place: Place,
     pair: Pair,
     secrets: dict[str, str],
@@ -483,7 +481,7 @@ def test_secrets_are_shown_nowhere(
         assert SECRET not in text
 
 
-def test_labels_may_be_elsewhere(place: Place, pair: Pair, tmp_path: Path) -> None:
+def test_labels_can_be_in_another_source(place: Place, pair: Pair, tmp_path: Path) -> None:
     labels = tmp_path / "names.json"
     labels.write_bytes(make_labels("a", "b"))
     run = place.load_pair(pair[0], labels.read_bytes(), label_uri=labels)
@@ -491,7 +489,7 @@ def test_labels_may_be_elsewhere(place: Place, pair: Pair, tmp_path: Path) -> No
     place.assert_holds(pair[0], labels.read_bytes())
 
 
-def test_a_model_that_is_none_is_refused(place: Place, storage: Storage, pair: Pair) -> None:
+def test_a_file_that_is_not_a_model_is_refused(place: Place, storage: Storage, pair: Pair) -> None:
     storage.put(MODEL, b"<html>")
     assert_failed(place.load_pair(b"<html>", pair[1]), 5, "not an ONNX model")
     storage.put(MODEL, make_model(10))

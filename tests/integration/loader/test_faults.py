@@ -1,4 +1,4 @@
-"""What a server can do to a load, one fault at a time, over a real socket."""
+"""Server faults, one at a time, over a real socket."""
 
 import itertools
 import json
@@ -86,7 +86,7 @@ def wrong_length(exchange: Exchange) -> None:
 
 
 def whole_object(exchange: Exchange) -> None:
-    """Ignore the range that was asked for, as a cache between may."""
+    """Ignore the requested range, as a cache can."""
     exchange.status(200, exchange.stored.content)
 
 
@@ -105,7 +105,7 @@ def whole_object(exchange: Exchange) -> None:
         ("media", 416, 5),
     ],
 )
-def test_a_refusal_is_not_tried_again(
+def test_a_permanent_error_is_not_retried(
     target: Target, server: FaultServer, kind: str, code: int, exit_code: int
 ) -> None:
     server.on(kind, always(status(code)))
@@ -132,9 +132,7 @@ def test_a_redirection_is_not_followed(target: Target, server: FaultServer, kind
 
 @pytest.mark.parametrize("kind", ["metadata", "media"])
 @pytest.mark.parametrize("code", [408, 429, 500, 503])
-def test_a_passing_failure_is_tried_again(
-    target: Target, server: FaultServer, pair: Pair, kind: str, code: int
-) -> None:
+def test_a_transient_failure_is_retried(target: Target, server: FaultServer, pair: Pair, kind: str, code: int) -> None:
     server.on(kind, times(2, status(code)))
 
     run = target.load()
@@ -146,7 +144,7 @@ def test_a_passing_failure_is_tried_again(
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
-def test_a_failure_that_stays_is_given_up(target: Target, server: FaultServer, code: int) -> None:
+def test_a_persistent_failure_ends_the_load(target: Target, server: FaultServer, code: int) -> None:
     server.on("media", always(status(code)))
     run = target.load(load_timeout_seconds=4)
     assert_failed(run, UNREACHABLE, MODEL, str(code), "LOAD_TIMEOUT_SECONDS")
@@ -167,7 +165,7 @@ def test_retry_after_is_honoured(target: Target, server: FaultServer, pair: Pair
     target.assert_holds(*pair)
 
 
-def test_a_retry_after_beyond_the_deadline_is_not_waited_for(target: Target, server: FaultServer) -> None:
+def test_a_retry_after_beyond_the_deadline_is_not_awaited(target: Target, server: FaultServer) -> None:
     server.on("media", always(status(503, Retry_After="3600")))
     run = target.load()
     assert_failed(run, 8, "503", "3600 s")
@@ -175,9 +173,7 @@ def test_a_retry_after_beyond_the_deadline_is_not_waited_for(target: Target, ser
 
 
 @pytest.mark.parametrize("fault", [reset, *map(cut, (0, 0.25, 0.5, 0.75))])
-def test_a_broken_stream_goes_on_where_it_stopped(
-    target: Target, server: FaultServer, pair: Pair, fault: Fault
-) -> None:
+def test_a_broken_stream_is_resumed(target: Target, server: FaultServer, pair: Pair, fault: Fault) -> None:
     server.on("media", times(1, fault))
 
     run = target.load()
@@ -192,7 +188,7 @@ def test_a_broken_stream_goes_on_where_it_stopped(
 
 
 @pytest.mark.parametrize("kind", ["metadata", "media"])
-def test_a_silent_server_is_left_at_the_deadline(target: Target, server: FaultServer, kind: str) -> None:
+def test_a_silent_server_is_abandoned_at_the_deadline(target: Target, server: FaultServer, kind: str) -> None:
     server.on(kind, always(say_nothing))
     run = target.load(load_timeout_seconds=2)
     assert_failed(run, 6, "LOAD_TIMEOUT_SECONDS=2", MODEL if kind == "media" else "looking up")
@@ -216,7 +212,7 @@ def test_a_stall_is_dropped_and_retried(
     server.on(kind, times(1, fault))
     run = target.load(stall_timeout_seconds=0.3)
     [retry] = run.named("retry")
-    assert "nothing came for 0.3 s" in retry["reason"]
+    assert "no data received for 0.3 s" in retry["reason"]
     target.assert_holds(*pair)
 
 
@@ -229,20 +225,20 @@ def test_wrong_bytes_once_are_fetched_again(target: Target, server: FaultServer,
 
 
 @pytest.mark.parametrize(("fault", "word"), [(wrong_bytes, "crc32c"), (wrong_length, "expected 2")])
-def test_wrong_answers_that_stay_are_refused(target: Target, server: FaultServer, fault: Fault, word: str) -> None:
+def test_permanently_wrong_answers_are_refused(target: Target, server: FaultServer, fault: Fault, word: str) -> None:
     server.on("media", always(fault))
     assert_failed(target.load(), 5, MODEL, word, "3 times in a row")
     target.assert_empty()
     assert target.temporaries() == []
 
 
-def test_metadata_that_is_not_of_the_bytes_is_refused(target: Target, server: FaultServer) -> None:
+def test_metadata_that_does_not_match_the_bytes_is_refused(target: Target, server: FaultServer) -> None:
     server.objects[MODEL].metadata["crc32c"] = "AAAAAA=="
     assert_failed(target.load(), 5, MODEL, "AAAAAA==")
     target.assert_empty()
 
 
-def test_a_missing_hash_header_is_made_up_for_by_the_metadata(target: Target, server: FaultServer, pair: Pair) -> None:
+def test_the_metadata_replaces_a_missing_hash_header(target: Target, server: FaultServer, pair: Pair) -> None:
     server.objects[MODEL].hash_header = False
     server.on("media", times(1, wrong_bytes))
     run = target.load()
@@ -250,16 +246,14 @@ def test_a_missing_hash_header_is_made_up_for_by_the_metadata(target: Target, se
     target.assert_holds(*pair)
 
 
-def test_a_server_that_knows_no_ranges_will_do(target: Target, server: FaultServer, pair: Pair) -> None:
+def test_a_server_without_ranges_works(target: Target, server: FaultServer, pair: Pair) -> None:
     server.on("media", always(whole_object))
     assert target.load().exit_code == 0
     target.assert_holds(*pair)
 
 
 @pytest.mark.parametrize("length", ["with a length", "without"])
-def test_metadata_that_is_cut_short_is_asked_for_again(
-    target: Target, server: FaultServer, pair: Pair, length: str
-) -> None:
+def test_truncated_metadata_is_requested_again(target: Target, server: FaultServer, pair: Pair, length: str) -> None:
     def cut_short(exchange: Exchange) -> None:
         answer = json.dumps(exchange.stored.resource()).encode()
         exchange.handler.send_response(200)
@@ -277,7 +271,9 @@ def test_metadata_that_is_cut_short_is_asked_for_again(
 
 
 @pytest.mark.parametrize("kind", ["metadata", "token"])
-def test_an_answer_without_end_is_not_read_on(target: Target, server: FaultServer, tmp_path: Path, kind: str) -> None:
+def test_an_endless_response_is_not_read_to_the_end(
+    target: Target, server: FaultServer, tmp_path: Path, kind: str
+) -> None:
     def flood(exchange: Exchange) -> None:
         exchange.handler.send_response(200)
         exchange.handler.end_headers()
@@ -298,7 +294,7 @@ def test_an_answer_without_end_is_not_read_on(target: Target, server: FaultServe
 
 def test_metadata_that_is_a_web_page_is_refused(target: Target, server: FaultServer) -> None:
     server.on("metadata", always(lambda exchange: exchange.status(200, b"<html>Sign in</html>")))
-    assert_failed(target.load(), 8, MODEL, "no object metadata")
+    assert_failed(target.load(), 8, MODEL, "not object metadata")
 
 
 def test_compressed_storage_is_refused(target: Target, server: FaultServer) -> None:
@@ -306,7 +302,7 @@ def test_compressed_storage_is_refused(target: Target, server: FaultServer) -> N
     assert_failed(target.load(), 5, MODEL, "gzip")
 
 
-def test_a_refused_connection_is_tried_until_the_deadline(target: Target, server: FaultServer) -> None:
+def test_a_refused_connection_is_retried_until_the_deadline(target: Target, server: FaultServer) -> None:
     server.shutdown()
     server.server_close()
     run = target.load(load_timeout_seconds=4)
@@ -320,7 +316,7 @@ def test_a_name_that_does_not_resolve_is_unreachable(target: Target) -> None:
 
 
 @pytest.mark.parametrize("code", [404, 412, None])
-def test_an_object_replaced_midway_starts_the_load_again(
+def test_an_object_replaced_during_the_load_restarts_it(
     target: Target, server: FaultServer, pair: Pair, code: int | None
 ) -> None:
     replacement = make_model(3000)
@@ -328,7 +324,7 @@ def test_an_object_replaced_midway_starts_the_load_again(
     def replace(exchange: Exchange) -> None:
         server.objects[MODEL] = StoredObject(replacement, generation=2)
         if code is None:
-            exchange.media()  # the new generation's bytes, as from a server that ignores the one asked for
+            exchange.media()  # the new generation's bytes, as from a server that ignores the requested generation
         else:
             exchange.status(code)
 
@@ -343,7 +339,7 @@ def test_an_object_replaced_midway_starts_the_load_again(
     assert target.temporaries() == []
 
 
-def test_labels_replaced_midway_do_not_cost_the_model_again(target: Target, server: FaultServer, pair: Pair) -> None:
+def test_replaced_labels_do_not_reload_the_model(target: Target, server: FaultServer, pair: Pair) -> None:
     replacement = make_labels("x", "y")
 
     def replace(exchange: Exchange) -> None:
@@ -357,7 +353,7 @@ def test_labels_replaced_midway_do_not_cost_the_model_again(target: Target, serv
     assert len([line for line in server.requests if line.startswith(f"media {MODEL}")]) == 1
 
 
-def test_weights_of_a_later_upload_are_not_mixed_with_the_model(target: Target, server: FaultServer) -> None:
+def test_weights_from_a_later_upload_are_not_mixed_with_the_model(target: Target, server: FaultServer) -> None:
     weights = "iris/1/weights.bin"
     server.objects[MODEL] = StoredObject(with_external_data("weights.bin"))
     server.objects[weights] = StoredObject(b"1" * 4000)
@@ -368,7 +364,7 @@ def test_weights_of_a_later_upload_are_not_mixed_with_the_model(target: Target, 
         server.objects[MODEL] = StoredObject(replacement, generation=2)
         server.objects[weights] = StoredObject(b"2" * 4000, generation=2)
 
-    server.on("media", iter([Exchange.media, replace_all]))  # once the model and its labels are here
+    server.on("media", iter([Exchange.media, replace_all]))  # after the model and its labels are downloaded
 
     run = target.load()
 
@@ -380,7 +376,7 @@ def test_weights_of_a_later_upload_are_not_mixed_with_the_model(target: Target, 
     assert f"{MODEL} was overwritten" in run.named("retry")[0]["reason"]
 
 
-def test_an_object_that_is_replaced_all_the_time_is_given_up(target: Target, server: FaultServer) -> None:
+def test_an_object_that_is_replaced_repeatedly_ends_the_load(target: Target, server: FaultServer) -> None:
     def replace(exchange: Exchange) -> None:
         exchange.stored.generation += 1
         exchange.status(404)
@@ -400,7 +396,7 @@ def test_a_pinned_generation_that_disappears_is_not_found(target: Target, server
     target.assert_empty()
 
 
-def test_a_failed_load_leaves_the_old_pair(target: Target, server: FaultServer, pair: Pair) -> None:
+def test_a_failed_load_keeps_the_old_pair(target: Target, server: FaultServer, pair: Pair) -> None:
     target.load()
     server.objects[MODEL] = StoredObject(make_model(3000), generation=2)
     server.on("media", always(wrong_bytes))
@@ -411,7 +407,7 @@ def test_a_failed_load_leaves_the_old_pair(target: Target, server: FaultServer, 
     assert target.temporaries() == []
 
 
-def test_the_reason_of_a_failure_goes_to_the_termination_log(target: Target, server: FaultServer) -> None:
+def test_the_reason_for_a_failure_is_in_the_termination_log(target: Target, server: FaultServer) -> None:
     server.on("metadata", always(status(403)))
     target.termination_log.touch()
     run = target.load()

@@ -1,4 +1,4 @@
-"""Loads from the real fake-gcs-server, whose objects the official client uploads."""
+"""Loads from fake-gcs-server, with objects uploaded by the official client."""
 
 import hashlib
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def client(emulator: str) -> storage.Client:
 
 @pytest.fixture
 def bucket(client: storage.Client, pair: Pair, request: pytest.FixtureRequest) -> storage.Bucket:
-    """A bucket of the test's own with a small model and its labels."""
+    """A bucket for one test, with a small model and its labels."""
     bucket = client.create_bucket(f"{BUCKET}-{hashlib.sha256(request.node.name.encode()).hexdigest()[:16]}")
     upload(bucket, MODEL, pair[0])
     upload(bucket, LABELS, pair[1])
@@ -45,7 +45,7 @@ def upload(bucket: storage.Bucket, name: str, content: bytes) -> int:
     return int(blob.generation)
 
 
-def test_loads_the_pair_and_leaves_a_receipt(target: Target, bucket: storage.Bucket, pair: Pair) -> None:
+def test_loads_the_pair_and_writes_a_receipt(target: Target, bucket: storage.Bucket, pair: Pair) -> None:
     run = target.load()
 
     assert (run.exit_code, run.error) == (0, "")
@@ -65,7 +65,7 @@ def test_the_emulator_needs_no_scheme(target: Target, emulator: str) -> None:
     assert target.load(storage_emulator_host=emulator.removeprefix("http://")).exit_code == 0
 
 
-def test_the_label_file_can_have_another_name_and_another_place(
+def test_the_label_file_can_have_another_name_and_directory(
     target: Target, bucket: storage.Bucket, pair: Pair, tmp_path: Path
 ) -> None:
     upload(bucket, "elsewhere/names.json", make_labels("a", "b"))
@@ -77,9 +77,7 @@ def test_the_label_file_can_have_another_name_and_another_place(
     assert (target.model.read_bytes(), final.read_bytes()) == (pair[0], make_labels("a", "b"))
 
 
-def test_a_model_at_the_top_of_the_bucket_has_its_labels_there(
-    target: Target, bucket: storage.Bucket, pair: Pair
-) -> None:
+def test_a_model_without_a_prefix_has_its_labels_there(target: Target, bucket: storage.Bucket, pair: Pair) -> None:
     upload(bucket, "model.onnx", pair[0])
     upload(bucket, "label.json", pair[1])
     assert target.load(gcs_model_blob="model.onnx").exit_code == 0
@@ -87,7 +85,7 @@ def test_a_model_at_the_top_of_the_bucket_has_its_labels_there(
 
 
 @pytest.mark.parametrize("workers", ["", 1, 5])
-def test_a_large_model_comes_in_ranges(
+def test_a_large_model_is_loaded_in_ranges(
     target: Target, bucket: storage.Bucket, large_model: bytes, pair: Pair, workers: int | str
 ) -> None:
     upload(bucket, MODEL, large_model)
@@ -96,7 +94,7 @@ def test_a_large_model_comes_in_ranges(
     assert target.temporaries() == []
 
 
-def test_what_is_in_place_is_not_fetched_again(target: Target, pair: Pair) -> None:
+def test_published_files_are_not_fetched_again(target: Target, pair: Pair) -> None:
     target.load()
     before = target.model.stat().st_ino
 
@@ -109,7 +107,7 @@ def test_what_is_in_place_is_not_fetched_again(target: Target, pair: Pair) -> No
     assert target.temporaries() == []
 
 
-def test_only_what_changed_is_fetched(target: Target, bucket: storage.Bucket, pair: Pair) -> None:
+def test_only_changed_files_are_fetched(target: Target, bucket: storage.Bucket, pair: Pair) -> None:
     target.load()
     changed = make_labels("x", "y", "z")
     upload(bucket, LABELS, changed)
@@ -130,7 +128,7 @@ def test_a_damaged_file_is_fetched_again(target: Target, pair: Pair) -> None:
     target.assert_holds(*pair)
 
 
-def test_a_pinned_generation_is_the_one_that_is_loaded(target: Target, bucket: storage.Bucket, pair: Pair) -> None:
+def test_a_pinned_generation_is_loaded(target: Target, bucket: storage.Bucket, pair: Pair) -> None:
     generation = int(bucket.get_blob(MODEL).generation)
     run = target.load(gcs_model_generation=generation)
     assert run.exit_code == 0
@@ -146,13 +144,13 @@ def test_a_pinned_generation_is_the_one_that_is_loaded(target: Target, bucket: s
     ("setting", "value"),
     [("gcs_bucket", "no-such-bucket"), ("gcs_model_blob", "no/such/model.onnx"), ("gcs_label_blob", "nothing.json")],
 )
-def test_what_is_not_there_is_named(target: Target, setting: str, value: str) -> None:
+def test_a_missing_object_is_named(target: Target, setting: str, value: str) -> None:
     run = target.load(**{setting: value})
     assert_failed(run, 3, value, "404")
     target.assert_empty()
 
 
-def test_checksums_that_are_asked_for_must_match(target: Target, pair: Pair) -> None:
+def test_pinned_checksums_must_match(target: Target, pair: Pair) -> None:
     right = {
         "model_sha256": hashlib.sha256(pair[0]).hexdigest().upper(),
         "label_sha256": hashlib.sha256(pair[1]).hexdigest(),
@@ -165,21 +163,23 @@ def test_checksums_that_are_asked_for_must_match(target: Target, pair: Pair) -> 
 
 
 @pytest.mark.parametrize("content", [b"<!DOCTYPE html><html>Sign in</html>", b"", b"\x08\x07", b"{}"])
-def test_what_is_no_model_is_not_published(target: Target, bucket: storage.Bucket, content: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_not_published(target: Target, bucket: storage.Bucket, content: bytes) -> None:
     upload(bucket, MODEL, content)
     assert_failed(target.load(), 5, MODEL, "not an ONNX model")
     target.assert_empty()
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"", b"[]", b'{"0": 1}', b"\xff", b" " * (5 << 20)])
-def test_what_is_no_label_file_is_not_published(target: Target, bucket: storage.Bucket, content: bytes) -> None:
+def test_a_file_that_is_not_a_label_file_is_not_published(
+    target: Target, bucket: storage.Bucket, content: bytes
+) -> None:
     upload(bucket, LABELS, content)
     assert_failed(target.load(), 5, LABELS, "is not a label file")
     target.assert_empty()
 
 
 @pytest.mark.parametrize("location", ["weights.bin", "parts/1/weights.bin"])
-def test_external_data_comes_along(target: Target, bucket: storage.Bucket, pair: Pair, location: str) -> None:
+def test_external_data_is_loaded(target: Target, bucket: storage.Bucket, pair: Pair, location: str) -> None:
     model = with_external_data(location)
     upload(bucket, MODEL, model)
     upload(bucket, f"iris/1/{location}", b"w" * 4000)
@@ -204,13 +204,13 @@ def test_missing_external_data_is_named(target: Target, bucket: storage.Bucket) 
 
 
 @pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "a/../../b", "..\\b", "", ".current", "label.json"])
-def test_external_data_stays_in_the_models_directory(target: Target, bucket: storage.Bucket, location: str) -> None:
+def test_external_data_must_be_in_the_models_directory(target: Target, bucket: storage.Bucket, location: str) -> None:
     upload(bucket, MODEL, with_external_data(location))
     assert_failed(target.load(), 5, repr(location).strip("'"))
     target.assert_empty()
 
 
-def test_a_dry_run_says_what_a_load_then_does(target: Target, bucket: storage.Bucket, pair: Pair) -> None:
+def test_a_dry_run_reports_the_load(target: Target, bucket: storage.Bucket, pair: Pair) -> None:
     run = target.load(dry_run="true")
     assert (run.exit_code, run.error) == (0, "")
     assert not target.directory.exists()
@@ -241,7 +241,7 @@ def test_a_dry_run_says_what_a_load_then_does(target: Target, bucket: storage.Bu
     assert before.keys() == target.snapshot().keys()
 
 
-def test_a_dry_run_counts_external_data_once_the_model_is_here(target: Target, bucket: storage.Bucket) -> None:
+def test_a_dry_run_includes_external_data_of_a_published_model(target: Target, bucket: storage.Bucket) -> None:
     upload(bucket, MODEL, with_external_data("weights.bin"))
     upload(bucket, "iris/1/weights.bin", b"w" * 4000)
     [said] = target.load(dry_run="true").events
@@ -281,6 +281,6 @@ def test_a_dry_run_refuses_labels_that_are_too_large(target: Target, bucket: sto
     assert_failed(target.load(dry_run="true"), 5, LABELS, "is not a label file")
 
 
-def test_a_dry_run_does_not_outlive_its_time(target: Target) -> None:
+def test_a_dry_run_has_a_deadline(target: Target) -> None:
     run = target.load(dry_run="true", storage_emulator_host="127.0.0.1:1", load_timeout_seconds=4)
     assert_failed(run, UNREACHABLE, "127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""What may stand in the volume already: nothing of it is followed, waited for or written to."""
+"""Hostile files in the volume: the loader does not follow links, wait for pipes or write to either."""
 
 import hashlib
 import os
@@ -50,7 +50,7 @@ def test_directories_are_named(target: Target, name: str) -> None:
 
 
 def test_a_blob_above_the_bucket(target: Target, server: FaultServer, pair: Pair) -> None:
-    """The names of blobs are no paths here: only MODEL_FILEPATH and LABEL_FILEPATH say where to write."""
+    """Object names are not used as paths: the loader writes only to MODEL_FILEPATH and LABEL_FILEPATH."""
     model = "../../../iris/model.onnx"
     server.objects |= {model: StoredObject(pair[0]), "../../../iris/label.json": StoredObject(pair[1])}
     before = set(target.directory.parent.iterdir())

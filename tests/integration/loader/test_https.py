@@ -1,4 +1,4 @@
-"""Web servers: where they may send a load, and what of its URL is shown."""
+"""Web servers: redirects, tokens and secret queries."""
 
 import itertools
 import socket
@@ -18,17 +18,17 @@ SECRET = "a-signature-that-no-one-may-see"  # noqa: S105 (it opens nothing)
 
 
 def own_address() -> str:
-    """Return an address of this machine that is not the loopback."""
+    """Return an address of this machine that is not a loopback address."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # which sends nothing
+            probe.connect(("192.0.2.1", 9))  # sends nothing
         except OSError:
             return "127.0.0.1"
         return str(probe.getsockname()[0])
 
 
 class Web:
-    """A server of files with TLS, and a target that loads from it."""
+    """A file server with TLS, and a target for loads from it."""
 
     def __init__(self, directory: Path, files: WebFiles, proxy: FaultProxy, authority: Path, pair: Pair) -> None:
         self.proxy = proxy
@@ -103,19 +103,19 @@ def test_a_redirection_to_another_host_is_followed_without_the_token(web: Web) -
         ("https://2130706433/", "an address of this machine"),
     ],
 )
-def test_a_redirection_to_where_secrets_are_is_refused(web: Web, url: str, words: str) -> None:
+def test_a_redirection_to_a_local_address_or_http_is_refused(web: Web, url: str, words: str) -> None:
     web.proxy.on("metadata", itertools.repeat(to(url)))
     run = web.target.load()
     assert_failed(run, 1, web.storage.place, words)
     web.target.assert_empty()
 
 
-def test_a_circle_of_redirections_is_left(web: Web) -> None:
+def test_a_redirection_loop_is_refused(web: Web) -> None:
     web.proxy.on("metadata", itertools.repeat(to(web.storage.uri(MODEL))))
     assert_failed(web.target.load(), 1, "redirected more than 5 times")
 
 
-def test_the_query_is_sent_and_shown_nowhere(web: Web, pair: Pair) -> None:
+def test_the_query_is_sent_and_never_shown(web: Web, pair: Pair) -> None:
     uri = f"{web.storage.uri(MODEL)}?X-Amz-Signature={SECRET}"
     run = web.target.load(model_uri=uri)
     assert run.exit_code == 0, run
@@ -137,14 +137,14 @@ def test_a_token_that_cannot_be_sent_is_not_shown(web: Web) -> None:
     assert SECRET not in run.output + run.error
 
 
-def test_two_files_cannot_differ_in_the_query_only(web: Web) -> None:
+def test_two_files_cannot_differ_only_in_the_query(web: Web) -> None:
     uri = web.storage.uri(MODEL)
     run = web.target.load(model_uri=f"{uri}?name={SECRET}-1", label_uri=f"{uri}?name={SECRET}-2")
     assert_failed(run, 2, uri, "queries")
     assert SECRET not in run.output + run.error
 
 
-def test_a_certificate_that_is_not_trusted_is_named(web: Web) -> None:
+def test_an_untrusted_certificate_is_reported(web: Web) -> None:
     assert_failed(web.target.load(ssl_cert_file=""), 8, "certificate", web.proxy.url)
 
 

@@ -1,4 +1,4 @@
-"""A pin covers all files of a model, and what the service cannot open stops at the loader."""
+"""Pins cover all files of a model, and models that are too new for the service are refused."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ WEIGHTS = "iris/1/weights.bin"
 
 @pytest.fixture(name="parted")
 def keep_weights_apart(server: FaultServer) -> FaultServer:
-    """The server, with a model that keeps its weights in a file beside it."""
+    """The server, with a model that has external data."""
     server.objects[MODEL] = StoredObject(with_external_data("weights.bin"))
     server.objects[WEIGHTS] = StoredObject(b"1" * 4000)
     return server
@@ -30,12 +30,12 @@ def test_a_pin_covers_the_weights(target: Target, parted: FaultServer) -> None:
 
     parted.objects[WEIGHTS] = StoredObject(b"2" * 4000, generation=2)
     run = target.load(model_sha256=pinned)
-    assert_failed(run, 5, "has the identity", f"MODEL_SHA256 expects {pinned}", "correct the setting or the file")
+    assert_failed(run, 5, "has the identity", f"but MODEL_SHA256 is {pinned}", "correct the setting or the file")
     assert target.receipt() == receipt
 
 
 @pytest.mark.usefixtures("parted")
-def test_the_digest_of_one_file_of_several_is_refused_with_the_one_to_set(target: Target) -> None:
+def test_the_digest_of_only_one_file_is_refused_with_the_correct_pin(target: Target) -> None:
     target.load()
     receipt = target.receipt()
     assert receipt
@@ -59,7 +59,7 @@ def test_the_identity_does_not_depend_on_the_models_name(target: Target) -> None
     assert len(identities) == 1
 
 
-def test_a_dry_run_of_files_that_are_here_shows_the_pin(tmp_path: Path) -> None:
+def test_a_dry_run_of_local_files_shows_the_pin(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "model.onnx").write_bytes(with_external_data("weights.bin"))
@@ -84,18 +84,18 @@ def test_the_format_is_in_the_receipt(target: Target) -> None:
 @pytest.mark.parametrize(
     ("most", "opset", "finding"),
     [
-        ({"max_ir_version": 13}, 27, "it has IR version 14 (MAX_IR_VERSION is 13): export it for an older version"),
-        ({"max_opset": "26,ai.onnx.ml:3"}, 27, "it has opset 27 of ai.onnx (MAX_OPSET allows 26)"),
+        ({"max_ir_version": 13}, 27, "with IR version 14 (MAX_IR_VERSION is 13): export it for an older version"),
+        ({"max_opset": "26,ai.onnx.ml:3"}, 27, "with opset 27 of ai.onnx (MAX_OPSET allows 26)"),
         (
             {"max_opset": "27,ai.onnx.ml:3", "max_ir_version": 14},
             27,
-            "it has opset 4 of ai.onnx.ml (MAX_OPSET allows 3)",
+            "with opset 4 of ai.onnx.ml (MAX_OPSET allows 3)",
         ),
         ({"max_opset": "27,ai.onnx.ml:4", "max_ir_version": 14}, 27, ""),
         ({"max_opset": "ai.onnx.ml:5"}, 28, ""),
     ],
 )
-def test_a_newer_model_than_the_service_takes_is_refused(
+def test_a_model_that_is_too_new_for_the_service_is_refused(
     target: Target, server: FaultServer, most: dict[str, object], opset: int, finding: str
 ) -> None:
     made = load_model_from_string(make_model(10))

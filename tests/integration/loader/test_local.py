@@ -1,4 +1,4 @@
-"""`python -m loader` with a local model, in a process of its own."""
+"""`python -m loader` with a local model, in its own process."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.processes import ROOT, interpreter
 
-# Runs the loader, and kills it at the n-th change that it makes to a directory.
+# Runs the loader, and kills it at its n-th change to a directory.
 KILLED_LOADER = """
 import os, runpy, signal, sys
 
@@ -34,7 +34,7 @@ runpy.run_module("loader", run_name="__main__")
 
 
 class Place:
-    """A source pair and the paths that a load puts it at."""
+    """A pair at the source, and the final paths of a load."""
 
     def __init__(self, directory: Path) -> None:
         self.source = directory / "source"
@@ -49,14 +49,14 @@ class Place:
         }
 
     def offer(self, version: str) -> None:
-        """Put another pair at the source: the iris model with the version as a metadata property, and as a label."""
+        """Write another pair to the source: the iris model with the version as a metadata property and as a label."""
         entry = b"\x0a\x01v\x12" + bytes([len(version)]) + version.encode()
         # A repeated field of ModelProto, appended.
         content = (ROOT / "models" / "iris_svc.onnx").read_bytes() + b"\x72" + bytes([len(entry)]) + entry
         (self.source / "model.onnx").write_bytes(content)
         (self.source / "label.json").write_text(json.dumps({"0": version, "1": "b", "2": "c"}))
 
-    def standing(self) -> str | None:
+    def published_version(self) -> str | None:
         """Return the version of the pair at the target, or None if there is none; a mixed pair fails the test."""
         if not self.model.exists() and not self.labels.exists():
             return None
@@ -97,29 +97,29 @@ def test_replaces_a_pair(place: Place) -> None:
     for version in ("one", "two", "three"):
         place.offer(version)
         assert place.load().returncode == 0
-        assert place.standing() == version
+        assert place.published_version() == version
 
 
-def test_labels_may_stand_elsewhere(place: Place, tmp_path: Path) -> None:
+def test_labels_can_be_in_another_directory(place: Place, tmp_path: Path) -> None:
     place.labels = tmp_path / "other" / "names.json"
     place.environment["LABEL_FILEPATH"] = str(place.labels)
     for version in ("one", "two"):
         place.offer(version)
         assert place.load().returncode == 0
-        assert place.standing() == version
+        assert place.published_version() == version
 
 
-def test_directories_may_be_links(place: Place, tmp_path: Path) -> None:
+def test_directories_can_be_links(place: Place, tmp_path: Path) -> None:
     (tmp_path / "far" / "away").mkdir(parents=True)
     (tmp_path / "near").symlink_to(tmp_path / "far" / "away")
     place.labels = tmp_path / "near" / "below" / "label.json"
     place.environment["LABEL_FILEPATH"] = str(place.labels)
     place.offer("one")
     assert place.load().returncode == 0
-    assert place.standing() == "one"
+    assert place.published_version() == "one"
 
 
-def test_touches_nothing_of_others(place: Place) -> None:
+def test_keeps_unrelated_files(place: Place) -> None:
     (place.target / ".release-notes").mkdir(parents=True)
     (place.target / ".model-release-notes.md").write_text("mine")
     place.offer("one")
@@ -136,7 +136,7 @@ def test_target_below_a_file(place: Place, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", ["nothing", "a load", "plain files"])
-def test_killed_at_any_change_leaves_a_whole_pair(place: Place, before: str) -> None:
+def test_a_load_killed_at_any_change_leaves_a_complete_pair(place: Place, before: str) -> None:
     if before == "plain files":
         place.offer("old")
         place.target.mkdir()
@@ -145,31 +145,31 @@ def test_killed_at_any_change_leaves_a_whole_pair(place: Place, before: str) -> 
     elif before == "a load":
         place.offer("old")
         place.load()
-    old = place.standing()
+    old = place.published_version()
     place.offer("new")
     for killed_at in range(1, 200):
         ended = place.load(str(killed_at), command=("-c", KILLED_LOADER))
         if ended.returncode == 0:
             break
         assert ended.returncode == -9
-        assert place.standing() in (old, "new")
+        assert place.published_version() in (old, "new")
     assert ended.returncode == 0
     assert killed_at > 3
     assert place.load().returncode == 0
-    assert place.standing() == "new"
+    assert place.published_version() == "new"
     releases = [path for path in place.target.iterdir() if path.is_dir() and not path.is_symlink()]
     assert len(releases) == 1
 
 
-def test_flag_wins_over_variable(place: Place, tmp_path: Path) -> None:
+def test_a_flag_takes_precedence_over_a_variable(place: Place, tmp_path: Path) -> None:
     place.offer("one")
     place.model = tmp_path / "flagged" / "m.onnx"
     assert place.load("--model_filepath", str(place.model), "--use_local_model").returncode == 0
-    assert place.standing() == "one"
+    assert place.published_version() == "one"
 
 
 @pytest.mark.parametrize("flag", ["--dry-run", "--dry_run", "--dry-run=true"])
-def test_a_dry_run_by_flag(place: Place, flag: str) -> None:
+def test_the_dry_run_flag(place: Place, flag: str) -> None:
     place.offer("one")
     ended = place.load(flag, f"--model-filepath={place.model}")
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -187,7 +187,7 @@ def test_a_dry_run_by_flag(place: Place, flag: str) -> None:
         ({"USE_LOCAL_MODEL": "1", "LABEL_FILEPATH": "/elsewhere/model.onnx"}, "must end in different names"),
     ],
 )
-def test_says_what_is_missing_and_exits_2(place: Place, environment: dict[str, str], finding: str) -> None:
+def test_names_the_missing_setting_and_exits_with_2(place: Place, environment: dict[str, str], finding: str) -> None:
     ended = place.load(environment=environment)
     assert ended.returncode == 2
     assert finding in ended.stderr
@@ -204,10 +204,10 @@ def test_missing_source_changes_nothing(place: Place, name: str) -> None:
     assert ended.returncode == 3
     assert name in ended.stderr
     assert ended.stderr.count("\n") == 1
-    assert place.standing() == "old"
+    assert place.published_version() == "old"
 
 
-def test_help_is_worth_reading() -> None:
+def test_help_lists_flags_and_exit_codes() -> None:
     shown = subprocess.run(
         [interpreter("loader"), "-m", "loader", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout

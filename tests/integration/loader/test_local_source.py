@@ -1,4 +1,4 @@
-"""A local model has the checks and the receipt of one from a bucket, and none of its imports."""
+"""Loads of local models: the same checks and receipt as for buckets, without importing Google packages."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ def target(tmp_path: Path, source: Path) -> Target:
     return Target(tmp_path / "workdir", settings)
 
 
-def test_leaves_a_receipt_and_does_not_copy_again(target: Target, source: Path, pair: Pair) -> None:
+def test_writes_a_receipt_and_does_not_copy_again(target: Target, source: Path, pair: Pair) -> None:
     assert target.load().exit_code == 0
     receipt = target.assert_holds(*pair)
     assert receipt.model.uri == (source / "model.onnx").as_uri()
@@ -54,7 +54,7 @@ def test_a_file_of_the_same_size_and_time_is_another_file(target: Target, source
     target.assert_holds(pair[0], pair[1].replace(b"setosa", b"SETOSA"))
 
 
-def test_the_same_is_refused(target: Target, source: Path) -> None:
+def test_invalid_files_are_refused(target: Target, source: Path) -> None:
     assert_failed(target.load(model_sha256="0" * 64), 5, "MODEL_SHA256")
     (source / "model.onnx").write_text("<html>")
     assert_failed(target.load(), 5, "not an ONNX model")
@@ -81,7 +81,7 @@ def test_a_dry_run_reads_the_files_and_writes_none(target: Target, source: Path,
     assert target.snapshot() == before
 
 
-def test_a_dry_run_refuses_the_same(target: Target, source: Path) -> None:
+def test_a_dry_run_refuses_invalid_files(target: Target, source: Path) -> None:
     assert_failed(target.load(dry_run="true", model_sha256="0" * 64), 5, "MODEL_SHA256")
     assert_failed(target.load(dry_run="true", label_sha256="0" * 64), 5, "LABEL_SHA256")
     (source / "label.json").write_text("[]")
@@ -95,7 +95,7 @@ def test_a_dry_run_refuses_the_same(target: Target, source: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "label.json"])
-def test_files_without_an_end_are_refused(target: Target, source: Path, name: str) -> None:
+def test_endless_files_are_refused(target: Target, source: Path, name: str) -> None:
     path = source / name
     path.unlink()
     os.mkfifo(path)

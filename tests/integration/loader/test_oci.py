@@ -1,4 +1,4 @@
-"""Registries: how they are asked for a model, and what they may not say of it."""
+"""OCI registries: URIs, manifests and authentication."""
 
 import base64
 import hashlib
@@ -47,7 +47,7 @@ def test_the_only_onnx_file_is_the_model(target: Target, url: str, pair: Pair) -
         assert [file.version for file in receipt.files] == [digest, digest]
 
 
-def test_annotations_of_modelpack_name_files_too(target: Target, url: str, pair: Pair) -> None:
+def test_modelpack_annotations_name_files_too(target: Target, url: str, pair: Pair) -> None:
     files = {"m.onnx": pair[0], "label.json": pair[1]}
     push(url, "models/iris", "1", files, annotation="org.cncf.model.filepath")
     assert target.load().exit_code == 0
@@ -55,15 +55,15 @@ def test_annotations_of_modelpack_name_files_too(target: Target, url: str, pair:
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_a_model_must_be_named_where_there_are_several(target: Target, url: str, pair: Pair, count: int) -> None:
+def test_one_of_several_models_must_be_named(target: Target, url: str, pair: Pair, count: int) -> None:
     push(url, "models/iris", "1", {**{f"{number}.onnx": pair[0] for number in range(count)}, "label.json": pair[1]})
     assert_failed(target.load(), 3, f"has {count} ONNX files")
 
 
 @pytest.mark.parametrize("name", ["../m.onnx", "/etc/m.onnx", "a/../../m.onnx", "..\\m.onnx", "m\n.onnx"])
-def test_names_that_lead_out_are_refused(target: Target, url: str, pair: Pair, name: str) -> None:
+def test_names_outside_the_directory_are_refused(target: Target, url: str, pair: Pair, name: str) -> None:
     push(url, "models/iris", "1", {name: pair[0], "label.json": pair[1]})
-    assert_failed(target.load(), 5, "leads out of its directory")
+    assert_failed(target.load(), 5, "points outside its directory")
     target.assert_empty()
 
 
@@ -127,10 +127,10 @@ def test_token_authentication(tmp_path: Path, url: str, pair: Pair, field: str) 
         target.assert_holds(*pair)
         assert SECRET not in run.output + run.error
         tokens.objects.clear()
-        assert_failed(target.load(), 4, "gives no token (404")
+        assert_failed(target.load(), 4, "issued no token (404")
 
 
-def test_a_manifest_that_is_not_the_pinned_one_is_refused(tmp_path: Path, url: str, pair: Pair) -> None:
+def test_a_manifest_other_than_the_pinned_one_is_refused(tmp_path: Path, url: str, pair: Pair) -> None:
     digest = push(url, "models/iris", "1", {"m.onnx": pair[0], "label.json": pair[1]})
     with fault_proxy(url, oci_bytes) as proxy:
 

@@ -1,11 +1,11 @@
-"""What a killed load leaves, and what the next one makes of it."""
+"""Killed loads and their resumption."""
 
 import random
 import subprocess
 import threading
 import time
 
-from loader.transfer.journal import PIECE
+from loader.transfer.journal import PIECE_SIZE
 from tests.integration.loader.conftest import LABELS, MODEL, Pair, make_labels, make_model
 from tests.integration.loader.fault_server import Exchange, FaultServer, StoredObject
 from tests.integration.loader.running import Target
@@ -14,7 +14,7 @@ _PIECES_PER_REQUEST = 8
 
 
 def kill_at_second_request(target: Target, server: FaultServer) -> None:
-    """Kill a load of a large model when one request's worth of it is on disk."""
+    """Kill a load of a large model when the data of one request is on disk."""
     asked = threading.Event()
 
     def wait(exchange: Exchange) -> None:
@@ -30,37 +30,33 @@ def kill_at_second_request(target: Target, server: FaultServer) -> None:
     server.requests.clear()
 
 
-def test_a_killed_load_goes_on_from_what_is_on_disk(
-    target: Target, server: FaultServer, large_model: bytes, pair: Pair
-) -> None:
+def test_a_killed_load_is_resumed(target: Target, server: FaultServer, large_model: bytes, pair: Pair) -> None:
     server.objects[MODEL] = StoredObject(large_model)
     kill_at_second_request(target, server)
 
     run = target.load(download_workers=1)
 
-    assert [event["bytes"] for event in run.named("resume")] == [_PIECES_PER_REQUEST * PIECE]
-    assert f"bytes={_PIECES_PER_REQUEST * PIECE}-" in next(line for line in server.requests if "media" in line)
+    assert [event["bytes"] for event in run.named("resume")] == [_PIECES_PER_REQUEST * PIECE_SIZE]
+    assert f"bytes={_PIECES_PER_REQUEST * PIECE_SIZE}-" in next(line for line in server.requests if "media" in line)
     target.assert_holds(large_model, pair[1])
     assert target.temporaries() == []
 
 
-def test_a_piece_that_was_damaged_since_is_fetched_again(
-    target: Target, server: FaultServer, large_model: bytes, pair: Pair
-) -> None:
+def test_a_damaged_piece_is_fetched_again(target: Target, server: FaultServer, large_model: bytes, pair: Pair) -> None:
     server.objects[MODEL] = StoredObject(large_model)
     kill_at_second_request(target, server)
     [partial] = target.directory.glob(".model-partial-*/files/model.onnx")
     with partial.open("r+b") as file:
-        file.seek(3 * PIECE + 5)
+        file.seek(3 * PIECE_SIZE + 5)
         file.write(b"damage!!")
 
     run = target.load(download_workers=1)
 
-    assert [event["bytes"] for event in run.named("resume")] == [(_PIECES_PER_REQUEST - 1) * PIECE]
+    assert [event["bytes"] for event in run.named("resume")] == [(_PIECES_PER_REQUEST - 1) * PIECE_SIZE]
     target.assert_holds(large_model, pair[1])
 
 
-def test_another_generation_is_not_mixed_with_what_is_on_disk(
+def test_another_generation_is_not_mixed_with_the_partial_file(
     target: Target, server: FaultServer, large_model: bytes, pair: Pair
 ) -> None:
     server.objects[MODEL] = StoredObject(large_model)
@@ -74,10 +70,10 @@ def test_another_generation_is_not_mixed_with_what_is_on_disk(
     assert target.temporaries() == []
 
 
-def test_whenever_a_load_is_killed_a_whole_pair_stands(target: Target, server: FaultServer) -> None:
-    """Two versions take turns; each load is killed at a random instant, and then run again."""
-    pairs = [(make_model(3 * PIECE + number), make_labels(f"of {number}")) for number in range(2)]
-    chance = random.Random(20)  # noqa: S311 (the same instants each time)
+def test_a_load_killed_at_any_time_leaves_a_complete_pair(target: Target, server: FaultServer) -> None:
+    """Two versions alternate; each load is killed at a random time, then run again."""
+    pairs = [(make_model(3 * PIECE_SIZE + number), make_labels(f"of {number}")) for number in range(2)]
+    chance = random.Random(20)  # noqa: S311 (a fixed seed)
 
     def serve(number: int) -> Pair:
         model, labels = pairs[number % 2]

@@ -1,4 +1,4 @@
-"""Only what a trusted key has signed is published, and one line says what was wrong with the rest."""
+"""Only models that are signed by a trusted key are published; others are refused with a reason."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ SIGNER = certified("signer", ROOT)
 
 @dataclass
 class Signed:
-    """A signed model at the source, and where it is to be loaded to."""
+    """A signed model at the source, and its target."""
 
     directory: Path
     target: Target
@@ -31,7 +31,7 @@ class Signed:
         self.target.settings["MODEL_SIGNATURE_KEY"] = str(path)
 
     def change(self, name: str, content: bytes) -> None:
-        """Write another file."""
+        """Overwrite a file at the source."""
         (self.directory / name).write_bytes(content)
 
 
@@ -76,14 +76,14 @@ def test_a_signature_that_is_required_later_is_recorded(signed: Signed) -> None:
     assert (signed.target.receipt() or receipt).signature is None
 
 
-def test_names_are_those_at_the_source(signed: Signed) -> None:
+def test_signed_names_are_those_at_the_source(signed: Signed) -> None:
     run = signed.target.load(
         model_filepath=signed.target.directory / "m", label_filepath=signed.target.directory / "labels" / "l"
     )
     assert run.exit_code == 0, run
 
 
-def test_the_signature_may_be_elsewhere(signed: Signed) -> None:
+def test_the_signature_can_be_in_another_directory(signed: Signed) -> None:
     elsewhere = signed.directory.parent / "signatures" / "1.sig"
     elsewhere.parent.mkdir()
     (signed.directory / "model.sig").rename(elsewhere)
@@ -91,7 +91,7 @@ def test_the_signature_may_be_elsewhere(signed: Signed) -> None:
     assert signed.target.load(model_signature=elsewhere).exit_code == 0
 
 
-def test_labels_outside_of_the_signed_directory_are_not_signed(signed: Signed) -> None:
+def test_labels_outside_the_signed_directory_are_not_signed(signed: Signed) -> None:
     outside = signed.directory.parent / "label.json"
     (signed.directory / "label.json").rename(outside)
     assert_failed(signed.target.load(label_uri=outside), 5, f"{outside.as_uri()} is not signed")
@@ -110,11 +110,11 @@ CHANGES: dict[str, tuple[Callable[[Signed], object], str, str]] = {
     "a vast file": (
         lambda it: it.change("model.sig", bytes((4 << 20) + 1)), "signature-malformed", "expected at most 4194304"
     ),
-    "another key": (lambda it: it.trust(Key()), "signature-untrusted", "is not of a trusted signer: it names the key"),
+    "another key": (lambda it: it.trust(Key()), "signature-untrusted", "not from a trusted signer: it names the key"),
     "no key": (lambda it: it.trust(), "signature-trust", "has 'no PEM block'"),
     "a signature for nothing": (
         lambda it: it.change("model.sig", with_payload((it.directory / "model.sig").read_bytes(), "e30=")),
-        "signature-invalid", "is not the signature of the key",
+        "signature-invalid", "is not a valid signature of its contents by the key",
     ),
     "another model": (
         lambda it: it.change("model.onnx", with_external_data("weights.bin") + b"\x72\x05\x0a\x03new"),
@@ -139,7 +139,7 @@ CHANGES: dict[str, tuple[Callable[[Signed], object], str, str]] = {
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_whatever_differs_is_refused_and_nothing_is_published(signed: Signed, kind: str) -> None:
+def test_any_difference_is_refused_and_nothing_is_published(signed: Signed, kind: str) -> None:
     change, code, finding = CHANGES[kind]
     change(signed)
     for dry in (True, False):
@@ -156,10 +156,10 @@ def test_a_certificate_that_leads_to_the_root(signed: Signed) -> None:
     assert signed.target.load(model_signature_key="", model_signature_certificates=roots).exit_code == 0
     roots.write_bytes(certified("root", authority=True).pem)
     run = signed.target.load(model_signature_key="", model_signature_certificates=roots)
-    assert_failed(run, 5, "does not lead to a root in MODEL_SIGNATURE_CERTIFICATES")
+    assert_failed(run, 5, "does not chain to a root in MODEL_SIGNATURE_CERTIFICATES")
 
 
-def test_it_is_verified_before_anything_is_fetched(
+def test_the_signature_is_verified_before_the_download(
     tmp_path: Path, signed: Signed, target: Target, server: FaultServer, pair: Pair
 ) -> None:
     directory = tmp_path / "bucket"
@@ -173,18 +173,18 @@ def test_it_is_verified_before_anything_is_fetched(
 
     server.requests.clear()
     signed.trust(Key())
-    assert_failed(target.load(), 5, "is not of a trusted signer")
+    assert_failed(target.load(), 5, "is not from a trusted signer")
     assert {line.split()[1] for line in server.requests if line.startswith("media")} == {"iris/1/model.sig"}
     assert target.load(dry_run=True).exit_code == 5
     assert MODEL in server.objects
 
 
-def test_settings_that_do_not_go_together(signed: Signed) -> None:
+def test_inconsistent_settings_are_refused(signed: Signed) -> None:
     run = signed.target.load(model_signature="model.sig", model_signature_key="")
     assert_failed(run, 2, "MODEL_SIGNATURE is set, but neither MODEL_SIGNATURE_KEY nor")
 
 
-def test_a_key_hint_is_no_command_to_a_terminal(signed: Signed) -> None:
+def test_a_key_hint_cannot_control_a_terminal(signed: Signed) -> None:
     bundle = json.loads((signed.directory / "model.sig").read_bytes())
     bundle["verificationMaterial"]["publicKey"]["hint"] = "\x1b[2J\x9b31m\u202e"
     signed.change("model.sig", json.dumps(bundle).encode())

@@ -101,9 +101,9 @@ def test_external_data_needs_no_receipt(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "finding"),
     [
-        ("model.onnx", r"MODEL_FILEPATH: .*/model\.onnx has the sha256 \w+, its receipt says \w+"),
-        ("label.json", r"LABEL_FILEPATH: .*/label\.json has the sha256 \w+, its receipt says \w+"),
-        ("weights.bin", r"MODEL_FILEPATH: .*/weights\.bin has the sha256 \w+, its receipt says \w+"),
+        ("model.onnx", r"MODEL_FILEPATH: .*/model\.onnx has the sha256 \w+, but its receipt says \w+"),
+        ("label.json", r"LABEL_FILEPATH: .*/label\.json has the sha256 \w+, but its receipt says \w+"),
+        ("weights.bin", r"MODEL_FILEPATH: .*/weights\.bin has the sha256 \w+, but its receipt says \w+"),
         ("receipt.json", r"MODEL_FILEPATH: .*receipt\.json is not a receipt"),
     ],
 )

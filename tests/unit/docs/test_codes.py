@@ -29,10 +29,10 @@ def loader_codes() -> Iterator[str]:
             if isinstance(node, ast.Call) and node.args:
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
                 code = node.args[0]
-                if (name.endswith("Error") and name in vars(errors)) or name in ("Setback", "missing"):
+                if (name.endswith("Error") and name in vars(errors)) or name in ("TransientError", "missing"):
                     assert isinstance(code, ast.Constant), f"{path}:{node.lineno}"
                     yield str(code.value)
-    yield from (code for _, code in (*errors._BY_ERRNO.values(), errors._OTHERWISE))
+    yield from (code for _, code in (*errors._BY_ERRNO.values(), errors._OTHER))
 
 
 def codes() -> Iterator[str]:

@@ -12,7 +12,7 @@ from tests.support.processes import ROOT
 
 RUNBOOK = DOCUMENTS["docs/operations.md"]
 # Functions and classes whose first argument is a message, or a part of one.
-CALLS = re.compile(r"\w+Error|Setback|during|Backoff|kind|missing|_exit|exit|fail|_refusal")
+CALLS = re.compile(r"\w+Error|translate_os_errors|Backoff|kind|missing|_exit|exit|fail|_refusal")
 RETURNS = {"web.py", "settings.py"}  # modules where functions return parts of messages
 _OF_THE_VOLUME = ("onnx_file.py", "settings.py")
 _CARRIES = 2  # words: a template with fewer only wraps another message

@@ -1,4 +1,4 @@
-"""Imports of the loader run one way, wherever in a module they are written."""
+"""The loader's imports follow the layers, including imports inside functions."""
 
 import ast
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from loader.settings import SCHEMES
 from loader.sources.schemes import SOURCES
 from tests.support.processes import ROOT
 
-# From top to bottom; a room imports from itself and from those after it.
-ROOMS = ["job", "release", "sources", "transfer", "verification", "base", "ground"]
+# From top to bottom; a layer imports from itself and the layers after it.
+LAYERS = ["job", "release", "sources", "transfer", "verification", "base", "ground"]
 GROUND = {"loader", "loader.checksums", "loader.errors", "loader.progress", "loader.settings", "loader.watchdog"}
 PATHS = sorted((ROOT / "loader").rglob("*.py"))
 
@@ -38,8 +38,8 @@ def imported(path: Path) -> Iterator[str]:
             yield from submodules or ([module] if module in MODULES else [])
 
 
-def room(module: str) -> str:
-    """Return the room that a module is in."""
+def layer(module: str) -> str:
+    """Return the layer of a module."""
     if module in ("loader.__main__", "loader.job"):
         return "job"
     if module == "loader.sources.base":
@@ -47,16 +47,16 @@ def room(module: str) -> str:
     return "ground" if module in GROUND else module.split(".")[1]
 
 
-def test_there_is_no_ring() -> None:
+def test_there_are_no_import_cycles() -> None:
     graph = {name: {*imported(path)} - {name} for name, path in MODULES.items()}
     assert list(TopologicalSorter(graph).static_order())
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_rooms_are_in_order(module: str) -> None:
+def test_layers_are_in_order(module: str) -> None:
     for other in imported(MODULES[module]):
         if not other.endswith(("loader", "loader.sources")):
-            assert ROOMS.index(room(other)) >= ROOMS.index(room(module)), other
+            assert LAYERS.index(layer(other)) >= LAYERS.index(layer(module)), other
 
 
 def test_every_scheme_has_its_source() -> None:

@@ -1,4 +1,4 @@
-"""A load tells its story to a terminal or to a log."""
+"""Progress output on a terminal and in a log."""
 
 import io
 import json
@@ -11,16 +11,16 @@ from volume.log import LogLevel
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
-        """Say so."""
+        """Return True."""
         return True
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, as a list of one number that a test may change."""
+    """The current time, as a list with one number that a test can change."""
     now = [100.0]
     monkeypatch.setattr("loader.progress.time.monotonic", lambda: now[0])
     return now
@@ -58,20 +58,20 @@ def test_bytes_of_an_earlier_run_do_not_count_as_speed(clock: list[float]) -> No
     assert json.loads(stream.getvalue().splitlines()[-1])["bytes_per_second"] == 10
 
 
-def test_the_activity_says_how_far_it_is() -> None:
+def test_the_activity_contains_the_progress() -> None:
     progress = Progress(io.StringIO())
     assert progress.activity() == "starting"
     progress.start("gs://b/o", 1000, "7")
     progress.advance(10)
-    assert progress.activity() == "fetching gs://b/o (10 of 1000 bytes are here)"
+    assert progress.activity() == "fetching gs://b/o (10 of 1000 bytes received)"
     progress.retry("the answer was 503", 1)
-    assert progress.activity().endswith(", again after: the answer was 503")
+    assert progress.activity().endswith(", last failure: the answer was 503")
     progress.advance(10)
-    assert progress.activity() == "fetching gs://b/o (20 of 1000 bytes are here)"
+    assert progress.activity() == "fetching gs://b/o (20 of 1000 bytes received)"
 
 
 @pytest.mark.parametrize("kind", [io.StringIO, Terminal])
-def test_a_closed_stream_is_no_error(kind: type[io.StringIO]) -> None:
+def test_a_closed_stream_is_not_an_error(kind: type[io.StringIO]) -> None:
     stream = kind()
     progress = Progress(stream)
     stream.close()
@@ -79,7 +79,7 @@ def test_a_closed_stream_is_no_error(kind: type[io.StringIO]) -> None:
     assert progress.retries == 1
 
 
-def test_there_may_be_no_stream() -> None:
+def test_the_stream_is_optional() -> None:
     progress = Progress(None)
     progress.retry("the answer was 503", 1.5)
     assert progress.retries == 1
@@ -102,31 +102,31 @@ def planned(bucket: str) -> Plan:
     return Plan(artifacts=tuple(files), all_known=False, in_place=False, bytes_free=5_000_000_000, credentials="none")
 
 
-def test_a_terminal_reads_what_would_be_loaded() -> None:
+def test_a_dry_run_is_readable_on_a_terminal() -> None:
     stream = Terminal()
     Progress(stream).would_load(planned("b"))
     assert stream.getvalue().removeprefix("\r\x1b[K").splitlines() == [
         "loader: would load, with 5 GB free, credentials: none",
         "  gs://b/model.onnx to /workdir/model.onnx (2 MB, version 7, crc32c AAAAAA==)",
         f"  gs://b/label.json is in place at /workdir/label.json (2 MB, version 7, sha256 {'f' * 64})",
-        "  and the files with weights of it, which the model names once it is here",
+        "  and its external data files, which are known once the model has been downloaded",
     ]
 
 
-def test_a_plan_may_name_files_in_any_bytes() -> None:
+def test_a_plan_can_contain_names_in_any_bytes() -> None:
     stream = io.StringIO()
     Progress(stream).would_load(planned("\udcff"))
     assert json.loads(stream.getvalue())["artifacts"][0]["uri"] == "gs://\\udcff/model.onnx"
 
 
-def test_a_terminal_is_told_nothing_by_a_name() -> None:
+def test_a_name_cannot_control_a_terminal() -> None:
     stream = Terminal()
     Progress(stream).start("gs://b/\x1b[2Ja\udcff\n", 1000, "7")
     assert stream.getvalue() == "\r\x1b[Kloader: loading gs://b/\\x1b[2Ja\\udcff\\n (1 kB)\n"
 
 
 @pytest.mark.parametrize("kind", [io.StringIO, Terminal])
-def test_a_level_leaves_out_what_matters_less(kind: type[io.StringIO], clock: list[float]) -> None:
+def test_events_below_the_level_are_not_logged(kind: type[io.StringIO], clock: list[float]) -> None:
     stream = kind()
     progress = Progress(stream)
     progress.level = LogLevel.WARNING

@@ -1,4 +1,4 @@
-"""The loader's settings name a source and two targets, or say what is wrong."""
+"""The loader's settings and their errors."""
 
 import pytest
 
@@ -13,8 +13,8 @@ BUCKET = {"GCS_BUCKET": "b", "GCS_MODEL_BLOB": "m"}
     [
         ({}, "GCS_BUCKET and GCS_MODEL_BLOB not set"),
         ({"GCS_BUCKET": "b"}, "GCS_MODEL_BLOB not set"),
-        ({**BUCKET, "MODEL_URI": "gs://b/m"}, "MODEL_URI is set, and so is GCS_BUCKET and GCS_MODEL_BLOB"),
-        ({"USE_LOCAL_MODEL": "true", "MODEL_URI": "gs://b/m"}, "MODEL_URI is set, and so is USE_LOCAL_MODEL"),
+        ({**BUCKET, "MODEL_URI": "gs://b/m"}, "MODEL_URI is set, but so is GCS_BUCKET and GCS_MODEL_BLOB"),
+        ({"USE_LOCAL_MODEL": "true", "MODEL_URI": "gs://b/m"}, "MODEL_URI is set, but so is USE_LOCAL_MODEL"),
         ({**BUCKET, "LABEL_URI": "gs://b/l"}, "LABEL_URI is set, but MODEL_URI is not"),
         (
             {"MODEL_URI": "ftp://b/m"},
@@ -42,13 +42,13 @@ BUCKET = {"GCS_BUCKET": "b", "GCS_MODEL_BLOB": "m"}
         ({**BUCKET, "DOWNLOAD_WORKERS": "65"}, "DOWNLOAD_WORKERS is '65'"),
     ],
 )
-def test_what_is_wrong_is_named(environment: dict[str, str], finding: str) -> None:
+def test_errors_name_the_setting(environment: dict[str, str], finding: str) -> None:
     with pytest.raises(SettingsError, match=finding):
         Settings.read(environment)
 
 
 @pytest.mark.parametrize("host", ["localhost:4443", "http://localhost:4443/", "https://10.0.0.1", "[::1]:65535"])
-def test_an_endpoint_may_be_written_in_many_ways(host: str) -> None:
+def test_an_endpoint_has_several_valid_forms(host: str) -> None:
     assert Settings.read({**BUCKET, "STORAGE_EMULATOR_HOST": host}).storage_emulator_host == host
 
 
@@ -72,7 +72,9 @@ def test_an_endpoint_may_be_written_in_many_ways(host: str) -> None:
         ({"MODEL_URI": "file:///m"}, ("file:///m", ""), ("", "")),
     ],
 )
-def test_every_place_is_a_uri(environment: dict[str, str], model: tuple[str, str], labels: tuple[str, str]) -> None:
+def test_every_source_becomes_a_uri(
+    environment: dict[str, str], model: tuple[str, str], labels: tuple[str, str]
+) -> None:
     settings = Settings.read(environment)
     assert (settings.model, settings.labels) == (model, labels)
 

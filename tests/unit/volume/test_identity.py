@@ -1,4 +1,4 @@
-"""A model's identity is that of all its files."""
+"""A model's identity covers all its files."""
 
 import hashlib
 import subprocess
@@ -11,11 +11,11 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def test_a_file_that_is_alone_has_its_own() -> None:
+def test_a_model_in_one_file_has_its_sha256() -> None:
     assert model_identity("a" * 64, {}) == "a" * 64
 
 
-def test_each_file_and_each_name_counts() -> None:
+def test_each_file_and_each_name_changes_the_identity() -> None:
     files = {"w": "b" * 64, "v": "c" * 64}
     variants = [
         {"w": "b" * 64},
@@ -27,7 +27,7 @@ def test_each_file_and_each_name_counts() -> None:
     assert len(identities | {model_identity("e" * 64, files)}) == 6
 
 
-def test_their_order_does_not() -> None:
+def test_the_order_does_not_change_the_identity() -> None:
     assert model_identity("a", {"w": "b", "v": "c"}) == model_identity("a", {"v": "c", "w": "b"})
 
 

@@ -1,4 +1,4 @@
-"""A line of the log is one line, and no command to the terminal that shows it."""
+"""A log event is one line without control characters."""
 
 import json
 

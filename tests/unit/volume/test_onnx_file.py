@@ -1,4 +1,4 @@
-"""A model is told from other files, and its versions and files are found as the onnx package finds them."""
+"""The parser refuses other files, and finds the same versions and external data files as the onnx package."""
 
 import random
 import time
@@ -50,7 +50,7 @@ def locations(content: bytes) -> list[str]:
     return list(read_onnx(BytesIO(content)).external_data)
 
 
-def test_a_model_may_have_no_external_data() -> None:
+def test_a_model_without_external_data() -> None:
     assert locations(SHIPPED.read_bytes()) == []
 
 
@@ -59,14 +59,14 @@ def test_each_name_is_found_once_in_order() -> None:
     assert locations(model(initializer=tensors).SerializeToString()) == ["b", "a"]
 
 
-def test_what_a_tensor_is_said_to_hold_takes_nothing() -> None:
+def test_declared_shapes_allocate_no_memory() -> None:
     vast = external("w")
     vast.dims[:] = [1 << 62, 1 << 62]
     inside = TensorProto(name="u", data_type=TensorProto.FLOAT, dims=[1 << 62], raw_data=b"1234")
     assert locations(model(initializer=[vast, inside]).SerializeToString()) == ["w"]
 
 
-def test_names_that_do_not_count_are_left() -> None:
+def test_names_of_internal_tensors_are_ignored() -> None:
     tensor = external("unused")
     tensor.data_location = TensorProto.DEFAULT
     assert locations(model(initializer=[tensor]).SerializeToString()) == []
@@ -90,7 +90,7 @@ def test_names_that_do_not_count_are_left() -> None:
         ),
     ],
 )
-def test_names_are_found_wherever_a_tensor_can_be(made: ModelProto) -> None:
+def test_names_are_found_in_every_place_for_a_tensor(made: ModelProto) -> None:
     assert locations(made.SerializeToString()) == ["w"]
 
 
@@ -137,33 +137,33 @@ def test_names_that_leave_the_directory_are_refused(location: str) -> None:
     ("content", "message"),
     [
         (b"", "no IR version"),
-        (b"<!DOCTYPE html>", "not protobuf|breaks off"),
+        (b"<!DOCTYPE html>", "not protobuf|truncated"),
         (b"\x08\x07", "no graph and no operator set"),
         (b"\x08\x00", "IR version"),
         (b"\x0a\x01\x07", "wire type"),
         (b"\x08" + b"\xff" * 11, "not protobuf"),
-        (b"\x08\xff", "breaks off"),
-        (b"\x3a\x7f", "breaks off"),
-        (b"\x39\x00", "breaks off"),
-        (b"\x3d\x00", "breaks off"),
+        (b"\x08\xff", "truncated"),
+        (b"\x3a\x7f", "truncated"),
+        (b"\x39\x00", "truncated"),
+        (b"\x3d\x00", "truncated"),
         (b"\x3b", "not protobuf"),
         (b"\x02\x00", "not protobuf"),
     ],
 )
-def test_what_is_no_model_is_refused(content: bytes, message: str) -> None:
+def test_other_files_are_refused(content: bytes, message: str) -> None:
     with pytest.raises(OnnxError, match=message):
         locations(content)
 
 
-def test_a_model_that_is_cut_anywhere_is_refused_or_has_lost_whole_fields() -> None:
+def test_a_truncated_model_is_refused_or_lacks_whole_fields() -> None:
     content = model(initializer=[external("w")]).SerializeToString()
     graph_end = content.rindex(b"location") + len(b"location")
     for end in range(graph_end):
-        with pytest.raises(OnnxError, match=r"breaks off|not protobuf|it has no|IR version"):
+        with pytest.raises(OnnxError, match=r"truncated|not protobuf|it has no|IR version"):
             locations(content[:end])
 
 
-def test_damage_raises_nothing_else() -> None:
+def test_damaged_files_raise_no_other_error() -> None:
     chance = random.Random(0)  # noqa: S311 (the same damage each time)
     content = SHIPPED.read_bytes()
     for _ in range(300):
@@ -174,7 +174,7 @@ def test_damage_raises_nothing_else() -> None:
             locations(bytes(damaged))
 
 
-def test_a_name_that_is_no_text_is_refused() -> None:
+def test_a_name_that_is_not_utf8_is_refused() -> None:
     content = model(initializer=[external("name")]).SerializeToString().replace(b"name", b"n\xff\xffe")
     with pytest.raises(OnnxError, match="not UTF-8"):
         locations(content)
@@ -192,18 +192,18 @@ def test_deep_nesting_is_refused() -> None:
         locations(b"\x3a" + size + graph)
 
 
-def test_a_name_without_end_is_refused() -> None:
+def test_an_overlong_name_is_refused() -> None:
     with pytest.raises(OnnxError, match="5000 bytes"):
         locations(model(initializer=[external("w" * 5000)]).SerializeToString())
 
 
-def test_names_without_end_are_refused() -> None:
+def test_too_many_names_are_refused() -> None:
     tensors: list[TensorProto] = [external(str(number)) for number in range(10_001)]
     with pytest.raises(OnnxError, match="more than 10000 files"):
         locations(model(initializer=tensors).SerializeToString())
 
 
-def test_versions_and_producer_are_noted() -> None:
+def test_versions_and_producer_are_returned() -> None:
     made = helper.make_model(
         helper.make_graph([], "g", [], []),
         producer_name="pytorch",
@@ -237,7 +237,7 @@ def varint(value: int) -> bytes:
 
 
 def piece(field: int, wire: int, value: int | bytes) -> bytes:
-    """Return a field as protobuf writes it."""
+    """Return an encoded protobuf field."""
     body = varint(value) if isinstance(value, int) else varint(len(value)) + value if wire == 2 else value
     return varint(field << 3 | wire) + body
 
@@ -257,7 +257,7 @@ def with_tensor(content: bytes) -> bytes:
         pytest.param(with_tensor(ENTRY + piece(14, 0, 2)), "data location", id="unknown enum"),
         pytest.param(with_tensor(ENTRY + piece(1 << 29 | 14, 0, 1)), "not protobuf", id="tag of 33 bits"),
         pytest.param(with_tensor(ENTRY + piece(14, 0, 1) + piece(14, 0, 0)), "twice", id="location twice"),
-        pytest.param(with_tensor(ENTRY + piece(14, 2, b"\1")), "wire type", id="location as a text"),
+        pytest.param(with_tensor(ENTRY + piece(14, 2, b"\1")), "wire type", id="location as bytes"),
         pytest.param(with_tensor(ENTRY + ENTRY + piece(14, 0, 1)), "more than one location", id="two files"),
         pytest.param(
             with_tensor(
@@ -266,23 +266,27 @@ def with_tensor(content: bytes) -> bytes:
             "twice",
             id="name twice",
         ),
-        pytest.param(HEAD + piece(7, 2, b"") + piece(7, 2, b""), "field 7 of ModelProto twice", id="graph twice"),
-        pytest.param(HEAD + piece(1, 0, 7) + piece(7, 2, b""), "field 1 of ModelProto twice", id="IR version twice"),
+        pytest.param(
+            HEAD + piece(7, 2, b"") + piece(7, 2, b""), "field 7 of ModelProto occurs twice", id="graph twice"
+        ),
+        pytest.param(
+            HEAD + piece(1, 0, 7) + piece(7, 2, b""), "field 1 of ModelProto occurs twice", id="IR version twice"
+        ),
         pytest.param(with_tensor(b"\xf0\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01\x01"), "not protobuf", id="long tag"),
         pytest.param(with_tensor(piece(2, 0, 1 << 64)), "not protobuf", id="number of 65 bits"),
-        pytest.param(with_tensor(b"\x4a\x7f"), "breaks off", id="length beyond the message"),
+        pytest.param(with_tensor(b"\x4a\x7f"), "truncated", id="length beyond the message"),
         pytest.param(HEAD + piece(7, 0, 1), "field 7 of ModelProto has the wire type 0", id="graph as a number"),
         pytest.param(piece(1, 0, 1 << 63) + HEAD, "IR version", id="negative IR version"),
         pytest.param(HEAD + piece(8, 2, piece(2, 0, 1 << 40)), "operator set's version", id="opset of 41 bits"),
-        pytest.param(HEAD + piece(2, 2, b"\xff"), "producer is not UTF-8", id="producer that is no text"),
+        pytest.param(HEAD + piece(2, 2, b"\xff"), "producer is not UTF-8", id="producer that is not UTF-8"),
     ],
 )
-def test_what_readers_take_differently_is_refused(content: bytes, message: str) -> None:
+def test_ambiguous_input_is_refused(content: bytes, message: str) -> None:
     with pytest.raises(OnnxError, match=message):
         read_onnx(BytesIO(content))
 
 
-def test_operator_sets_without_end_are_refused() -> None:
+def test_too_many_operator_sets_are_refused() -> None:
     content = HEAD + piece(7, 2, b"")
     content += b"".join(piece(8, 2, piece(1, 2, str(number).encode()) + piece(2, 0, 1)) for number in range(10_001))
     with pytest.raises(OnnxError, match="more than 10000 domains"):
@@ -290,7 +294,7 @@ def test_operator_sets_without_end_are_refused() -> None:
 
 
 def leads(message: Descriptor, above: tuple[Descriptor, ...] = ()) -> bool:
-    """Return whether a tensor or an operator set can be in a message."""
+    """Return whether a message can contain a tensor or an operator set."""
     if message.name in ("TensorProto", "OperatorSetIdProto"):
         return True
     return message not in above and any(
@@ -321,7 +325,7 @@ def kinds(message: Descriptor, *, repeated: bool) -> dict[int, int | str]:
     return found
 
 
-def test_the_fields_are_those_of_onnx() -> None:
+def test_the_fields_match_onnx_proto() -> None:
     expected: dict[str, tuple[dict[int, int | str], ...]] = {}
     rest = [ModelProto.DESCRIPTOR]
     while rest:
@@ -366,14 +370,14 @@ def by_onnx(content: bytes) -> tuple[int, dict[str, int], str, str, set[str]]:
     return made.ir_version, opsets, made.producer_name, made.producer_version, files
 
 
-# Mostly what is allowed: what one oddity hides must not be refused for another.
+# Mostly valid values: an input with several faults would be refused for the first one and not test the others.
 NUMBERS = [1] * 12 + [0, 13, (1 << 32) + 1, 1 << 31, (1 << 63) + 1, (1 << 64) + 1]
 TEXTS = [b"w", b"v", b"location", b"a/b"] * 6 + [b"", b"../w", b"*", b"ai.onnx", b"\xff"]
 ODDITIES = [""] * 45 + ["tag", "wire", "twice", "cut", "overlong"]
 
 
 def oddly(made: bytes, number: int, wire: int, oddity: str) -> bytes:
-    """Return a field with something odd about it."""
+    """Return a field with a fault."""
     tag = varint(number << 3 | wire)
     rest = made[len(tag) :]
     return {
@@ -418,7 +422,7 @@ def files(draw: st.DrawFn) -> bytes:
 @given(files())
 @example(with_tensor(ENTRY + piece(14, 0, 1)))
 @example(with_tensor(ENTRY + piece(14, 0, (1 << 32) + 1)))
-def test_onnx_finds_the_same_or_the_file_is_refused(content: bytes) -> None:
+def test_the_parser_agrees_with_onnx_or_refuses_the_file(content: bytes) -> None:
     try:
         info = read_onnx(BytesIO(content))
     except OnnxError:
@@ -430,15 +434,15 @@ def test_onnx_finds_the_same_or_the_file_is_refused(content: bytes) -> None:
 
 
 @given(st.data())
-def test_damage_hides_no_file(data: st.DataObject) -> None:
+def test_damage_cannot_hide_a_file(data: st.DataObject) -> None:
     nested = node(attribute(g=model(initializer=[external("v")]).graph))
     content = bytearray(model(initializer=[external("w")], nodes=[nested]).SerializeToString())
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    test_onnx_finds_the_same_or_the_file_is_refused.hypothesis.inner_test(bytes(content))  # type: ignore[attr-defined]
+    test_the_parser_agrees_with_onnx_or_refuses_the_file.hypothesis.inner_test(bytes(content))  # type: ignore[attr-defined]
 
 
-def test_a_long_tree_ensemble_is_read_at_once_and_in_little_memory(tmp_path: Path) -> None:
+def test_a_large_tree_ensemble_is_parsed_quickly_in_little_memory(tmp_path: Path) -> None:
     numbers = [1.5] * 2_000_000
     made = model(nodes=[node(attribute(floats=numbers, ints=[300] * len(numbers)))], initializer=[external("w")])
     path = tmp_path / "model.onnx"

@@ -1,4 +1,4 @@
-"""A receipt is what was loaded, and tells when the files are not."""
+"""A receipt describes the loaded files and detects changed ones."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def record(name: str, content: bytes) -> FileRecord:
 
 @pytest.fixture
 def receipt(tmp_path: Path) -> Receipt:
-    """A receipt of three files that are there."""
+    """A receipt of three files that exist."""
     contents = {"model.onnx": b"model", "label.json": b"labels", "parts/w": b"weights"}
     for name, content in contents.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -39,7 +39,7 @@ def receipt(tmp_path: Path) -> Receipt:
     )
 
 
-def test_reads_what_was_written(tmp_path: Path, receipt: Receipt) -> None:
+def test_reads_a_written_receipt(tmp_path: Path, receipt: Receipt) -> None:
     (tmp_path / RECEIPT).write_bytes(receipt.encode())
     assert Receipt.read(tmp_path) == receipt
 
@@ -64,11 +64,11 @@ def test_reads_the_receipt_of_loader_0_1_0(tmp_path: Path) -> None:
     assert (receipt.model.version, receipt.model.checksums) == ("1700000000000000", {"crc32c": "AAAAAA=="})
     text = msgspec.json.encode(written).replace(b"parts/w", b"../w")
     (tmp_path / RECEIPT).write_bytes(text)
-    with pytest.raises(ReceiptError, match="leads out"):
+    with pytest.raises(ReceiptError, match="points outside"):
         Receipt.read(tmp_path)
 
 
-def test_the_identity_of_loader_0_1_0_stays(tmp_path: Path) -> None:
+def test_the_identity_of_loader_0_1_0_is_kept(tmp_path: Path) -> None:
     file = {"uri": "gs://b/m", "generation": 1, "size": 5, "sha256": "ab" * 32, "crc32c": "AAAAAA=="}
     written = {
         "model": {"name": "model.onnx", **file},
@@ -97,13 +97,13 @@ def test_the_signature_and_the_format_are_kept(tmp_path: Path, receipt: Receipt)
     }  # fmt: skip
 
 
-def test_a_receipt_of_a_later_form_is_refused(tmp_path: Path, receipt: Receipt) -> None:
+def test_a_receipt_with_a_later_schema_is_refused(tmp_path: Path, receipt: Receipt) -> None:
     (tmp_path / RECEIPT).write_bytes(receipt.encode().replace(b'"schema": 2', b'"schema": 3'))
     with pytest.raises(ReceiptError, match="its schema is 3, this program reads 1 and 2"):
         Receipt.read(tmp_path)
 
 
-def test_identity_is_that_of_all_files(receipt: Receipt) -> None:
+def test_identity_covers_all_files(receipt: Receipt) -> None:
     alone = msgspec.structs.replace(receipt, external_data=())
     assert alone.identity == alone.model.sha256
     weights = msgspec.structs.replace(receipt.external_data[0], sha256="0" * 64)
@@ -111,24 +111,24 @@ def test_identity_is_that_of_all_files(receipt: Receipt) -> None:
     assert len({alone.identity, receipt.identity, other.identity}) == 3
 
 
-def test_there_may_be_none(tmp_path: Path) -> None:
+def test_there_can_be_no_receipt(tmp_path: Path) -> None:
     assert Receipt.read(tmp_path) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"<html>", b'{"model": {"size": "many"}}', b"\xff", b"[" * 100_000])
-def test_what_is_no_receipt_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / RECEIPT).write_bytes(content)
     with pytest.raises(ReceiptError, match=r"receipt\.json is not a receipt"):
         Receipt.read(tmp_path)
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_receipt_is_named(tmp_path: Path) -> None:
     (tmp_path / RECEIPT).mkdir()
     with pytest.raises(ReceiptError, match=r"cannot read the receipt .*receipt\.json"):
         Receipt.read(tmp_path)
 
 
-def test_what_would_be_read_without_end_is_refused(tmp_path: Path, receipt: Receipt) -> None:
+def test_endless_files_are_refused(tmp_path: Path, receipt: Receipt) -> None:
     path = tmp_path / RECEIPT
     os.mkfifo(path)
     with pytest.raises(ReceiptError, match="not a regular file"):
@@ -146,13 +146,13 @@ def test_what_would_be_read_without_end_is_refused(tmp_path: Path, receipt: Rece
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "a\\u0000b"])
-def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, receipt: Receipt, name: str) -> None:
+def test_a_name_outside_the_directory_is_refused(tmp_path: Path, receipt: Receipt, name: str) -> None:
     (tmp_path / RECEIPT).write_bytes(receipt.encode().replace(b"parts/w", name.encode()))
-    with pytest.raises(ReceiptError, match="leads out"):
+    with pytest.raises(ReceiptError, match="points outside"):
         Receipt.read(tmp_path)
 
 
-def test_whole_files_pass(tmp_path: Path, receipt: Receipt) -> None:
+def test_intact_files_pass(tmp_path: Path, receipt: Receipt) -> None:
     for file in receipt.files:
         file.check(tmp_path / file.name)
         file.check_content(tmp_path / file.name, (tmp_path / file.name).read_bytes())
@@ -162,7 +162,7 @@ def test_whole_files_pass(tmp_path: Path, receipt: Receipt) -> None:
 @pytest.mark.parametrize(
     ("change", "finding"), [("same size", "sha256"), ("other size", "[678] bytes"), ("gone", "cannot read")]
 )
-def test_other_files_do_not(tmp_path: Path, receipt: Receipt, name: str, change: str, finding: str) -> None:
+def test_changed_files_are_named(tmp_path: Path, receipt: Receipt, name: str, change: str, finding: str) -> None:
     path = tmp_path / name
     if change == "gone":
         path.unlink()

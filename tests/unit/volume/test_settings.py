@@ -1,4 +1,4 @@
-"""Settings come from the environment, and a wrong one is a sentence."""
+"""Settings from the environment, and the messages for invalid ones."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,25 +13,25 @@ from volume.settings import NAMES, OTHERS, SettingsError, VolumeSettings, is_sli
 
 
 class Settings(VolumeSettings, frozen=True, kw_only=True):
-    """Settings of each type that there is."""
+    """Settings of each type."""
 
     flag: bool = False
     number: Annotated[int, Meta(ge=1)] | None = None
     seconds: Annotated[float, Meta(gt=0, le=10)] = 1
 
     def __post_init__(self) -> None:
-        """Refuse what does not go together."""
+        """Refuse inconsistent values."""
         if self.flag and self.number is None:
             raise ValueError("FLAG needs NUMBER")
 
 
-def test_defaults_stand_for_what_is_unset_or_empty() -> None:
+def test_unset_and_empty_variables_have_defaults() -> None:
     assert Settings.read({"NUMBER": "", "OTHER": "x"}) == Settings()
     assert Settings().model_filepath == Path("/workdir/model.onnx")
     assert Settings().log_level == "info"
 
 
-def test_values_have_their_types() -> None:
+def test_values_are_converted_to_their_types() -> None:
     settings = Settings.read({"FLAG": "true", "NUMBER": "5", "SECONDS": "2.5", "MODEL_FILEPATH": "a/b"})
     assert settings == Settings(flag=True, number=5, seconds=2.5, model_filepath=Path("a/b"))
 
@@ -48,13 +48,13 @@ def test_values_have_their_types() -> None:
         ("LOG_LEVEL", "loud"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_was_expected(variable: str, value: str) -> None:
+def test_a_wrong_value_is_named_with_the_expected_one(variable: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"{variable} is '{value}': expected"):
         Settings.read({variable: value})
 
 
 @pytest.mark.parametrize("name", ["warning", "WARNING", "Warning"])
-def test_a_level_is_named_in_any_case(name: str) -> None:
+def test_a_level_is_case_insensitive(name: str) -> None:
     assert Settings.read({"LOG_LEVEL": name}).log_level is LogLevel.WARNING
 
 
@@ -75,21 +75,21 @@ def test_all_names_are_listed() -> None:
         ("MAX_BODY_BYTE", "MAX_BODY_BYTES"),
     ],
 )
-def test_a_slip_is_refused(found: str, meant: str) -> None:
+def test_a_misspelt_setting_is_refused(found: str, meant: str) -> None:
     with pytest.raises(SettingsError, match=f"{found} is set, but is not a setting: expected {meant}"):
         Settings.read({found: "x"})
     assert Settings.read({found: ""}) == Settings()
 
 
-def test_names_of_others_are_not_refused() -> None:
+def test_names_of_other_programs_are_not_refused() -> None:
     assert Settings.read({"LOGLEVEL": "x", "MODEL_SHA652": "x", "MODEL_NAME": "x", "": "x"}) == Settings()
     assert all(any(is_slip(other, name) for name in NAMES) for other in OTHERS)
 
 
-def test_no_setting_is_a_slip_of_another() -> None:
+def test_no_setting_is_one_edit_away_from_another() -> None:
     assert not [(one, other) for one in NAMES for other in NAMES if one != other and is_slip(one, other)]
 
 
-def test_values_that_do_not_go_together_are_refused() -> None:
+def test_inconsistent_values_are_refused() -> None:
     with pytest.raises(SettingsError, match="FLAG needs NUMBER"):
         Settings.read({"FLAG": "true"})

@@ -1,4 +1,4 @@
-"""The files of a load appear together, whatever stood at their final paths."""
+"""Files are published atomically, whatever was at their final paths."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ def publish(model: Path, labels: Path, **external: str) -> None:
 
 
 def fail(model: Path, labels: Path, kind: type[LoadError]) -> None:
-    """Fail a load that has staged half a model."""
+    """Let a load fail after it has staged half a model."""
 
     def load() -> None:
         with staging(model, labels, "key") as staged:
@@ -43,7 +43,7 @@ def fail(model: Path, labels: Path, kind: type[LoadError]) -> None:
         load()
 
 
-def test_stale_external_data_goes_and_what_is_new_comes(tmp_path: Path) -> None:
+def test_stale_external_data_is_replaced(tmp_path: Path) -> None:
     model, labels = tmp_path / "m.onnx", tmp_path / "l.json"
     publish(model, labels, a="1", b="2")
     publish(model, labels, b="3", c="4")
@@ -53,7 +53,7 @@ def test_stale_external_data_goes_and_what_is_new_comes(tmp_path: Path) -> None:
     assert ((tmp_path / "b").read_text(), (tmp_path / "c").read_text()) == ("3", "4")
 
 
-def test_plain_files_are_taken_over(tmp_path: Path) -> None:
+def test_plain_files_are_replaced_by_links(tmp_path: Path) -> None:
     model, labels = tmp_path / "m.onnx", tmp_path / "l.json"
     model.write_text("old")
     (tmp_path / "a").write_text("old")
@@ -62,7 +62,7 @@ def test_plain_files_are_taken_over(tmp_path: Path) -> None:
     assert model.is_symlink()
 
 
-def test_a_file_that_replaced_stale_external_data_is_left(tmp_path: Path) -> None:
+def test_a_file_that_replaced_stale_external_data_is_kept(tmp_path: Path) -> None:
     model, labels = tmp_path / "m.onnx", tmp_path / "l.json"
     publish(model, labels, a="1")
     (tmp_path / "a").unlink()
@@ -78,7 +78,7 @@ def test_the_label_file_can_move(tmp_path: Path) -> None:
     assert (tmp_path / "other" / "names.json").read_text() == "labels of {}"
 
 
-def test_what_was_staged_stays_only_if_it_can_be_resumed(tmp_path: Path) -> None:
+def test_staged_files_are_kept_only_if_resumable(tmp_path: Path) -> None:
     paths = tmp_path / "m.onnx", tmp_path / "l.json"
     fail(*paths, DeadlineError)
     with staging(*paths, "key") as staged:
@@ -89,14 +89,14 @@ def test_what_was_staged_stays_only_if_it_can_be_resumed(tmp_path: Path) -> None
     assert not kept.exists()
 
 
-def test_what_is_staged_under_another_key_is_cleared(tmp_path: Path) -> None:
+def test_files_staged_under_another_key_are_deleted(tmp_path: Path) -> None:
     paths = tmp_path / "m.onnx", tmp_path / "l.json"
     fail(*paths, DeadlineError)
     with staging(*paths, "other"):
         assert not (tmp_path / ".model-partial-key").exists()
 
 
-def test_a_directory_is_for_one_load(tmp_path: Path) -> None:
+def test_a_directory_is_locked_by_one_load(tmp_path: Path) -> None:
     paths = tmp_path / "m.onnx", tmp_path / "l.json"
     with staging(*paths, "key"), pytest.raises(LoadError, match="another loader"), staging(*paths, "key"):
         pass

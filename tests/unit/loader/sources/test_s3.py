@@ -1,4 +1,4 @@
-"""Which of S3's checksums are those of the whole object."""
+"""Checksums and versions of S3 objects."""
 
 import base64
 from typing import Any
@@ -29,11 +29,11 @@ SHA256 = base64.b64encode(bytes(range(32))).decode()
         ({"SSECustomerAlgorithm": "AES256"}, {}),
     ],
 )
-def test_only_checksums_of_the_whole_object_count(head: dict[str, str], checksums: dict[str, str]) -> None:
+def test_only_checksums_of_the_whole_object_are_used(head: dict[str, str], checksums: dict[str, str]) -> None:
     assert _checksums(head, ETAG) == checksums
 
 
-def test_the_entity_tag_of_an_upload_in_parts_is_no_checksum() -> None:
+def test_the_entity_tag_of_a_multipart_upload_is_not_used_as_a_checksum() -> None:
     assert _checksums({}, f"{ETAG}-3") == {}
 
 
@@ -45,7 +45,7 @@ def test_the_entity_tag_of_an_upload_in_parts_is_no_checksum() -> None:
         ({}, f"etag:{ETAG}", {"IfMatch": f'"{ETAG}"'}),
     ],
 )
-def test_a_version_is_asked_for_again(head: dict[str, str], version: str, asked: dict[str, str]) -> None:
+def test_the_version_is_requested_again(head: dict[str, str], version: str, asked: dict[str, str]) -> None:
     answer: dict[str, Any] = {"ContentLength": 5, "ETag": f'"{ETAG}"', **head}
     found = _version("s3://b/a/k", answer)
     assert (found.version, found.size) == (version, 5)
@@ -57,6 +57,6 @@ def test_compressed_objects_are_refused() -> None:
         _version("s3://b/k", {"ContentLength": 5, "ETag": ETAG, "ContentEncoding": "gzip"})
 
 
-def test_a_file_beside_another_has_the_same_directory() -> None:
-    assert S3Source.beside(object.__new__(S3Source), "s3://b/a/m.onnx", "parts/w") == "s3://b/a/parts/w"
-    assert S3Source.beside(object.__new__(S3Source), "s3://b/m.onnx", "label.json") == "s3://b/label.json"
+def test_a_sibling_has_the_same_directory() -> None:
+    assert S3Source.resolve_sibling(object.__new__(S3Source), "s3://b/a/m.onnx", "parts/w") == "s3://b/a/parts/w"
+    assert S3Source.resolve_sibling(object.__new__(S3Source), "s3://b/m.onnx", "label.json") == "s3://b/label.json"

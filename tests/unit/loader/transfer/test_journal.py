@@ -1,4 +1,4 @@
-"""What a journal takes up of an earlier run."""
+"""A journal resumes the download of an earlier run."""
 
 import stat
 from pathlib import Path
@@ -15,7 +15,7 @@ FOUND = ObjectVersion("gs://b/m", size=5, version="1", checksums={"crc32c": "AAA
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """A file that an earlier run has fetched, with its journal beside it."""
+    """A file that an earlier run fetched, with its journal next to it."""
     path = tmp_path / "target"
     journal = Journal(tmp_path / "journal", FOUND, path)
     journal.open()
@@ -24,7 +24,7 @@ def target(tmp_path: Path) -> Path:
     return path
 
 
-def test_takes_up_a_file_that_was_made_read_only(tmp_path: Path, target: Path) -> None:
+def test_resumes_a_file_that_was_made_read_only(tmp_path: Path, target: Path) -> None:
     target.chmod(0o444)
 
     again = Journal(tmp_path / "journal", FOUND, target)
@@ -34,7 +34,7 @@ def test_takes_up_a_file_that_was_made_read_only(tmp_path: Path, target: Path) -
     assert target.stat().st_mode & stat.S_IWUSR
 
 
-def test_begins_anew_for_another_version(tmp_path: Path, target: Path) -> None:
+def test_starts_again_for_another_version(tmp_path: Path, target: Path) -> None:
     other = Journal(tmp_path / "journal", msgspec.structs.replace(FOUND, version="2"), target)
     other.open()
 

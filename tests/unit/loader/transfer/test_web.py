@@ -1,11 +1,11 @@
-"""What is said of a failed request, and of which proxy it goes through."""
+"""Error messages of failed requests, and the selection of proxies."""
 
 import pytest
 import requests
 from urllib3.exceptions import LocationParseError, NewConnectionError
 
 from loader.errors import UsageError
-from loader.transfer.web import Failures, proxy_of, retry_after
+from loader.transfer.web import ErrorTranslator, proxy_for, retry_after
 
 SECRET = "a-secret-that-no-one-may-see"  # noqa: S105 (it opens nothing)
 
@@ -19,27 +19,27 @@ SECRET = "a-secret-that-no-one-may-see"  # noqa: S105 (it opens nothing)
         LocationParseError(f"https://host/?{SECRET}"),
     ],
 )
-def test_what_was_to_be_sent_is_not_quoted(error: Exception) -> None:
-    said = str(Failures("https://host", 1).of(error))
+def test_the_request_is_not_quoted(error: Exception) -> None:
+    said = str(ErrorTranslator("https://host", 1).translate(error))
     assert SECRET not in said
     assert type(error).__name__ in said
 
 
-def test_why_a_connection_failed_is_said() -> None:
+def test_the_reason_for_a_failed_connection_is_reported() -> None:
     error = NewConnectionError(None, "Failed to establish a new connection: [Errno 111] Connection refused")  # type: ignore[arg-type]
-    assert str(Failures("https://host", 1).of(error)).endswith("failed ([Errno 111] Connection refused)")
+    assert str(ErrorTranslator("https://host", 1).translate(error)).endswith("failed ([Errno 111] Connection refused)")
 
 
-def test_the_environment_names_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_sets_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", f"http://me:{SECRET}@proxy:3128")
     monkeypatch.setenv("no_proxy", "inside.example.org")
-    url, headers = proxy_of("https://host/path")
+    url, headers = proxy_for("https://host/path")
     assert (url, list(headers)) == ("http://proxy:3128", ["proxy-authorization"])
     for direct in ("https://inside.example.org/", "http://host/", "http://metadata.google.internal/computeMetadata"):
-        assert proxy_of(direct) == ("", {})
+        assert proxy_for(direct) == ("", {})
     monkeypatch.setenv("https_proxy", f"http://me:{SECRET}#@proxy")
     with pytest.raises(UsageError) as refused:
-        proxy_of("https://host/")
+        proxy_for("https://host/")
     assert SECRET not in str(refused.value)
 
 

@@ -1,4 +1,4 @@
-"""What a file must be before it is published."""
+"""Checks of files before they are published."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from model_server.model.labels import load_labels
 from volume.receipt import FileRecord
 
 
-def test_a_sha256_that_is_expected_must_be_there() -> None:
+def test_the_sha256_must_be_the_expected_one() -> None:
     record = FileRecord(name="m", uri="gs://b/m", version="1", size=1, sha256="ab" * 32)
     check_sha256(record, "", "MODEL_SHA256")
     check_sha256(record, "AB" * 32, "MODEL_SHA256")
-    with pytest.raises(IntegrityError, match=r"gs://b/m has the sha256 abab.*MODEL_SHA256 expects cd"):
+    with pytest.raises(IntegrityError, match=r"gs://b/m has the sha256 abab.*but MODEL_SHA256 is cd"):
         check_sha256(record, "cd" * 32, "MODEL_SHA256")
 
 
@@ -57,21 +57,21 @@ def test_labels_that_the_service_refuses_are_refused(tmp_path: Path, content: by
         load_labels(path)
 
 
-def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "m").write_text("<html>")
     with pytest.raises(IntegrityError, match="gs://b/m is not an ONNX model"):
         read_model(tmp_path / "m", "gs://b/m")
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "l.json", "receipt.json"])
-def test_external_data_does_not_take_another_files_name(name: str) -> None:
+def test_external_data_cannot_have_the_name_of_another_file(name: str) -> None:
     with pytest.raises(IntegrityError, match=name):
         check_names("m.onnx", "l.json", [name])
     check_names("m.onnx", "l.json", ["w"])
 
 
 @pytest.mark.parametrize("names", [["w/x", "w-1", "w"], ["w", "w/x/y"], ["receipt.json/x"], ["m.onnx/x"], ["l.json/x"]])
-def test_no_file_is_the_directory_of_another(names: list[str]) -> None:
+def test_a_file_cannot_be_the_directory_of_another(names: list[str]) -> None:
     with pytest.raises(IntegrityError, match="cannot be a directory too"):
         check_names("m.onnx", "l.json", names)
     check_names("m.onnx", "l.json", ["w/x", "w/y", "w-1", "m.onnx.data"])

@@ -26,7 +26,7 @@ def test_a_model_in_several(expected: str) -> None:
     ("external_data", "expected", "code", "finding"),
     [
         ([], "ef" * 32, "digest-mismatch", "gs://b/m has the sha256 abab"),
-        ([WEIGHTS], "ef" * 32, "digest-mismatch", f"gs://b/m has the identity {BOTH}, MODEL_SHA256 expects efef"),
+        ([WEIGHTS], "ef" * 32, "digest-mismatch", f"gs://b/m has the identity {BOTH}, but MODEL_SHA256 is efef"),
         ([WEIGHTS], "ab" * 32, "digest-incomplete", f"in 1 more file: set it to {BOTH}, the identity of all of them"),
     ],
 )

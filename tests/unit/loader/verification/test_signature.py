@@ -1,4 +1,4 @@
-"""A signature that `model_signing` makes is verified, and nothing that differs from it in any way."""
+"""Signatures made by `model_signing` are accepted; signatures with any change are refused."""
 
 import base64
 import copy
@@ -51,7 +51,7 @@ def bundle(made: bytes) -> dict[str, Any]:
 
 
 def refusal(content: bytes, trusted: Trust | None = None) -> tuple[str, str]:
-    """Return code and message of the error that refuses a signature."""
+    """Return the code and the message of the error for a signature."""
     with pytest.raises(IntegrityError) as refused:
         verify_signature(content, URI, trusted or trust(KEY))
     assert "\n" not in str(refused.value)
@@ -100,7 +100,7 @@ def test_each_file_must_be_listed_with_its_digest(made: bytes) -> None:
     assert unlisted.value.code == "file-not-signed"
 
 
-def test_another_key_is_named(made: bytes, bundle: dict[str, Any]) -> None:
+def test_the_key_of_an_untrusted_signature_is_named(made: bytes, bundle: dict[str, Any]) -> None:
     code, message = refusal(made, trust(Key()))
     assert (code, bundle["verificationMaterial"]["publicKey"]["hint"] in message) == ("signature-untrusted", True)
     bundle["verificationMaterial"]["publicKey"]["hint"] = hashlib.sha256(Key().public_pem).hexdigest()
@@ -117,7 +117,7 @@ def paths(document: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]
 
 
 def changed(document: Any, path: tuple[Any, ...], change: Callable[[Any, Any], None]) -> Any:
-    """Return a copy of a document in which the field at the path, of what is around it, is changed."""
+    """Return a copy of a document in which the field at the path is changed by a function of its parent."""
     made = copy.deepcopy(document)
     around = made
     for step in path[:-1]:
@@ -269,7 +269,7 @@ def test_a_wrong_statement_is_refused_though_it_is_signed(bundle: dict[str, Any]
     assert (code, message.isprintable()) == ("signature-malformed", True)
 
 
-def test_other_fields_of_the_predicate_are_ignored_as_its_format_says(bundle: dict[str, Any]) -> None:
+def test_other_fields_of_the_predicate_are_ignored(bundle: dict[str, Any]) -> None:
     payload = json.dumps(with_field(("predicate", "more"), {"a": 1})).encode()
     signed = verify_signature(json.dumps(KEY.signed(payload, bundle["verificationMaterial"])).encode(), URI, trust(KEY))
     assert signed.files == {"model.onnx": "a" * 64}
@@ -327,7 +327,7 @@ def test_a_changed_statement_and_a_foreign_signature_are_invalid(bundle: dict[st
     assert refusal(envelope(bundle, payload=changed_payload))[0] == "signature-invalid"
     other = Key().signed(json.dumps(payload_of(bundle)).encode(), bundle["verificationMaterial"])
     assert refusal(json.dumps(other).encode())[0] == "signature-invalid"
-    # Before 1.0, model_signing signed the text of the payload's Python form, which its verifier still takes.
+    # Before 1.0, model_signing signed the Python repr of the payload, which its verifier still accepts.
     inner = bundle["dsseEnvelope"]
     payload = base64.b64decode(inner["payload"])
     text = f"DSSEv1 28 application/vnd.in-toto+json {len(payload)} {payload!r}".encode()
@@ -345,7 +345,7 @@ def test_the_signature_of_another_model_lists_other_files(tmp_path: Path) -> Non
 
 
 def meaning(bundle: Any) -> Any:
-    """Return a bundle without what it may leave out."""
+    """Return a bundle without its optional fields."""
     made = copy.deepcopy(bundle)
     with_defaults = [
         (made.get("verificationMaterial"), "tlogEntries", []),

@@ -1,4 +1,4 @@
-"""A key file and a root's file hold what they should, and a certificate is trusted for signing, now, or not at all."""
+"""Key files, root files and the certificates that are trusted for signing."""
 
 import hashlib
 from datetime import UTC, datetime, timedelta
@@ -88,7 +88,7 @@ def test_other_certificate_files_are_refused(tmp_path: Path) -> None:
         assert refused.value.code == "signature-trust"
 
 
-def test_certificates_that_lead_to_a_root_are_trusted(tmp_path: Path) -> None:
+def test_certificates_that_chain_to_a_root_are_trusted(tmp_path: Path) -> None:
     path = tmp_path / "roots.pem"
     path.write_bytes(certified("another", authority=True).pem + ROOT.pem)
     trust = Trust.read(None, path)
@@ -97,7 +97,7 @@ def test_certificates_that_lead_to_a_root_are_trusted(tmp_path: Path) -> None:
         assert trust.certified_key(der(*chain)).hint == hashlib.sha256(chain[0].key.public_pem).hexdigest()
 
 
-def test_time_is_now_and_not_that_of_the_certificate() -> None:
+def test_certificates_must_be_valid_now() -> None:
     signer = certified("signer", AUTHORITY, days=(-2, 1))
     now = datetime.now(UTC)
     assert "its certificate 'CN=signer' expired 2" in untrusted(signer, AUTHORITY, now=now + timedelta(days=2))
@@ -105,7 +105,7 @@ def test_time_is_now_and_not_that_of_the_certificate() -> None:
     late = certified("late", ROOT, authority=True, days=(-5, -1))
     assert "not valid at validation time" in untrusted(certified("signer", late), late)
     gone = certified("gone", authority=True, days=(-5, -1))
-    with pytest.raises(UntrustedError, match="does not lead to a root"):
+    with pytest.raises(UntrustedError, match="does not chain to a root"):
         Trust({}, [gone.certificate]).certified_key(der(certified("signer", gone)))
 
 
@@ -123,10 +123,10 @@ def test_other_chains_are_not_trusted() -> None:
         [certified("signer")],
     ]
     for chain in chains:
-        assert "does not lead to a root in MODEL_SIGNATURE_CERTIFICATES (" in untrusted(*chain)
+        assert "does not chain to a root in MODEL_SIGNATURE_CERTIFICATES (" in untrusted(*chain)
 
 
-def test_a_certificate_for_something_else_does_not_sign() -> None:
+def test_a_certificate_for_another_purpose_is_refused() -> None:
     encipher = x509.KeyUsage(False, False, True, False, False, False, False, False, False)
     for signer in (
         certified("server", ROOT, extended=[SERVER_AUTH]),

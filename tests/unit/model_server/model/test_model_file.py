@@ -80,7 +80,7 @@ def test_a_model_whose_files_cannot_be_told_is_not_served(tmp_path: Path, proble
     path = tmp_path / "model.onnx"
     if problem == "twice":
         path.write_bytes(content + b"\x08\x09")  # the IR version once more, which ONNX Runtime takes
-        finding = "field 1 of ModelProto twice"
+        finding = "field 1 of ModelProto occurs twice"
     else:
         made, _ = weights_at("weights")
         path.write_bytes(made.SerializeToString())
