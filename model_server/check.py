@@ -37,8 +37,8 @@ _HELD = {
     OutputKind.SIGMOID_LOGITS: "probabilities before a sigmoid",
     OutputKind.VALUES: "the values",
 }
-_MOST = 1000  # characters that are shown of anything; of what has more, some at both ends
-_SOME = 200
+_MAX_SHOWN = 1000  # characters that are shown of anything; of what has more, some at both ends
+_SHOWN_AT_ENDS = 200
 
 
 def check(model: Path, labels: Path | None, *, as_json: bool, seconds: float) -> int:
@@ -52,8 +52,8 @@ def check(model: Path, labels: Path | None, *, as_json: bool, seconds: float) ->
     """
 
     def give_up() -> None:
-        reason = f"MODEL_FILEPATH: {model} has not been loaded and answered a row within {seconds:g} s"
-        _print(_refusal(reason, "make it smaller, or give it longer with --timeout"), as_json=as_json)
+        reason = f"MODEL_FILEPATH: {model} did not load and answer a row within {seconds:g} s"
+        _print(_refusal(reason, "use a smaller model, or raise --timeout"), as_json=as_json)
         os._exit(1)
 
     late = threading.Timer(seconds, give_up)
@@ -88,14 +88,17 @@ def examine(model: Path, labels: Path | None) -> dict[str, Any]:
     names = load_labels(labels, file.receipt.labels if file.receipt else None) if labels else None
     choice = ModelOutput.parse(settings.model_output) if settings.model_output else None
     predictor = Predictor(file, names, choice, settings.intra_op_num_threads)
-    if predictor.spec.is_free:
+    if predictor.spec.is_dynamic:
         predictor.limit_lengths(settings.max_row_length or longest_row(predictor))
     return _describe(
-        file, labels, predictor, Model(predictor, predictor.names or _made_up(predictor), file, settings.batching)
+        file,
+        labels,
+        predictor,
+        Model(predictor, predictor.names or _placeholder_names(predictor), file, settings.batching),
     )
 
 
-def _made_up(predictor: Predictor) -> tuple[str, ...]:
+def _placeholder_names(predictor: Predictor) -> tuple[str, ...]:
     if predictor.task is Task.VALUES:
         return ()
     return tuple(f"class {index}" for index in range(predictor.sample_prediction.shape[1]))
@@ -105,7 +108,9 @@ def _describe(file: ModelFile, labels: Path | None, predictor: Predictor, model:
     signature = predictor.signature
     rows = model.spec.rows(model.metadata.data_sample)
     one = model.sample_seconds
-    more = None if math.isinf(model.seconds(1)) else model.seconds(2) - one  # a longer row may take any time
+    more = (
+        None if math.isinf(model.estimate_latency(1)) else model.estimate_latency(2) - one
+    )  # a longer row may take any time
     receipt = file.receipt and {
         "uri": file.receipt.model.uri,
         "version": file.receipt.model.version,
@@ -249,7 +254,7 @@ def _of_batching(batching: dict[str, Any]) -> str:
 
 def _of_route(route: str, request: dict[str, Any], answer: dict[str, Any]) -> list[str]:
     body = json.dumps(request)
-    if len(body) > _MOST:
+    if len(body) > _MAX_SHOWN:
         return [f"$ curl -s {_URL}/metadata | {_SAMPLE} | curl -s {_URL}{route} {_POST} @-", _compact(answer)]
     return [f"$ curl -s {_URL}{route} {_POST} '{body}'", _compact(answer)]
 
@@ -270,4 +275,4 @@ def _quote(name: str) -> str:
 def _compact(value: object) -> str:
     """Return the value as the service serves it, without the middle if it is long."""
     text = orjson.dumps(value).decode()
-    return text if len(text) <= _MOST else f"{text[:_SOME]} … {text[-_SOME:]}"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_SHOWN_AT_ENDS]} … {text[-_SHOWN_AT_ENDS:]}"

@@ -16,7 +16,7 @@ from volume.receipt import Receipt, ReceiptError
 from volume.settings import SettingsError, VolumeSettings
 
 _DAY = 86_400
-_CURE = "(run the loader first, or set the variable to your file)"
+_FIX = "(run the loader first, or set the variable to your file)"
 
 
 class Settings(VolumeSettings, frozen=True, kw_only=True):
@@ -76,7 +76,7 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
         settings = super().read(environment)
         path = settings.label_filepath
         if environment.get("LABEL_FILEPATH") and not os.path.lexists(path) and not settings._is_loaded_without_labels():
-            raise SettingsError(f"LABEL_FILEPATH is {path.absolute()}: {os.strerror(errno.ENOENT)} {_CURE}")
+            raise SettingsError(f"LABEL_FILEPATH is {path.absolute()}: {os.strerror(errno.ENOENT)} {_FIX}")
         return settings
 
     def __post_init__(self) -> None:
@@ -93,7 +93,7 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
             f"{name} is {path.absolute()}: {problem}" for name, path in files.items() if (problem := _problem(path))
         ]
         if problems:
-            raise ValueError(f"{'; '.join(problems)} {_CURE}")
+            raise ValueError(f"{'; '.join(problems)} {_FIX}")
 
     def _is_loaded_without_labels(self) -> bool:
         try:

@@ -33,7 +33,7 @@ from model_server.prediction.batches import Call, Entry, LoopBatches, ThreadBatc
 from model_server.prediction.pace import Pace
 from model_server.prediction.runner import INLINE_SECONDS, Job, Runner
 from model_server.protocols.json_body import BodyError
-from model_server.protocols.json_columns import rows_reader
+from model_server.protocols.json_columns import make_rows_parser
 from model_server.protocols.json_rows import Answers, encode_answers
 
 Step = Callable[[str, Callable[..., Any]], Callable[..., Any]]
@@ -128,11 +128,11 @@ class Endpoint:
         self.observer = shared.observer
         self._pace = Pace()
         self._runner = shared.runner
-        self._estimate = model.seconds
+        self._estimate = model.estimate_latency
         self._max_inline_rows = max_rows(model, INLINE_SECONDS)
         self._inline_bytes = _INLINE_BYTES_OF_TEXT if model.spec.is_text else INLINE_BYTES
         self._timeout = shared.timeout
-        self._rows = rows_reader(model.spec, method.parameter)
+        self._rows = make_rows_parser(model.spec, method.parameter)
         self._parse = shared.step("parse", self._rows.parse_with_fields if method.parameters else self._rows.parse)
         self._encode = shared.step("encode", encode_answers)
         self._call = shared.step("inference", method.call)
@@ -143,7 +143,7 @@ class Endpoint:
         """Return what answers requests together, if the model gains by that and the method takes nothing but rows."""
         if not model.batching.is_on or self.method.parameters or self.method.is_async:
             return None
-        call = shared.share("inference", self._ask)
+        call = shared.share("inference", self._call_checked)
         most = model.batching.max_rows
         if not self._max_inline_rows:
             return ThreadBatches(call, most, self._observe_inference, shared.runner, self._timeout)
@@ -263,7 +263,7 @@ class Endpoint:
         self._check(answers, len(rows))
         return self._encode(answers), len(rows), seconds
 
-    def _ask(self, rows: Rows) -> Answers:
+    def _call_checked(self, rows: Rows) -> Answers:
         answers: Answers = self.method.call(rows)
         self._check(answers, len(rows))
         return answers
@@ -334,8 +334,8 @@ class Endpoint:
 
 def max_rows(model: Model, seconds: float) -> int:
     """Return how many rows the model answers in so many seconds, by what was measured."""
-    one = model.seconds(1)
-    each = model.seconds(2) - one
+    one = model.estimate_latency(1)
+    each = model.estimate_latency(2) - one
     if one > seconds:
         return 0
     return 1 + int((seconds - one) / each) if each > 0 else _MAX_INLINE_ROWS

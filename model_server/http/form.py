@@ -9,8 +9,8 @@ import orjson
 from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.row_spec import RowSpec
 
-_MOST_FIELDS = 64  # a row of more values is written as JSON
-_MOST_CHOICES = 500
+_MAX_FIELDS = 64  # a row of more values is written as JSON
+_MAX_CHOICES = 500
 
 
 def fields_of(
@@ -32,10 +32,10 @@ def fields_of(
         Values are JSON texts: a JavaScript number would round a large integer.
     """
     if isinstance(spec, ColumnsSpec):
-        if len(spec.values) > _MOST_FIELDS:
+        if len(spec.values) > _MAX_FIELDS:
             return []
         return [_field(value, name, sample[name], categories.get(name, ())) for name, value in spec.values.items()]
-    if len(spec.row_shape) > 1 or not 0 < spec.row_size <= _MOST_FIELDS:
+    if len(spec.row_shape) > 1 or not 0 < spec.row_size <= _MAX_FIELDS:
         return []
     values = sample if spec.row_shape else [sample]
     listed = next(iter(categories.values()), ())
@@ -46,7 +46,7 @@ def _field(spec: RowSpec, name: str | None, value: object, categories: Sequence[
     choices = [_json(category) for category in dict.fromkeys([*categories, *([value] if categories else [])])]
     field = {
         "name": name,
-        "kind": "choice" if 0 < len(choices) <= _MOST_CHOICES else _kind(spec),
+        "kind": "choice" if 0 < len(choices) <= _MAX_CHOICES else _kind(spec),
         "type": spec.type_name,
         "limits": list(map(str, spec.limits)),
         "expected": spec.expected,

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from model_server.model.rows import InvalidRowsError, place
+from model_server.model.rows import InvalidRowsError, format_position
 
 _NAMES = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
 _SHOWN = 40  # characters of a name or value
@@ -88,10 +88,10 @@ def check_every_name(body: bytes, field: str) -> None:
             raise InvalidRowsError((index, row.repeated), "is there twice; expected it once")
 
 
-def sentence_of(error: InvalidRowsError, field: str) -> str:
+def format_error(error: InvalidRowsError, field: str) -> str:
     """Return an error of rows as one sentence about the field that they were in."""
-    like = "" if error.like is None else f", as in {place(field, error.like)}"
-    return f"{place(field, error.position)} {error.problem}{like}."
+    like = "" if error.reference is None else f", as in {format_position(field, error.reference)}"
+    return f"{format_position(field, error.position)} {error.problem}{like}."
 
 
 class _Object(dict[str, Any]):

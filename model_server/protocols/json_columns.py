@@ -16,7 +16,7 @@ _FEW_NUMBERS = 64  # up to here, Python finds the largest more quickly than nump
 _TYPES = {"f": float, "i": int, "u": int, "b": bool, "O": str}
 
 
-def rows_reader(spec: RowSpec | ColumnsSpec, field: str) -> "JsonRows | JsonColumns":
+def make_rows_parser(spec: RowSpec | ColumnsSpec, field: str) -> "JsonRows | JsonColumns":
     """Return what reads request bodies with rows of a model in that field."""
     return JsonColumns(spec, field) if isinstance(spec, ColumnsSpec) else JsonRows(spec, field)
 
@@ -84,7 +84,7 @@ class JsonColumns:
             if block.value.is_text:
                 strings += array.size
             arrays.update(zip(block.names, array, strict=True))
-        columns = self._spec.tied(arrays)
+        columns = self._spec.to_columns(arrays)
         check_names(body, self._field, strings)
         return columns
 

@@ -131,7 +131,7 @@ FOREIGN = {
     "a zip archive": (b"PK\x03\x04", "unpack it"),
     "gzip": (gzip.compress(classifier().SerializeToString()), "unpack it"),
     "a pointer": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-    "a page": (b"<html>Not found</html>", "get the file itself"),
+    "a page": (b"<html>Not found</html>", "download the file itself"),
     "XGBoost": (b'{"learner": {}}', "onnxmltools"),
     "nothing": (b"", "it is empty"),
     "half a file": (classifier().SerializeToString()[:200], "copy it again"),
@@ -141,8 +141,11 @@ FOREIGN = {
     ),
     "a newer IR version": (changed(lambda made: setattr(made, "ir_version", 99)), "set ir_version to"),
     "an unknown operator": (changed(lambda made: setattr(made.graph.node[0], "op_type", "Mine")), "standard operators"),
-    "no weights": (weights_at("weights")[0].SerializeToString(), "put the file that holds its weights beside it"),
-    "weights elsewhere": (weights_at("../weights")[0].SerializeToString(), "keep its weights in files of its own"),
+    "no weights": (weights_at("weights")[0].SerializeToString(), "put the file with its weights next to it"),
+    "weights elsewhere": (
+        weights_at("../weights")[0].SerializeToString(),
+        "put the files with its weights into its directory",
+    ),
 }
 
 
@@ -204,7 +207,7 @@ def test_prints_why_not_and_what_to_change(tmp_path: Path, capsys: pytest.Captur
         f"Cannot be served. MODEL_FILEPATH: {paths[0]} has 4 classes but LABEL_FILEPATH names 3; expected one name per "
         "class."
     )
-    assert second.startswith("What to change: take the label file of this model")
+    assert second.startswith("What to change: use the label file of this model")
     assert check(*paths, as_json=True, seconds=60) == 1
     assert not json.loads(capsys.readouterr().out)["servable"]
     assert check(tmp_path / "none", None, as_json=False, seconds=60) == 1

@@ -26,8 +26,8 @@ class GatedModel(Model):
                 time.sleep(0.02)
         return super().predict(rows)
 
-    def seconds(self, rows: int) -> float:
-        return 1 if rows == 2 else super().seconds(rows)
+    def estimate_latency(self, rows: int) -> float:
+        return 1 if rows == 2 else super().estimate_latency(rows)
 
 
 @bentoml.service(  # type: ignore[operator]

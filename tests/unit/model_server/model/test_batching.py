@@ -38,7 +38,7 @@ def decide(
         clock.now += seconds(len(rows))
         return answer(rows)
 
-    return decide_batching(timed, sample, mode, is_free=False, clock=clock)
+    return decide_batching(timed, sample, mode, is_dynamic=False, clock=clock)
 
 
 def doubled(rows: Rows) -> Array:
@@ -98,9 +98,9 @@ def test_a_model_that_fails_with_several_rows_is_not_batched() -> None:
     assert decide(answer).code == "failed"
 
 
-@pytest.mark.parametrize(("mode", "is_free", "code"), [("off", False, "off"), ("on", True, "free-length")])
-def test_what_cannot_be_joined_is_not_tried(mode: Mode, code: str, *, is_free: bool) -> None:
-    batching = decide_batching(lambda _rows: pytest.fail("asked"), SAMPLE, mode, is_free=is_free)
+@pytest.mark.parametrize(("mode", "is_dynamic", "code"), [("off", False, "off"), ("on", True, "free-length")])
+def test_what_cannot_be_joined_is_not_tried(mode: Mode, code: str, *, is_dynamic: bool) -> None:
+    batching = decide_batching(lambda _rows: pytest.fail("asked"), SAMPLE, mode, is_dynamic=is_dynamic)
     assert (batching.code, batching.max_rows) == (code, 1)
 
 

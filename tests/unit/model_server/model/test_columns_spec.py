@@ -8,7 +8,7 @@ import pytest
 from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.row_spec import RowSpec
 from model_server.model.rows import Columns, InvalidRowsError, concatenate, repeat
-from model_server.protocols.json_body import sentence_of
+from model_server.protocols.json_body import format_error
 
 
 def spec(dtype: str, *row_shape: int | None, max_length: int | None = None) -> RowSpec:
@@ -34,7 +34,7 @@ TOKENS = ColumnsSpec(
 def refusal(of: ColumnsSpec, data: object) -> str:
     with pytest.raises(InvalidRowsError) as refused:
         of.rows(data)
-    return sentence_of(refused.value, "data")
+    return format_error(refused.value, "data")
 
 
 def test_takes_objects_and_lists() -> None:

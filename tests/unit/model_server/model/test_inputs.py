@@ -55,7 +55,7 @@ def test_the_sample_of_the_file_may_have_either_form(tmp_path: Path, sample: Any
 
 def test_a_sample_that_is_no_row_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        StartError, match=r'property "data_sample" that is no row of it: rows\[0\]\.b is missing'
+        StartError, match=r'property "data_sample" that is not a row of the model: rows\[0\]\.b is missing'
     ) as refused:
         load(added(("N", "N"), {"data_sample": '[{"a": [1, 2]}]'}), tmp_path)
     assert 'an object with "a", "b", or a list of 2 values' in refused.value.change
@@ -99,9 +99,9 @@ def test_categories_of_another_type_are_not_those_of_the_input(tmp_path: Path) -
 
 def test_dimensions_of_one_name_are_tied(tmp_path: Path) -> None:
     spec = columns_of(load(tokens(), tmp_path))
-    assert spec.is_free
-    assert spec.ties == [[("input_ids", 0), ("attention_mask", 0)]]
-    assert not columns_of(load(sums(), tmp_path)).is_free
+    assert spec.is_dynamic
+    assert spec.shared_dimensions == [[("input_ids", 0), ("attention_mask", 0)]]
+    assert not columns_of(load(sums(), tmp_path)).is_dynamic
 
 
 @pytest.mark.parametrize("width", [None, 1])

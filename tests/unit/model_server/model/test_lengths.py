@@ -48,7 +48,7 @@ def with_positions(count: int) -> ModelProto:
 
 def test_it_doubles_up_to_what_takes_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = load(tokens(), tmp_path)
-    monkeypatch.setattr(lengths, "_MOST_SECONDS", 0.01)
+    monkeypatch.setattr(lengths, "_MAX_SECONDS", 0.01)
     longest = longest_row(predictor)
     assert longest
     assert 16 <= longest <= 8192

@@ -42,18 +42,18 @@ def test_time_of_many_rows(monkeypatch: pytest.MonkeyPatch, one: float, many: fl
     measured = [0.1, *4 * [one], 0.1, *4 * [many]]
     monkeypatch.setattr("model_server.model.model.timeit.timeit", lambda *_, **__: measured.pop(0))
     monkeypatch.setattr("model_server.model.model._LONG_SECONDS", 4 * one if many else 0.005)
-    assert Model.load(Settings.read(IRIS)).seconds(10) == pytest.approx(ten)
+    assert Model.load(Settings.read(IRIS)).estimate_latency(10) == pytest.approx(ten)
 
 
 def test_time_of_rows_of_any_length_is_unknown(tmp_path: Path) -> None:
     model_path, label_path = save(classifier(row_shape=("length", 2)), tmp_path, ["a", "b", "c"])
     settings = Settings.read({"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)})
     model = Model.load(settings)
-    assert model.seconds(1) == model.seconds(2) == math.inf
+    assert model.estimate_latency(1) == model.estimate_latency(2) == math.inf
     assert 0 < model.sample_seconds < math.inf
 
 
 def test_a_long_inference_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = iter([30.0])
     monkeypatch.setattr("model_server.model.model.timeit.timeit", lambda *_, **__: next(measured))
-    assert Model.load(Settings.read(IRIS)).seconds(2) == 60
+    assert Model.load(Settings.read(IRIS)).estimate_latency(2) == 60

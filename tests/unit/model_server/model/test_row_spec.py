@@ -7,7 +7,7 @@ import pytest
 
 from model_server.model.row_spec import RowSpec
 from model_server.model.rows import InvalidRowsError
-from model_server.protocols.json_body import sentence_of
+from model_server.protocols.json_body import format_error
 
 IRIS = RowSpec(np.dtype(np.float32), (4,))
 
@@ -102,4 +102,4 @@ def test_keeps_rank_and_order() -> None:
 def test_refuses_ragged_free_dimensions(data: object, sentence: str) -> None:
     with pytest.raises(InvalidRowsError) as refused:
         RowSpec(np.dtype(np.float32), (None, None)).rows(data)
-    assert sentence_of(refused.value, "data") == sentence
+    assert format_error(refused.value, "data") == sentence

@@ -88,17 +88,17 @@ REFUSED = {
     ),
     "no inputs": (
         model([helper.make_node("Identity", ["weights"], ["p"])], {}, {"p": (FLOAT, [1, 3])}, {"weights": SURE}),
-        "has no inputs: it answers the same whatever it is asked",
+        "has no inputs, so its answer never changes",
     ),
     "inputs of different batches": (
         of_one_node("Add", {"left": [1, 3], "right": [2, 3]}, [2, 3]),
-        'takes 1 rows at once as its input "left", and 2 as its input "right"',
+        'takes 1 rows at once as its input "left", but 2 as its input "right"',
     ),
     "one input without a batch dimension": (
         of_one_node("Add", {"left": ["N", 3], "right": []}, ["N", 3]),
         'declares no shape for its input "right"',
     ),
-    "an input that is no tensor": (
+    "an input that is not a tensor": (
         with_sequence(),
         'takes seq(tensor(float)) as its input "parts"; expected a tensor of numbers, text or booleans',
     ),
@@ -120,13 +120,13 @@ REFUSED = {
     ),
     "two answers": (
         twice_the_same_probabilities(),
-        'has 2 outputs that may be class probabilities ("first", "second")',
+        'has 2 outputs that can be class probabilities ("first", "second")',
     ),
     "more classes than labels": (classifier(classes=4), "has 4 classes but LABEL_FILEPATH names 3"),
     "fewer classes than labels": (classifier(classes=2), "has 2 classes but LABEL_FILEPATH names 3"),
     "names that are partly those of the labels": (
         classifier(zip_map=True, names=["a", "b", "sea"]),
-        'has classes that LABEL_FILEPATH calls by other names: "sea"',
+        'has classes that LABEL_FILEPATH does not name: "sea"',
     ),
     "a free number of features": (only_for_rows_of_four(), "does not say how many numbers a row has"),
     "a free dimension that is not free": (
@@ -139,11 +139,11 @@ REFUSED = {
     ),
     "a sample beyond any number": (
         classifier(properties={"data_sample": f"[[1, 2, 3, 1{'0' * 400}]]"}),
-        'has a metadata property "data_sample" that is no row of it: ',
+        'has a metadata property "data_sample" that is not a row of the model: ',
     ),
     "a sample of another width": (
         classifier(properties={"data_sample": "[[1, 2, 3]]"}),
-        'has a metadata property "data_sample" that is no row of it: rows[0] has length 3; expected 4 numbers',
+        'has a metadata property "data_sample" that is not a row of the model: rows[0] has length 3',
     ),
     "a sample that is not JSON": (
         classifier(properties={"data_sample": "[[1,"}),
@@ -258,7 +258,8 @@ def test_refuses_what_is_probabilities_on_zeros_alone(tmp_path: Path) -> None:
 
 def test_refuses_labels_in_another_order_than_the_models_own(tmp_path: Path) -> None:
     path, _ = save(with_names(["c", "b", "a"]), tmp_path, LABELS)
-    with pytest.raises(StartError, match='calls a row "a" whose most probable class LABEL_FILEPATH calls "c"'):
+    sentence = 'outputs the class "a" for a row whose most probable class LABEL_FILEPATH names "c"'
+    with pytest.raises(StartError, match=sentence):
         Predictor(ModelFile.read(path), LABELS)
     path, _ = save(with_names(LABELS), tmp_path, LABELS)
     assert Predictor(ModelFile.read(path), LABELS).sample_prediction.argmax() == 2

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.row_spec import RowSpec
 from model_server.model.rows import Columns, InvalidRowsError
-from model_server.protocols.json_body import BodyError, sentence_of
-from model_server.protocols.json_columns import JsonColumns, rows_reader
+from model_server.protocols.json_body import BodyError, format_error
+from model_server.protocols.json_columns import JsonColumns, make_rows_parser
 from model_server.protocols.json_rows import JsonRows
 
 
@@ -166,7 +166,7 @@ def test_plain_rows_are_read_the_fast_way(count: int, form: Any) -> None:
 def refusal(reader: JsonRows | JsonColumns, body: bytes) -> str:
     with pytest.raises((BodyError, InvalidRowsError)) as refused:
         reader.parse(body)
-    return sentence_of(refused.value, "data") if isinstance(refused.value, InvalidRowsError) else str(refused.value)
+    return format_error(refused.value, "data") if isinstance(refused.value, InvalidRowsError) else str(refused.value)
 
 
 def test_names_twice_are_named() -> None:
@@ -200,7 +200,7 @@ IRIS = RowSpec(np.dtype(np.float32), (2,), ["width", "length"])
 
 
 def test_one_input_by_its_feature_names() -> None:
-    reader = rows_reader(IRIS, "data")
+    reader = make_rows_parser(IRIS, "data")
     assert isinstance(reader, JsonRows)
     rows = reader.parse(b'{"data": [{"length": 2, "width": 1}, [3, 4]]}')
     assert rows.tolist() == [[1, 2], [3, 4]]

@@ -12,7 +12,7 @@ import pytest
 
 from model_server.model.row_spec import RowSpec
 from model_server.model.rows import InvalidRowsError
-from model_server.protocols.json_body import BodyError, sentence_of
+from model_server.protocols.json_body import BodyError, format_error
 from model_server.protocols.json_rows import JsonRows, encode_answers
 
 IRIS = RowSpec(np.dtype(np.float32), (4,))
@@ -23,7 +23,7 @@ def refusal(body: bytes) -> str:
     try:
         JsonRows(IRIS).parse(body)
     except InvalidRowsError as error:
-        return sentence_of(error, "data")
+        return format_error(error, "data")
     except BodyError as error:
         return str(error)
     raise AssertionError(body)
