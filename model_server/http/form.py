@@ -1,4 +1,4 @@
-"""The fields of the form on the page about the model."""
+"""The form fields on the model page."""
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -9,7 +9,7 @@ import orjson
 from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.row_spec import RowSpec
 
-_MAX_FIELDS = 64  # a row of more values is written as JSON
+_MAX_FIELDS = 64  # a row with more values is entered as JSON
 _MAX_CHOICES = 500
 
 
@@ -19,17 +19,17 @@ def fields_of(
     sample: Any,  # noqa: ANN401 (JSON)
     categories: Mapping[str, Sequence[str | int]],
 ) -> list[dict[str, Any]]:
-    """Return what the page makes a field of for each value of a row; empty if the row is written as JSON.
+    """Return a form field for each value of a row; empty if the row is entered as JSON.
 
     Args:
         spec: types and shapes of the rows.
-        names: what to call the values of a row; may be empty.
-        sample: a row in JSON's types, whose values the fields have at first.
-        categories: the values that the model's encoders list, by input.
+        names: names of the values of a row; may be empty.
+        sample: a row as JSON values, for the initial values of the fields.
+        categories: the values that the model's encoders know, by input.
 
     Returns:
-        For each field its `name` (None if it has none), `kind`, `type`, `limits`, `value` and, for a choice, `choices`.
-        Values are JSON texts: a JavaScript number would round a large integer.
+        For each field its `name` (or None), `kind`, `type`, `limits`, `expected`, `value` and, for a choice, `choices`.
+        Values are JSON strings because a JavaScript number would round a large integer.
     """
     if isinstance(spec, ColumnsSpec):
         if len(spec.values) > _MAX_FIELDS:

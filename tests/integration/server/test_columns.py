@@ -81,7 +81,7 @@ def test_what_is_wrong_is_named(columns: Server, data: object, sentence: str) ->
 def test_a_name_twice(columns: Server) -> None:
     body = json.dumps({"data": [PASSENGER]}).replace('{"age"', '{"fare": 1, "age"')
     answer = columns.client.post("/predict", content=body, headers={"content-type": "application/json"})
-    assert (answer.status_code, answer.json()) == (400, {"detail": "data[0].fare is there twice; expected it once."})
+    assert (answer.status_code, answer.json()) == (400, {"detail": "data[0].fare appears twice; expected once."})
 
 
 def test_metadata_is_by_name_and_its_sample_can_be_posted(columns: Server) -> None:

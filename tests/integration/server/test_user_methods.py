@@ -1,4 +1,4 @@
-"""Methods that take rows and do more than ask the model."""
+"""Methods that take rows and do more than call the model."""
 
 import threading
 import time
@@ -75,7 +75,7 @@ def test_answers_can_be_pydantic_models(server: Server) -> None:
 
 def test_an_asynchronous_method_is_bounded_in_time(server: Server) -> None:
     answered = server.client.post("/later", json={**ROWS, "seconds": 20})
-    assert (answered.status_code, answered.json()) == (504, {"detail": "The model had no answer within 5 seconds."})
+    assert (answered.status_code, answered.json()) == (504, {"detail": "The model did not answer within 5 seconds."})
 
 
 @pytest.mark.parametrize("route", ["/late", "/late/async"])

@@ -54,7 +54,7 @@ class RefusedError(Exception):
 
 
 def reference(body: bytes) -> Columns:
-    """Read a body the slow way, with names that are there twice refused."""
+    """Return the rows of a body as the strict parser reads them; repeated names are refused."""
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) != len(pairs):
@@ -173,8 +173,8 @@ def test_names_twice_are_named() -> None:
     body = json.dumps({"data": [ROW, ROW]}).encode()
     reader = JsonColumns(MIXED)
     again = body[: body.rindex(b'"age"')] + b'"age": 5, ' + body[body.rindex(b'"age"') :]
-    assert refusal(reader, again) == "data[1].age is there twice; expected it once."
-    assert refusal(reader, b'{"data": 1, ' + body[1:]) == 'The field "data" is there twice; expected it once.'
+    assert refusal(reader, again) == "data[1].age appears twice; expected once."
+    assert refusal(reader, b'{"data": 1, ' + body[1:]) == 'The field "data" appears twice; expected once.'
     assert refusal(reader, b'{"x": 1, ' + body[1:]) == "The field 'x' is unknown; expected \"data\" only."
 
 
@@ -208,7 +208,7 @@ def test_one_input_by_its_feature_names() -> None:
     assert refusal(reader, b'{"data": [[1, 2], {"length": "2", "width": 1}]}').startswith("data[1].length is a string")
     assert refusal(reader, b'{"data": [{"length": 2, "width": 1, "x": 1}]}').startswith("data[0].x is unknown;")
     twice = b'{"data": [{"length": 2, "width": 1, "width": 1}]}'
-    assert refusal(reader, twice) == "data[0].width is there twice; expected it once."
+    assert refusal(reader, twice) == "data[0].width appears twice; expected once."
     with pytest.raises(InvalidRowsError):
         reader.parse_with_fields(twice)
 
@@ -225,4 +225,4 @@ def test_text(shape: tuple[int, ...]) -> None:
     assert reader.parse(body).ravel().tolist() == texts
     wrong = json.dumps({"data": [[5] if shape else 5]}).encode()
     assert refusal(reader, wrong) == f"data[0]{'[0]' if shape else ''} is 5; expected a string."
-    assert refusal(reader, b'{"data": 1, ' + body[1:]) == 'The field "data" is there twice; expected it once.'
+    assert refusal(reader, b'{"data": 1, ' + body[1:]) == 'The field "data" appears twice; expected once.'

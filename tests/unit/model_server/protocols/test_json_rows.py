@@ -42,8 +42,8 @@ def refusal(body: bytes) -> str:
         (b"[[1, 2, 3, 4]]", 'The body is a list; expected an object, {"data": [row, ...]}.'),
         (b"null", 'The body is null; expected an object, {"data": [row, ...]}.'),
         (b"{}", 'The field "data" is missing; expected {"data": [row, ...]}.'),
-        (b'{"data": [], "data": [[1, 2, 3, 4]]}', 'The field "data" is there twice; expected it once.'),
-        (b'{"d\\u0061ta": [], "data": [[1, 2, 3, 4]]}', 'The field "data" is there twice; expected it once.'),
+        (b'{"data": [], "data": [[1, 2, 3, 4]]}', 'The field "data" appears twice; expected once.'),
+        (b'{"d\\u0061ta": [], "data": [[1, 2, 3, 4]]}', 'The field "data" appears twice; expected once.'),
         (b'{"data": [], "extra": 1}', "The field 'extra' is unknown; expected \"data\" only."),
     ],
 )
