@@ -17,7 +17,7 @@ GATE = Path(os.environ["GATE"])
 
 
 class GatedModel(Model):
-    """A model that does not answer rows that begin with 9 while the gate file exists; two rows go to a thread."""
+    """A model that blocks on a row starting with 9 while the gate file exists; two rows run in a thread."""
 
     def predict(self, rows: Rows) -> Array:
         if rows[0, 0] == 9:

@@ -1,4 +1,4 @@
-"""Files that cannot be served, each refused with a sentence that says what was found."""
+"""Files that cannot be served are refused with an error that names the problem."""
 
 import json
 from pathlib import Path
@@ -165,7 +165,7 @@ def test_refuses(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>Not found</html>", classifier().SerializeToString()[:200]])
-def test_refuses_what_is_no_onnx_file(tmp_path: Path, content: bytes) -> None:
+def test_refuses_files_that_are_not_onnx(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(StartError, match=r"cannot be loaded as an ONNX model: \w+"):
@@ -195,14 +195,14 @@ def test_takes_the_sample_from_the_file(tmp_path: Path) -> None:
         ("[]", (4,), []),
     ],
 )
-def test_takes_names_of_the_values_from_the_file(
+def test_takes_feature_names_from_the_file(
     tmp_path: Path, text: str, row_shape: tuple[int, ...], names: list[str]
 ) -> None:
     path, _ = save(classifier(row_shape=row_shape, properties={"feature_names": text}), tmp_path, LABELS)
     assert list(Predictor(ModelFile.read(path), LABELS).feature_names) == names
 
 
-def test_makes_up_another_row_where_zeros_have_no_answer(tmp_path: Path) -> None:
+def test_tries_another_synthetic_row_if_zeros_fail(tmp_path: Path) -> None:
     normalised = model(
         [
             helper.make_node("ReduceSum", ["rows", "axes"], ["sums"], keepdims=1),
@@ -216,7 +216,7 @@ def test_makes_up_another_row_where_zeros_have_no_answer(tmp_path: Path) -> None
     assert sample_of(Predictor(ModelFile.read(path), LABELS)) == [[1, 1, 1]]
 
 
-def test_feeds_one_by_one_what_only_claims_a_free_batch(tmp_path: Path) -> None:
+def test_feeds_rows_one_by_one_if_the_dynamic_batch_is_false(tmp_path: Path) -> None:
     claims = model(
         [helper.make_node("Reshape", ["rows", "shape"], ["one"]), helper.make_node("Softmax", ["one"], ["p"])],
         {"rows": (FLOAT, ["N", 3])},
@@ -229,12 +229,12 @@ def test_feeds_one_by_one_what_only_claims_a_free_batch(tmp_path: Path) -> None:
 
 
 def sigmoids() -> ModelProto:
-    """Two independent sigmoids: a half each on zeros."""
+    """Return a model with two independent sigmoids; both are 0.5 on zeros."""
     return of_one_node("Sigmoid", {"rows": ["N", 2]}, ["N", 2])
 
 
 def with_names(names: list[str]) -> ModelProto:
-    """Return a softmax over the row itself, beside the name of the most probable class."""
+    """Return a model with the softmax of the row and the name of the most probable class as outputs."""
     nodes = [
         helper.make_node("Softmax", ["rows"], ["p"], axis=1),
         helper.make_node("ArgMax", ["p"], ["index"], axis=1, keepdims=0),
@@ -250,13 +250,13 @@ def with_names(names: list[str]) -> ModelProto:
     )
 
 
-def test_refuses_what_is_probabilities_on_zeros_alone(tmp_path: Path) -> None:
+def test_refuses_outputs_that_are_probabilities_only_on_zeros(tmp_path: Path) -> None:
     path, _ = save(sigmoids(), tmp_path, ["a", "b"])
     with pytest.raises(StartError, match="does not say what its output is"):
         Predictor(ModelFile.read(path), ["a", "b"])
 
 
-def test_refuses_labels_in_another_order_than_the_models_own(tmp_path: Path) -> None:
+def test_refuses_labels_in_the_wrong_order(tmp_path: Path) -> None:
     path, _ = save(with_names(["c", "b", "a"]), tmp_path, LABELS)
     sentence = 'outputs the class "a" for a row whose most probable class LABEL_FILEPATH names "c"'
     with pytest.raises(StartError, match=sentence):
@@ -265,7 +265,7 @@ def test_refuses_labels_in_another_order_than_the_models_own(tmp_path: Path) -> 
     assert Predictor(ModelFile.read(path), LABELS).sample_prediction.argmax() == 2
 
 
-def test_an_output_without_rows_is_no_candidate(tmp_path: Path) -> None:
+def test_an_output_without_rows_is_ignored(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Softmax", ["rows"], ["p"], axis=1),
         helper.make_node("NonZero", ["rows"], ["indices"]),
