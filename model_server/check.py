@@ -15,7 +15,7 @@ import orjson
 from model_server.errors import StartError
 from model_server.model.inputs import SAMPLE_PROPERTY
 from model_server.model.labels import load_labels
-from model_server.model.lengths import longest_row
+from model_server.model.lengths import measure_max_row_length
 from model_server.model.model import Model
 from model_server.model.model_file import ModelFile
 from model_server.model.predictor import Predictor
@@ -89,7 +89,7 @@ def examine(model: Path, labels: Path | None) -> dict[str, Any]:
     choice = ModelOutput.parse(settings.model_output) if settings.model_output else None
     predictor = Predictor(file, names, choice, settings.intra_op_num_threads)
     if predictor.spec.is_dynamic:
-        predictor.limit_lengths(settings.max_row_length or longest_row(predictor))
+        predictor.limit_lengths(settings.max_row_length or measure_max_row_length(predictor))
     return _describe(
         file,
         labels,
@@ -108,9 +108,8 @@ def _describe(file: ModelFile, labels: Path | None, predictor: Predictor, model:
     signature = predictor.signature
     rows = model.spec.rows(model.metadata.data_sample)
     one = model.sample_seconds
-    more = (
-        None if math.isinf(model.estimate_latency(1)) else model.estimate_latency(2) - one
-    )  # a longer row may take any time
+    # The latency is unknown if the length of a row varies.
+    additional = None if math.isinf(model.estimate_latency(1)) else model.estimate_latency(2) - one
     receipt = file.receipt and {
         "uri": file.receipt.model.uri,
         "version": file.receipt.model.version,
@@ -150,7 +149,7 @@ def _describe(file: ModelFile, labels: Path | None, predictor: Predictor, model:
         "predict": orjson.loads(encode_answers(model.predict(rows))),
         "predict_label": None if model.task is Task.VALUES else orjson.loads(encode_answers(model.predict_label(rows))),
         "seconds": one,
-        "seconds_each_more_row": more,
+        "seconds_each_more_row": additional,
         "batching": asdict(model.batching),
         "onnxruntime": ort.__version__,
     }

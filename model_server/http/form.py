@@ -13,7 +13,7 @@ _MAX_FIELDS = 64  # a row with more values is entered as JSON
 _MAX_CHOICES = 500
 
 
-def fields_of(
+def make_fields(
     spec: RowSpec | ColumnsSpec,
     names: Sequence[str],
     sample: Any,  # noqa: ANN401 (JSON)

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from model_server.http.form import fields_of
+from model_server.http.form import make_fields
 from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.model import Model
 from model_server.model.row_spec import RowSpec
@@ -76,7 +76,7 @@ class Pages:
 def _model_page(model: Model) -> Response:
     """Return the model page; its Content-Security-Policy allows only the script and style in `page.html`."""
     template = _PAGE.read_text(encoding="utf-8")
-    hashes = {kind: _hash_of(kind, template) for kind in ("script", "style")}
+    hashes = {kind: _hash_element(kind, template) for kind in ("script", "style")}
     spec, metadata, sample = model.spec, model.metadata, model.metadata.data_sample[0]
     served = {
         "name": model.name,
@@ -85,7 +85,7 @@ def _model_page(model: Model) -> Response:
         "columns": list(spec.inputs) if isinstance(spec, ColumnsSpec) else None,
         "shape": spec.row_shape if isinstance(spec, RowSpec) else [],
         "limits": list(map(str, spec.limits)) if isinstance(spec, RowSpec) else [],
-        "fields": fields_of(spec, model.feature_names, sample, model.categories),
+        "fields": make_fields(spec, model.feature_names, sample, model.categories),
         "sample": orjson.dumps(sample).decode(),
         "prediction_type": metadata.prediction_type,
         "task": model.task,
@@ -109,7 +109,7 @@ def _model_page(model: Model) -> Response:
     )
 
 
-def _hash_of(element: str, page: str) -> str:
+def _hash_element(element: str, page: str) -> str:
     """Return the Content-Security-Policy source for the page's only element of this kind without attributes."""
     [content] = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
     return f"'sha256-{b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"

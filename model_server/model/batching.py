@@ -64,7 +64,7 @@ def decide_batching(
         return Batching(1, 1.0, "free-length", "rows may differ in length")
     try:
         return _try_batching(answer, sample, mode, clock)
-    except Exception as error:  # noqa: BLE001 (memory may be short; ONNX Runtime's errors have no other base in common)
+    except Exception as error:  # noqa: BLE001 (memory may not suffice; ONNX Runtime's errors share no other base class)
         return Batching(1, 1.0, "failed", f"the model failed with several rows: {type(error).__name__}")
 
 

@@ -151,9 +151,11 @@ class ColumnsSpec:
 def _with_column(name: str, error: InvalidRowsError) -> InvalidRowsError:
     """Return an error in one column as an error in the rows."""
     return InvalidRowsError(
-        _named(name, error.position), error.problem, None if error.reference is None else _named(name, error.reference)
+        _insert_column(name, error.position),
+        error.problem,
+        None if error.reference is None else _insert_column(name, error.reference),
     )
 
 
-def _named(name: str, position: Position) -> Position:
+def _insert_column(name: str, position: Position) -> Position:
     return (*position[:1], name, *position[1:]) if position else (name,)

@@ -79,8 +79,8 @@ def are_probabilities(matrix: Array) -> bool:
 
 def conversion(kind: OutputKind, columns: int) -> tuple[Callable[[Array], Array] | None, Task]:
     """Return the function that converts output numbers to predictions (None if they need none), and the task."""
-    one = _OF_ONE_COLUMN.get(kind) if columns == 1 else None
-    return one or _OF_COLUMNS[kind]
+    single = _SINGLE_COLUMN_CONVERSIONS.get(kind) if columns == 1 else None
+    return single or _CONVERSIONS[kind]
 
 
 @np.errstate(invalid="ignore")  # an infinite score gives NaN; the caller checks for that
@@ -96,19 +96,19 @@ def _sigmoid(logits: Array) -> Array:
     return probabilities
 
 
-def _complemented(probabilities: Array) -> Array:
+def _two_class_probabilities(probabilities: Array) -> Array:
     return np.concatenate([1 - probabilities, probabilities], axis=1)
 
 
-def _sigmoid_of_one(logits: Array) -> Array:
+def _two_class_sigmoid(logits: Array) -> Array:
     return _sigmoid(np.concatenate([-logits, logits], axis=1))
 
 
-_OF_ONE_COLUMN: dict[OutputKind, tuple[Callable[[Array], Array], Task]] = {
-    OutputKind.SIGMOID: (_complemented, Task.CLASSES),
-    OutputKind.SIGMOID_LOGITS: (_sigmoid_of_one, Task.CLASSES),
+_SINGLE_COLUMN_CONVERSIONS: dict[OutputKind, tuple[Callable[[Array], Array], Task]] = {
+    OutputKind.SIGMOID: (_two_class_probabilities, Task.CLASSES),
+    OutputKind.SIGMOID_LOGITS: (_two_class_sigmoid, Task.CLASSES),
 }
-_OF_COLUMNS: dict[OutputKind, tuple[Callable[[Array], Array] | None, Task]] = {
+_CONVERSIONS: dict[OutputKind, tuple[Callable[[Array], Array] | None, Task]] = {
     OutputKind.PROBABILITIES: (None, Task.CLASSES),
     OutputKind.LOGITS: (_softmax, Task.CLASSES),
     OutputKind.LOG_PROBABILITIES: (np.exp, Task.CLASSES),

@@ -40,7 +40,7 @@ _EXPORT_SHAPE = 'export it with the shape of a row after a free batch dimension,
 _STRINGS = ("text", "other text")  # in synthetic rows
 # ONNX Runtime's error for an index outside a lookup table, such as a token id outside the vocabulary.
 _INDEX_OUT_OF_RANGE = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
-_SHOWN = 40  # characters of a wrong value
+_SHOWN = 40  # characters of an invalid value in a message
 _MAX_CATEGORIES = 10  # listed in a message
 _MAX_NUMBERS = 1 << 24  # a body of 32 MiB has no more, and Python needs 500 MB for so many
 
@@ -105,7 +105,7 @@ class Inputs:
                 continue
             if unknown:
                 index = next(index for index, value in enumerate(values) if value in unknown)
-                problem = f"is {repr(values[index])[:_SHOWN]}, which the model does not know; expected {expected}"
+                problem = f"is {repr(values[index])[:_SHOWN]}, which the model does not support; expected {expected}"
                 return InvalidRowsError(self._position(name, index, array.shape), problem)
         return None
 
@@ -324,7 +324,7 @@ def _with_fixed_width(name: str, spec: RowSpec, own_shape: tuple[int, ...] | Non
     if own_shape is None:
         raise StartError(
             "model-input-shape",
-            f'does not say how many {"strings" if spec.is_text else "numbers"} a row has in its input "{name}"',
+            f'does not declare how many {"strings" if spec.is_text else "numbers"} a row has in its input "{name}"',
             f'export it with a fixed number, or add a row as its metadata property "{SAMPLE_PROPERTY}"',
         )
     return own_shape

@@ -10,7 +10,7 @@ EXAMPLE = '{"0": "first name", "1": "second name"}'
 
 
 def load_labels(path: Path, record: FileRecord | None = None) -> tuple[str, ...] | None:
-    """Return the class names in the order of their indices; None if there is no file and the receipt lists none.
+    """Return the class names in the order of their indices; None without a label file, unless the receipt lists one.
 
     Args:
         path: the label file.

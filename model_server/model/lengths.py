@@ -18,7 +18,7 @@ _MAX_BYTES = 256 << 20  # growth of the peak memory when the length doubles
 _MAX_NUMBERS = 1 << 22  # in a row; a body of 8 MiB has no more
 
 
-def longest_row(predictor: Predictor) -> int | None:
+def measure_max_row_length(predictor: Predictor) -> int | None:
     """Return the length up to which an inference on one row takes at most a second; found by doubling the sample.
 
     The result is at least the length of the sample. None means that no limit is needed: the model itself refuses rows

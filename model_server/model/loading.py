@@ -29,7 +29,7 @@ def load_model(settings: Settings, report_delay: Callable[[float], None]) -> "Mo
         StartError: the model cannot be served.
         SlowModelError: the model did not load and answer a row in time.
     """
-    from model_server.model.model import Model  # noqa: PLC0415 (the parent of the workers does not load one)
+    from model_server.model.model import Model  # noqa: PLC0415 (the supervising parent process loads no model)
 
     results: list[Model | BaseException] = []
     is_done = threading.Event()
@@ -37,7 +37,7 @@ def load_model(settings: Settings, report_delay: Callable[[float], None]) -> "Mo
     def load() -> None:
         try:
             results.append(Model.load(settings))
-        except BaseException as error:  # noqa: BLE001 (raised where it is waited for)
+        except BaseException as error:  # noqa: BLE001 (raised in the waiting thread)
             results.append(error)
         is_done.set()
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 from model_server.errors import StartError
 from model_server.model.batching import Mode, decide_batching
 from model_server.model.labels import EXAMPLE, load_labels
-from model_server.model.lengths import longest_row
+from model_server.model.lengths import measure_max_row_length
 from model_server.model.metadata import describe
 from model_server.model.model_file import ModelFile
 from model_server.model.outputs import CLASS_NAMES_PROPERTY
@@ -88,7 +88,7 @@ class Model:
         choice = ModelOutput.parse(settings.model_output) if settings.model_output else None
         predictor = Predictor(file, names, choice, settings.intra_op_num_threads)
         if predictor.spec.is_dynamic:
-            predictor.limit_lengths(settings.max_row_length or longest_row(predictor))
+            predictor.limit_lengths(settings.max_row_length or measure_max_row_length(predictor))
         if predictor.task is not Task.VALUES and not predictor.names:
             raise StartError(
                 "labels-missing",

@@ -320,7 +320,7 @@ def _no_output_error(file: OutputsOfFile, choice: ModelOutput | None) -> StartEr
     if choice is None:
         return StartError(
             "model-output",
-            f"does not say what its output is: {shown}; expected {_DESCRIPTIONS[OutputKind.PROBABILITIES]}, or the "
+            f"has no output of a known kind: {shown}; expected {_DESCRIPTIONS[OutputKind.PROBABILITIES]}, or the "
             "output of a regressor",
             change,
         )

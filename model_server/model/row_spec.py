@@ -13,7 +13,7 @@ from model_server.model.rows import Array, InvalidRowsError, Position
 EXACT = 2**53 - 1  # up to this number, float64 represents every integer exactly
 
 _TYPES = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-_SHOWN = 40  # characters of a wrong value
+_SHOWN = 40  # characters of an invalid value in a message
 _MAX_NAMES = 8  # listed in a message
 
 

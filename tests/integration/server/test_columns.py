@@ -157,7 +157,7 @@ def test_an_unknown_category_is_refused(tmp_path: Path) -> None:
         assert server_answers(server, server.client.get("/metadata").json()["data_sample"])
         assert (
             refusal(server, [PASSENGER, {**PASSENGER, "port": "Bremen"}])
-            == "data[1].port is 'Bremen', which the model does not know; "
+            == "data[1].port is 'Bremen', which the model does not support; "
             "expected 'Cherbourg', 'Queenstown', 'Southampton'."
         )
 
@@ -213,7 +213,7 @@ def test_tokens_of_any_length(tmp_path: Path) -> None:
             assert np.allclose(server.predict([row, row]), server.predict([row]))
         beyond = {"input_ids": [3, 50, 4], "attention_mask": [1, 1, 1]}
         assert refusal(server, [beyond]) == (
-            "data[0].input_ids[1] is 50, which the model does not know; expected a whole number from 0 to 49."
+            "data[0].input_ids[1] is 50, which the model does not support; expected a whole number from 0 to 49."
         )
         short = {"input_ids": [3], "attention_mask": [1]}
         assert refusal(server, [row, short]) == (
@@ -237,7 +237,7 @@ def test_long_rows_do_not_occupy_threads_for_long(tmp_path: Path) -> None:
         assert refusal(server, [too_long]) == (
             "data[0].input_ids has length 1501; expected at most 1500 numbers (MAX_ROW_LENGTH)."
         )
-        many = [row] * 500  # which would take half a minute
+        many = [row] * 500  # these would take half a minute
         asked = [clients.submit(server.client.post, "/predict", json={"data": many}, timeout=30) for _ in range(8)]
         assert {answer.result().status_code for answer in asked} <= {503, 504}
         assert server.client.get("/livez").status_code == 200

@@ -26,7 +26,7 @@ from volume.settings import SettingsError
 ACCEPTED: dict[str, ModelProto] = {
     "a tensor": classifier(),
     "a fixed batch": classifier(batch=4),
-    "a ZipMap beside a label": classifier(zip_map=True, label_output=True, names=["c", "a", "b"]),
+    "a ZipMap and a label": classifier(zip_map=True, label_output=True, names=["c", "a", "b"]),
     "integer classes": classifier(zip_map=True, names=[-1, 10, 20]),
     "any length": classifier(row_shape=("height", "width")),
     "an image of booleans": classifier(TensorProto.BOOL, (1, 4, 4)),
@@ -48,7 +48,7 @@ def verdict_of_the_service(model: Path, labels: Path) -> str | None:
 
 
 def verdict(model: Path, labels: Path | None = None) -> str | None:
-    """Return the reason of `check` why the files cannot be served; None if they can."""
+    """Return the reason that `check` reports for files that cannot be served; None if they can."""
     try:
         assert examine(model, labels)["servable"]
     except (SettingsError, StartError) as error:
@@ -128,10 +128,10 @@ FOREIGN = {
     "TensorFlow Lite": (b"\x1c\0\0\0TFL3", "--tflite"),
     "a zip archive": (b"PK\x03\x04", "unpack it"),
     "gzip": (gzip.compress(classifier().SerializeToString()), "unpack it"),
-    "a pointer": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-    "a page": (b"<html>Not found</html>", "download the file itself"),
+    "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    "an HTML page": (b"<html>Not found</html>", "download the file itself"),
     "XGBoost": (b'{"learner": {}}', "onnxmltools"),
-    "nothing": (b"", "it is empty"),
+    "an empty file": (b"", "it is empty"),
     "half a file": (classifier().SerializeToString()[:200], "copy it again"),
     "a newer operator set": (
         changed(lambda made: made.opset_import[0].MergeFrom(helper.make_opsetid("", 99))),
@@ -139,7 +139,7 @@ FOREIGN = {
     ),
     "a newer IR version": (changed(lambda made: setattr(made, "ir_version", 99)), "set ir_version to"),
     "an unknown operator": (changed(lambda made: setattr(made.graph.node[0], "op_type", "Mine")), "standard operators"),
-    "no weights": (weights_at("weights")[0].SerializeToString(), "put the file with its weights next to it"),
+    "missing weights": (weights_at("weights")[0].SerializeToString(), "put the file with its weights next to it"),
     "weights elsewhere": (
         weights_at("../weights")[0].SerializeToString(),
         "put the files with its weights into its directory",

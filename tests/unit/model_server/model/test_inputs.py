@@ -65,7 +65,7 @@ def test_a_dynamic_width_is_taken_from_the_sample(tmp_path: Path) -> None:
     nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Softmax", ["sum"], ["p"], axis=1)]
     form: tuple[int, Shape] = (FLOAT, ["N", None])
     inputs: dict[str, tuple[int, Shape | None]] = {"a": form, "b": (FLOAT, ["N", 1])}
-    with pytest.raises(StartError, match='does not say how many numbers a row has in its input "a"'):
+    with pytest.raises(StartError, match='does not declare how many numbers a row has in its input "a"'):
         load(model(nodes, inputs, {"p": form}), tmp_path)
     properties = {"data_sample": '[{"a": [1, 2, 3], "b": 0}]'}
     spec = columns_of(load(model(nodes, inputs, {"p": form}, properties=properties), tmp_path))
@@ -79,7 +79,7 @@ def test_synthetic_rows_have_the_categories_of_the_file(tmp_path: Path) -> None:
     spec = columns_of(predictor)
     unknown = spec.rows([PASSENGER, {**PASSENGER, "sex": "x" * 100}])
     with pytest.raises(
-        InvalidRowsError, match=r"rows\[1\]\.sex is 'x{39}, which the model does not know; expected 'fem"
+        InvalidRowsError, match=r"rows\[1\]\.sex is 'x{39}, which the model does not support; expected 'fem"
     ):
         predictor.predict(unknown)
 

@@ -10,7 +10,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from model_server.model import lengths
-from model_server.model.lengths import longest_row
+from model_server.model.lengths import measure_max_row_length
 from model_server.model.model import Model
 from model_server.model.model_file import ModelFile
 from model_server.model.predictor import Predictor
@@ -49,7 +49,7 @@ def with_positions(count: int) -> ModelProto:
 def test_length_doubles_until_an_inference_takes_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = load(tokens(), tmp_path)
     monkeypatch.setattr(lengths, "_MAX_SECONDS", 0.01)
-    longest = longest_row(predictor)
+    longest = measure_max_row_length(predictor)
     assert longest
     assert 16 <= longest <= 8192
     assert longest & (longest - 1) == 0
@@ -60,15 +60,15 @@ def test_length_doubles_until_an_inference_takes_a_second(tmp_path: Path, monkey
 
 
 def test_length_ends_at_the_position_embeddings(tmp_path: Path) -> None:
-    assert longest_row(load(with_positions(384), tmp_path)) == 384
+    assert measure_max_row_length(load(with_positions(384), tmp_path)) == 384
 
 
 def test_a_model_that_refuses_longer_rows_has_no_limit(tmp_path: Path) -> None:
-    assert longest_row(load(with_positions(1), tmp_path)) is None
+    assert measure_max_row_length(load(with_positions(1), tmp_path)) is None
 
 
 def test_length_is_limited_by_the_body_size(tmp_path: Path) -> None:
-    assert longest_row(load(classifier(row_shape=("height", "width")), tmp_path)) == 2048
+    assert measure_max_row_length(load(classifier(row_shape=("height", "width")), tmp_path)) == 2048
 
 
 def test_the_setting_overrides_the_measurement(tmp_path: Path) -> None:

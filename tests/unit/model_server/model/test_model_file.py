@@ -79,7 +79,7 @@ def test_a_model_with_unknown_external_data_is_not_served(tmp_path: Path, proble
     content = made.SerializeToString()
     path = tmp_path / "model.onnx"
     if problem == "twice":
-        path.write_bytes(content + b"\x08\x09")  # the IR version once more, which ONNX Runtime takes
+        path.write_bytes(content + b"\x08\x09")  # a second IR version, which ONNX Runtime accepts
         finding = "field 1 of ModelProto twice"
     else:
         made, _ = weights_at("weights")

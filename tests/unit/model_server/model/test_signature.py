@@ -72,11 +72,11 @@ def with_sequence() -> ModelProto:
 REFUSED = {
     "a regressor": (
         of_one_node("ReduceSum", {"rows": ["N", 4]}, ["N", 1], keepdims=1),
-        'does not say what its output is: "answer" is float32 of shape (1, 1)',
+        'has no output of a known kind: "answer" is float32 of shape (1, 1)',
     ),
     "a regressor of as many numbers as labels": (
         of_one_node("Exp", {"rows": ["N", 3]}, ["N", 3]),
-        'does not say what its output is: "answer" is float32 of shape (1, 3)',
+        'has no output of a known kind: "answer" is float32 of shape (1, 3)',
     ),
     "a single label output": (
         model(
@@ -84,7 +84,7 @@ REFUSED = {
             {"rows": (FLOAT, ["N", 4])},
             {"label": (INT64, ["N"])},
         ),
-        'does not say what its output is: "label" is int64 of shape (1,)',
+        'has no output of a known kind: "label" is int64 of shape (1,)',
     ),
     "no inputs": (
         model([helper.make_node("Identity", ["weights"], ["p"])], {}, {"p": (FLOAT, [1, 3])}, {"weights": SURE}),
@@ -104,7 +104,7 @@ REFUSED = {
     ),
     "a sum of two inputs": (
         of_one_node("Add", {"left": ["N", 3], "right": ["N", 3]}, ["N", 3]),
-        'does not say what its output is: "answer" is float32 of shape (1, 3)',
+        'has no output of a known kind: "answer" is float32 of shape (1, 3)',
     ),
     "text that is read as numbers": (
         model(
@@ -124,12 +124,12 @@ REFUSED = {
     ),
     "more classes than labels": (classifier(classes=4), "has 4 classes but LABEL_FILEPATH names 3"),
     "fewer classes than labels": (classifier(classes=2), "has 2 classes but LABEL_FILEPATH names 3"),
-    "names that are partly those of the labels": (
+    "class names that partly match the labels": (
         classifier(zip_map=True, names=["a", "b", "sea"]),
         'has classes that LABEL_FILEPATH does not name: "sea"',
     ),
-    "a free number of features": (only_for_rows_of_four(), "does not say how many numbers a row has"),
-    "a free dimension that is not free": (
+    "a dynamic number of features": (only_for_rows_of_four(), "does not declare how many numbers a row has"),
+    "a dynamic dimension that supports only one length": (
         only_for_squares(),
         'put a row that it takes into its metadata property "data_sample"',
     ),
@@ -137,7 +137,7 @@ REFUSED = {
         only_for_squares("[[[1, 2]]]"),
         'fails on the row in its property "data_sample"',
     ),
-    "a sample beyond any number": (
+    "a sample with a number out of range": (
         classifier(properties={"data_sample": f"[[1, 2, 3, 1{'0' * 400}]]"}),
         'has a metadata property "data_sample" that is not a row of the model: ',
     ),
@@ -252,7 +252,7 @@ def with_names(names: list[str]) -> ModelProto:
 
 def test_refuses_outputs_that_are_probabilities_only_on_zeros(tmp_path: Path) -> None:
     path, _ = save(sigmoids(), tmp_path, ["a", "b"])
-    with pytest.raises(StartError, match="does not say what its output is"):
+    with pytest.raises(StartError, match="has no output of a known kind"):
         Predictor(ModelFile.read(path), ["a", "b"])
 
 

@@ -24,7 +24,7 @@ def opens(ir_version: int, opsets: dict[str, int]) -> bool:
     options.log_severity_level = 4
     try:
         ort.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception:  # noqa: BLE001 (ONNX Runtime's errors have no base in common)
+    except Exception:  # noqa: BLE001 (ONNX Runtime's errors share no other base class)
         return False
     return True
 

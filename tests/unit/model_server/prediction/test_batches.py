@@ -70,7 +70,7 @@ class Answered:
 
     async def until(self, count: int) -> None:
         async with asyncio.timeout(LONG):
-            while len(self.answers) < count:  # noqa: ASYNC110 (it is polled)
+            while len(self.answers) < count:  # noqa: ASYNC110 (polling is enough here)
                 await asyncio.sleep(0.001)
 
 
@@ -216,7 +216,7 @@ def test_a_batch_continues_until_all_its_requests_are_cancelled() -> None:
         await answered.until(1)
         model.gate.clear()
         assert await asyncio.to_thread(model.begun.wait, LONG)
-        if model.calls[-1] == [1, 2]:  # else it was answered while the gate was open
+        if model.calls[-1] == [1, 2]:  # otherwise the batch was answered while the gate was open
             leaves.cancel()
             assert not runner.is_occupied
         model.gate.set()
