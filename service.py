@@ -1,4 +1,4 @@
-"""The service: five routes over the model that the loader has brought."""
+"""The service: five routes that serve the model in the volume."""
 
 import bentoml
 from fastapi import FastAPI, Response
@@ -26,7 +26,7 @@ class ModelLoadServer:
 
     @app.get("/metadata", response_model_exclude_none=True)
     async def metadata(self, response: Response) -> Metadata:
-        """Return what the model takes and gives; its digest is the entity tag."""
+        """Return the input and output types, shapes and a sample of the model; the entity tag is its digest."""
         response.headers["etag"] = self.model.etag
         return self.model.metadata
 
@@ -37,7 +37,7 @@ class ModelLoadServer:
 
     @bentoml.api(route="/predict")
     def predict(self, data: Rows) -> Predictions:
-        """Return the probability of each class, or the values of a model that gives those."""
+        """Return the probability of each class or, for a model that predicts values, the values."""
         return self.model.predict(data)
 
     @bentoml.api(route="/predict/label")

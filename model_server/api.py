@@ -1,4 +1,4 @@
-"""The types that `service.py` declares its methods with."""
+"""Types for the method signatures in `service.py`."""
 
 from typing import Annotated, Any
 
@@ -12,10 +12,10 @@ __all__ = ["ClassNames", "Error", "Health", "Labels", "Metadata", "Predictions",
 
 
 class ArraySchema:
-    """An annotation for arrays that are JSON arrays on the wire; the model checks what is in them.
+    """Annotation for arrays that are sent as JSON arrays; the model validates their elements.
 
     Args:
-        description: what the array holds.
+        description: description of the array's content.
     """
 
     def __init__(self, description: str) -> None:
@@ -26,23 +26,23 @@ class ArraySchema:
         return core_schema.any_schema()
 
     def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Say that it is an array."""
+        """Return the schema of an array with any elements."""
         return {"type": "array", "items": {}, "description": self.description}
 
 
 class RowsSchema(ArraySchema):
-    """The annotation of the parameter that makes a method one that takes rows."""
+    """Annotation of the rows parameter; a method with such a parameter takes rows."""
 
 
-# A method with a parameter of this type gets the rows of a call, checked, as one array of shape (N, *row_shape) and the
-# model's dtype, or as `model_server.model.rows.Columns` where the model has several inputs. It returns a sequence with
+# A parameter of this type receives the validated rows of a call: an array of shape (N, *row_shape) and the model's
+# dtype, or `model_server.model.rows.Columns` if the model has several inputs. The method must return a sequence with
 # one answer per row, in order.
-Rows = Annotated[npt.NDArray[Any], RowsSchema("Rows, each of the shape that the model takes.")]
-# One prediction per row, by the task of the model: the probabilities of its classes or labels, or its values.
+Rows = Annotated[npt.NDArray[Any], RowsSchema("Rows, each with the shape that the model takes.")]
+# One prediction per row: depending on the model's task, the probabilities of its classes or labels, or its values.
 Predictions = Annotated[npt.NDArray[Any], ArraySchema("The prediction of the model, for each row.")]
-# The name of a class for each row, or the list of labels. A model of values has none: it has no such route.
+# One class name or one list of labels per row. A model that predicts values does not have this route.
 Labels = Annotated[list[str] | list[list[str]], "class names"]
-# All class names by their index. A model of values has no such route either.
+# All class names by index. A model that predicts values does not have this route.
 ClassNames = Annotated[dict[str, str], "class names by index"]
 
 
@@ -53,6 +53,6 @@ class Health(BaseModel):
 
 
 class Error(BaseModel):
-    """What was wrong and what was expected, in one sentence."""
+    """An error: what was wrong and what was expected, in one sentence."""
 
     detail: str

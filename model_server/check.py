@@ -1,4 +1,4 @@
-"""`python -m model_server check`: whether a file can be served, found out by the very code that serves it."""
+"""`python -m model_server check`: reports whether a file can be served, using the same code as the service."""
 
 import json
 import math
@@ -15,7 +15,7 @@ import orjson
 from model_server.errors import StartError
 from model_server.model.inputs import SAMPLE_PROPERTY
 from model_server.model.labels import load_labels
-from model_server.model.lengths import longest_row
+from model_server.model.lengths import measure_max_row_length
 from model_server.model.model import Model
 from model_server.model.model_file import ModelFile
 from model_server.model.predictor import Predictor
@@ -28,8 +28,8 @@ from volume.settings import SettingsError
 _URL = "http://127.0.0.1:3000"
 _POST = "-H 'content-type: application/json' -d"
 _SAMPLE = """python3 -c 'import json, sys; print(json.dumps({"data": json.load(sys.stdin)["data_sample"]}))'"""
-_NO_SAMPLE = f'the sample is made up: put a row into the metadata property "{SAMPLE_PROPERTY}" to show that'
-_HELD = {
+_NO_SAMPLE = f'the sample is made up; set the metadata property "{SAMPLE_PROPERTY}" to replace it with a real row'
+_CONTENTS = {
     OutputKind.PROBABILITIES: "the class probabilities",
     OutputKind.LOGITS: "the class scores before a softmax",
     OutputKind.LOG_PROBABILITIES: "the logarithms of the class probabilities",
@@ -37,23 +37,23 @@ _HELD = {
     OutputKind.SIGMOID_LOGITS: "probabilities before a sigmoid",
     OutputKind.VALUES: "the values",
 }
-_MOST = 1000  # characters that are shown of anything; of what has more, some at both ends
-_SOME = 200
+_MAX_SHOWN = 1000  # characters; a longer text is shortened to its beginning and its end
+_SHOWN_AT_ENDS = 200  # characters at each end of a shortened text
 
 
 def check(model: Path, labels: Path | None, *, as_json: bool, seconds: float) -> int:
-    """Print whether the model can be served, and how or why not; return 0 if it can and 1 if not.
+    """Print whether the model can be served, with its properties or the reason; return 0 if it can and 1 if not.
 
     Args:
         model: the ONNX file.
-        labels: its label file; None takes the `label.json` beside it, and makes names up if there is none.
-        as_json: print one JSON document instead of a text.
-        seconds: how long that may take; the process ends with 1 then.
+        labels: the label file; None uses the `label.json` next to the model, or placeholder names if it is missing.
+        as_json: print a JSON document instead of text.
+        seconds: time limit; after it, the process exits with status 1.
     """
 
     def give_up() -> None:
-        reason = f"MODEL_FILEPATH: {model} has not been loaded and answered a row within {seconds:g} s"
-        _print(_refusal(reason, "make it smaller, or give it longer with --timeout"), as_json=as_json)
+        reason = f"MODEL_FILEPATH: {model} did not load and answer a row within {seconds:g} s"
+        _print(_refusal(reason, "use a smaller model, or raise --timeout"), as_json=as_json)
         os._exit(1)
 
     late = threading.Timer(seconds, give_up)
@@ -71,31 +71,34 @@ def check(model: Path, labels: Path | None, *, as_json: bool, seconds: float) ->
 
 
 def examine(model: Path, labels: Path | None) -> dict[str, Any]:
-    """Return what the service makes of the model, as JSON types.
+    """Return a report on how the service serves the model, as JSON values.
 
     Raises:
-        SettingsError: a path is not that of a file, or another setting of the service is wrong.
+        SettingsError: a path does not name a file, or another setting of the service is invalid.
         StartError: the files cannot be served.
     """
-    beside = model.with_name("label.json")
-    if labels is None and os.path.lexists(beside):
-        labels = beside
+    sibling = model.with_name("label.json")
+    if labels is None and os.path.lexists(sibling):
+        labels = sibling
     settings = Settings.read(
-        # Without a label file there is none to look for, and any file will do.
+        # The setting must name an existing file. Without a label file, any file will do, because it is not read.
         {**os.environ, "MODEL_FILEPATH": str(model), "LABEL_FILEPATH": str(labels or __file__)}
     )
     file = ModelFile.read(settings.model_filepath)
     names = load_labels(labels, file.receipt.labels if file.receipt else None) if labels else None
     choice = ModelOutput.parse(settings.model_output) if settings.model_output else None
     predictor = Predictor(file, names, choice, settings.intra_op_num_threads)
-    if predictor.spec.is_free:
-        predictor.limit_lengths(settings.max_row_length or longest_row(predictor))
+    if predictor.spec.is_dynamic:
+        predictor.limit_lengths(settings.max_row_length or measure_max_row_length(predictor))
     return _describe(
-        file, labels, predictor, Model(predictor, predictor.names or _made_up(predictor), file, settings.batching)
+        file,
+        labels,
+        predictor,
+        Model(predictor, predictor.names or _placeholder_names(predictor), file, settings.batching),
     )
 
 
-def _made_up(predictor: Predictor) -> tuple[str, ...]:
+def _placeholder_names(predictor: Predictor) -> tuple[str, ...]:
     if predictor.task is Task.VALUES:
         return ()
     return tuple(f"class {index}" for index in range(predictor.sample_prediction.shape[1]))
@@ -105,7 +108,8 @@ def _describe(file: ModelFile, labels: Path | None, predictor: Predictor, model:
     signature = predictor.signature
     rows = model.spec.rows(model.metadata.data_sample)
     one = model.sample_seconds
-    more = None if math.isinf(model.seconds(1)) else model.seconds(2) - one  # a longer row may take any time
+    # The latency is unknown if the length of a row varies.
+    additional = None if math.isinf(model.estimate_latency(1)) else model.estimate_latency(2) - one
     receipt = file.receipt and {
         "uri": file.receipt.model.uri,
         "version": file.receipt.model.version,
@@ -145,7 +149,7 @@ def _describe(file: ModelFile, labels: Path | None, predictor: Predictor, model:
         "predict": orjson.loads(encode_answers(model.predict(rows))),
         "predict_label": None if model.task is Task.VALUES else orjson.loads(encode_answers(model.predict_label(rows))),
         "seconds": one,
-        "seconds_each_more_row": more,
+        "seconds_each_more_row": additional,
         "batching": asdict(model.batching),
         "onnxruntime": ort.__version__,
     }
@@ -158,7 +162,7 @@ def _refusal(reason: str, change: str = "") -> dict[str, Any]:
 def _print(report: dict[str, Any], *, as_json: bool) -> None:
     lines = [orjson.dumps(report, option=orjson.OPT_INDENT_2).decode()] if as_json else map(printable, _lines(report))
     text = "\n".join(lines)
-    # Names may have letters that the terminal has not.
+    # Names may contain characters that the terminal cannot encode.
     print(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding), flush=True)
 
 
@@ -171,15 +175,18 @@ def _lines(report: dict[str, Any]) -> list[str]:
     return [
         f"{model['path']} can be served{'' if report['has_names'] else ', once it has a label file'}.",
         "",
-        f"file       {model['bytes']} bytes, {_identity(model)}",
-        f"format     {_format(model)}",
-        f"receipt    {_of_receipt(model['receipt'])}",
-        *(f"input      {_quote(found['name'])} {found['type']} {_shape(found['shape'])}" for found in report["inputs"]),
-        *(f"output     {_of_output(output, report['output_holds'])}" for output in report["outputs"]),
-        f"inference  {_of_time(report)}, with ONNX Runtime {report['onnxruntime']}",
-        f"batching   {_of_batching(report['batching'])}",
-        f"labels     {_of_labels(report)}",
-        *([] if report["own_label"] is None else [f"own label  {_of_own_label(report)}"]),
+        f"file       {model['bytes']} bytes, {_format_identity(model)}",
+        f"format     {_format_versions(model)}",
+        f"receipt    {_format_receipt(model['receipt'])}",
+        *(
+            f"input      {_quote(found['name'])} {found['type']} {_format_shape(found['shape'])}"
+            for found in report["inputs"]
+        ),
+        *(f"output     {_format_output(output, report['output_holds'])}" for output in report["outputs"]),
+        f"inference  {_format_time(report)}, with ONNX Runtime {report['onnxruntime']}",
+        f"batching   {_format_batching(report['batching'])}",
+        f"labels     {_format_labels(report)}",
+        *([] if report["own_label"] is None else [f"own label  {_format_own_label(report)}"]),
         *([f"/label     {_compact(report['labels'])}"] if report["labels"] else []),
         f"/metadata  {_compact(metadata)}",
         *([] if report["own_sample"] else [f"           {_NO_SAMPLE}"]),
@@ -188,73 +195,73 @@ def _lines(report: dict[str, Any]) -> list[str]:
             line
             for route, answer in routes
             if answer is not None
-            for line in _of_route(route, report["request"], answer)
+            for line in _format_route(route, report["request"], answer)
         ),
     ]
 
 
-def _identity(model: dict[str, Any]) -> str:
+def _format_identity(model: dict[str, Any]) -> str:
     others = len(model["external_data"])
-    beside = f" with {others} external data file{'s' * (others > 1)}" if others else ""
-    return f"sha256 {model['sha256']}{beside}"
+    suffix = f" with {others} external data file{'s' * (others > 1)}" if others else ""
+    return f"sha256 {model['sha256']}{suffix}"
 
 
-def _format(model: dict[str, Any]) -> str:
+def _format_versions(model: dict[str, Any]) -> str:
     opsets = ", ".join(f"{_quote(domain)[1:-1]} {version}" for domain, version in model["opsets"].items())
     producer = " ".join(_quote(text) for text in (model["producer"], model["producer_version"]) if text)
     return f"IR version {model['ir_version']}, opsets {opsets}" + (f", made by {producer}" if producer else "")
 
 
-def _of_receipt(receipt: dict[str, Any] | None) -> str:
+def _format_receipt(receipt: dict[str, Any] | None) -> str:
     if receipt is None:
-        return "none: no loader has brought the file"
+        return "none: the file was not loaded by the loader"
     signed = f", signed by {receipt['signed_by']}" if receipt["signed_by"] else ""
-    return f"agrees: {receipt['uri']} version {receipt['version']}, loaded {receipt['started']}{signed}"
+    return f"matches: {receipt['uri']} version {receipt['version']}, loaded {receipt['started']}{signed}"
 
 
-def _of_output(output: dict[str, Any], holds: str) -> str:
+def _format_output(output: dict[str, Any], holds: str) -> str:
     use = ""
     if output["used"]:
-        form = "a tensor" if output["type"].startswith("tensor") else "as ZipMap maps"
-        use = f": {_HELD[OutputKind(holds)]}, {form}"
-    return f"{_quote(output['name'])} {output['type']} {_shape(output['shape'] or [])}{use}".replace(" ()", "")
+        form = "a tensor" if output["type"].startswith("tensor") else "as the maps of a ZipMap"
+        use = f": {_CONTENTS[OutputKind(holds)]}, {form}"
+    return f"{_quote(output['name'])} {output['type']} {_format_shape(output['shape'] or [])}{use}".replace(" ()", "")
 
 
-def _of_labels(report: dict[str, Any]) -> str:
+def _format_labels(report: dict[str, Any]) -> str:
     if report["task"] == Task.VALUES:
-        return "not needed: the model gives values"
+        return "not needed: the model predicts values"
     if report["label_file"]:
         return str(report["label_file"])
     if report["has_names"]:
-        return "none: the model names its classes itself"
-    return "none: write a label.json beside the model with names like these"
+        return "none: the model contains the class names"
+    return "none: create a label.json next to the model, with names in this format"
 
 
-def _of_own_label(report: dict[str, Any]) -> str:
+def _format_own_label(report: dict[str, Any]) -> str:
     served = report["predict_label"]["prediction"]
-    return f"the model calls the sample {_compact(report['own_label'])}, which is served as {_compact(served)}"
+    return f"the model labels the sample {_compact(report['own_label'])}, which is served as {_compact(served)}"
 
 
-def _of_time(report: dict[str, Any]) -> str:
+def _format_time(report: dict[str, Any]) -> str:
     more = report["seconds_each_more_row"]
-    each = "" if more is None else f", {more * 1e6:.2f} us for each more"
-    return f"{report['seconds'] * 1e6:.1f} us for a row{each}"
+    additional = "" if more is None else f", {more * 1e6:.2f} us for each additional row"
+    return f"{report['seconds'] * 1e6:.1f} us for one row{additional}"
 
 
-def _of_batching(batching: dict[str, Any]) -> str:
-    most = batching["max_rows"]
-    how = f"up to {most} rows together" if most > 1 else "each request alone"
-    return f"{how}: {batching['reason']}"
+def _format_batching(batching: dict[str, Any]) -> str:
+    limit = batching["max_rows"]
+    mode = f"up to {limit} rows per inference" if limit > 1 else "each request alone"
+    return f"{mode}: {batching['reason']}"
 
 
-def _of_route(route: str, request: dict[str, Any], answer: dict[str, Any]) -> list[str]:
+def _format_route(route: str, request: dict[str, Any], answer: dict[str, Any]) -> list[str]:
     body = json.dumps(request)
-    if len(body) > _MOST:
+    if len(body) > _MAX_SHOWN:
         return [f"$ curl -s {_URL}/metadata | {_SAMPLE} | curl -s {_URL}{route} {_POST} @-", _compact(answer)]
     return [f"$ curl -s {_URL}{route} {_POST} '{body}'", _compact(answer)]
 
 
-def _shape(dimensions: list[int | str | None]) -> str:
+def _format_shape(dimensions: list[int | str | None]) -> str:
     named = [
         _quote(length)[1:-1] if isinstance(length, str) else "N" if not axis and length is None else length or "any"
         for axis, length in enumerate(dimensions)
@@ -263,11 +270,11 @@ def _shape(dimensions: list[int | str | None]) -> str:
 
 
 def _quote(name: str) -> str:
-    """Return the name in quotes, and without characters that a terminal would take for a command."""
+    """Return the name in quotes, with control characters escaped so that a terminal does not interpret them."""
     return orjson.dumps(name).decode()
 
 
 def _compact(value: object) -> str:
-    """Return the value as the service serves it, without the middle if it is long."""
+    """Return the value as the service's JSON; a long value is shortened in the middle."""
     text = orjson.dumps(value).decode()
-    return text if len(text) <= _MOST else f"{text[:_SOME]} … {text[-_SOME:]}"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_SHOWN_AT_ENDS]} … {text[-_SHOWN_AT_ENDS:]}"

@@ -16,7 +16,7 @@ from volume.receipt import Receipt, ReceiptError
 from volume.settings import SettingsError, VolumeSettings
 
 _DAY = 86_400
-_CURE = "(run the loader first, or set the variable to your file)"
+_FIX = "(run the loader first, or set the variable to your file)"
 
 
 class Settings(VolumeSettings, frozen=True, kw_only=True):
@@ -25,30 +25,31 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
     max_body_bytes: Annotated[int, Meta(gt=0, description="the largest request body accepted, in bytes")] = 8 << 20
     max_requests_in_flight: Annotated[
         Annotated[int, Meta(gt=0)] | None,
-        Meta(description="the maximum number of requests in flight (default: as many as take 40 ms together)"),
+        Meta(description="the maximum number of requests in flight (default: as many as the model answers in 40 ms)"),
     ] = None
     request_timeout_seconds: Annotated[
-        float, Meta(gt=0, le=_DAY, description="how long a request may take to arrive, and again to be answered")
+        float,
+        Meta(gt=0, le=_DAY, description="how long a request may take to arrive, and then how long its answer may take"),
     ] = 15
     batching: Annotated[
         Literal["auto", "on", "off"],
         Meta(
-            description="whether rows of requests that arrive together are answered together: if the model gains by it "
-            "and answers each row bit for bit as it does alone (auto), even if the last digits differ (on), or never"
+            description="whether requests that arrive together share an inference: if that is faster and each row gets "
+            "bit-for-bit the same answer as alone (auto), even if the last digits differ (on), or never (off)"
         ),
     ] = "auto"
     start_timeout_seconds: Annotated[
-        float, Meta(gt=0, le=_DAY, description="how long the model may take to load and to answer its first row")
+        float, Meta(gt=0, le=_DAY, description="how long the model may take to load and answer its first row")
     ] = 50
     keep_alive_seconds: Annotated[
         float, Meta(gt=0, le=_DAY, description="how long a connection may be idle between two requests")
     ] = 620
     max_idle_connections: Annotated[
-        int, Meta(gt=0, description="the maximum number of idle connections; beyond it, the longest idle is closed")
+        int, Meta(gt=0, description="the maximum number of idle connections; above it, the longest idle one is closed")
     ] = 1024
     max_row_length: Annotated[
         Annotated[int, Meta(gt=0)] | None,
-        Meta(description="how long a row may be where the model leaves that free (default: what takes a second)"),
+        Meta(description="the maximum length of a dynamic dimension of a row (default: what takes a second)"),
     ] = None
     access_log_sample_rate: Annotated[
         float, Meta(ge=0, le=1, description="the share of successful requests to log; all errors are logged")
@@ -59,28 +60,28 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
     model_output: Annotated[
         str,
         Meta(
-            description="what the model's output is: probabilities, logits, log_probabilities, sigmoid, sigmoid_logits "
-            "or values; and after a colon its name (default: what the model itself says)"
+            description="the kind of the model's output: probabilities, logits, log_probabilities, sigmoid, "
+            "sigmoid_logits or values, with an optional name after a colon (default: determined from the model)"
         ),
     ] = ""
     intra_op_num_threads: Annotated[int, Meta(gt=0, description="the number of processors that one inference uses")] = 1
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
-        """Return the settings that the environment gives; an empty variable counts as unset.
+        """Return the settings from the environment; an empty variable counts as unset.
 
         Raises:
-            SettingsError: a value is of the wrong type or out of range, or a file is missing. Only a label file may be,
-                where no setting names its place, or where the loader has found none.
+            SettingsError: a value has the wrong type or is out of range, or a file is missing. Only the label file may
+                be missing, if LABEL_FILEPATH is unset or the loader loaded the model without labels.
         """
         settings = super().read(environment)
         path = settings.label_filepath
         if environment.get("LABEL_FILEPATH") and not os.path.lexists(path) and not settings._is_loaded_without_labels():
-            raise SettingsError(f"LABEL_FILEPATH is {path.absolute()}: {os.strerror(errno.ENOENT)} {_CURE}")
+            raise SettingsError(f"LABEL_FILEPATH is {path.absolute()}: {os.strerror(errno.ENOENT)} {_FIX}")
         return settings
 
     def __post_init__(self) -> None:
-        """Check the kind of the output, and that the files are there."""
+        """Check the value of MODEL_OUTPUT, and that the files exist."""
         if self.model_output:
             try:
                 ModelOutput.parse(self.model_output)
@@ -93,18 +94,18 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
             f"{name} is {path.absolute()}: {problem}" for name, path in files.items() if (problem := _problem(path))
         ]
         if problems:
-            raise ValueError(f"{'; '.join(problems)} {_CURE}")
+            raise ValueError(f"{'; '.join(problems)} {_FIX}")
 
     def _is_loaded_without_labels(self) -> bool:
         try:
             receipt = Receipt.read(self.model_filepath.resolve().parent)
-        except (OSError, ReceiptError):  # which the model's own check names
+        except (OSError, ReceiptError):  # reported when the model file is read
             return False
         return receipt is not None and receipt.labels is None
 
 
 def processors() -> int:
-    """Return how many processors this process may use, by its affinity and by its control group's quota (v2)."""
+    """Return how many processors this process may use, according to its affinity and its cgroup v2 quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

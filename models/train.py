@@ -39,7 +39,7 @@ def train() -> Pipeline:
 def export(pipeline: Pipeline) -> ModelProto:
     """Return the pipeline as an ONNX model.
 
-    The input is float32 (N, 4), and the outputs are labels, int64 (N,), and probabilities, float32 (N, 3).
+    The input is float32 (N, 4). The outputs are labels, int64 (N,), and probabilities, float32 (N, 3).
     """
     iris = load_iris()
     with warnings.catch_warnings():
@@ -63,7 +63,7 @@ def export(pipeline: Pipeline) -> ModelProto:
 
 
 def main() -> None:
-    """Train the model, and write the model and the label file."""
+    """Train the model and write the model file and the label file."""
     directory = Path(__file__).parent
     (directory / "iris_svc.onnx").write_bytes(export(train()).SerializeToString())
     labels = {str(index): name for index, name in enumerate(load_iris().target_names.tolist())}

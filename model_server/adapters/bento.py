@@ -34,7 +34,7 @@ from model_server.errors import StartError
 from model_server.model.loading import SlowModelError, load_model
 from model_server.model.rows import InvalidRowsError
 from model_server.observability.log import Log, configure, log_failure, logger
-from model_server.protocols.json_body import sentence_of
+from model_server.protocols.json_body import format_error
 from model_server.settings import Settings
 from volume.log import LogLevel
 from volume.settings import SettingsError
@@ -310,7 +310,7 @@ def _check_rows_argument(name: str, method: "APIMethod[..., Any]", parameter: st
         try:
             arguments.arguments[parameter] = instance.model.spec.rows(arguments.arguments[parameter])
         except InvalidRowsError as error:
-            raise InvalidArgument(sentence_of(error, parameter)) from error
+            raise InvalidArgument(format_error(error, parameter)) from error
         return arguments
 
     if inspect.iscoroutinefunction(inspect.unwrap(function)):

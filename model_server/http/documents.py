@@ -1,4 +1,4 @@
-"""The OpenAPI document of the service that is running, with the rows and answers of the model that it serves."""
+"""The OpenAPI document of the running service, including the rows and answers of its model."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -30,8 +30,8 @@ class Mounted(NamedTuple):
     """An application that is mounted in the service.
 
     Attributes:
-        path: where it is mounted.
-        routes: its routes; None if it does not say.
+        path: path at which it is mounted.
+        routes: routes of the application; None if they are unknown.
     """
 
     path: str
@@ -39,12 +39,12 @@ class Mounted(NamedTuple):
 
 
 def describe(title: str, mounted: Iterable[Mounted], apis: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the document of everything but the predictions.
+    """Return the OpenAPI document of all routes except predictions.
 
     Args:
         title: name of the service.
-        mounted: the applications in it.
-        apis: BentoML's own document. Its errors are replaced: they are not the ones that we answer with.
+        mounted: the applications that are mounted in the service.
+        apis: BentoML's own document. Its error responses are replaced by those of this server.
     """
     document: dict[str, Any] = {"openapi": "3.1.0", "info": {"title": title, "version": "1"}, "paths": {}}
     schemas: dict[str, Any] = dict(apis.get("components", {}).get("schemas", {}))
@@ -62,7 +62,7 @@ def describe(title: str, mounted: Iterable[Mounted], apis: Mapping[str, Any]) ->
         schemas |= found.get("components", {}).get("schemas", {})
         document["paths"] |= {prefix + route: operations for route, operations in found["paths"].items()}
         for route in routes:
-            if type(route) is Route and route.include_in_schema:  # one of Starlette's, which says little
+            if type(route) is Route and route.include_in_schema:  # a plain Starlette route: only its methods are known
                 document["paths"].setdefault(prefix + route.path, _undescribed(route.methods or {"GET"}))
     if schemas:
         document["components"] = {"schemas": schemas}
@@ -70,12 +70,12 @@ def describe(title: str, mounted: Iterable[Mounted], apis: Mapping[str, Any]) ->
 
 
 def add_predictions(document: dict[str, Any], methods: Iterable[RowsMethod], model: Model) -> None:
-    """Add the routes of the methods that take rows, as the model takes and answers them.
+    """Add the routes of the methods that take rows, with the row and answer schemas of the model.
 
     Args:
-        document: the document, which is changed.
+        document: the document; modified in place.
         methods: the methods.
-        model: the model that is served.
+        model: the served model.
     """
     rows = {"type": "array", "items": _row(model.spec), "minItems": 1}
     for method in methods:
@@ -109,7 +109,7 @@ def _undescribed(methods: Iterable[str]) -> dict[str, Any]:
 
 
 def _answer(method: RowsMethod, model: Model) -> dict[str, Any]:
-    """Return the schema of the answer to one row."""
+    """Return the schema of the answer for one row."""
     if method.returns is Predictions:
         return _nested({"type": "number"}, model.prediction_shape)
     if method.returns is Labels:
@@ -152,10 +152,10 @@ def _values(spec: RowSpec) -> dict[str, Any]:
     return _nested(_value(spec), spec.row_shape, spec.max_length)
 
 
-def _nested(schema: dict[str, Any], shape: tuple[int | None, ...], longest: int | None = None) -> dict[str, Any]:
+def _nested(schema: dict[str, Any], shape: tuple[int | None, ...], max_length: int | None = None) -> dict[str, Any]:
     for length in reversed(shape):
-        most = length or longest
-        schema = {"type": "array", "items": schema, "minItems": length or 1} | ({"maxItems": most} if most else {})
+        limit = length or max_length
+        schema = {"type": "array", "items": schema, "minItems": length or 1} | ({"maxItems": limit} if limit else {})
     return schema
 
 

@@ -1,4 +1,4 @@
-"""A declared method that takes rows, over HTTP: from the bytes of a body to the bytes of an answer."""
+"""HTTP endpoint of a declared method that takes rows: from the request body to the response body."""
 
 import asyncio
 import math
@@ -33,34 +33,34 @@ from model_server.prediction.batches import Call, Entry, LoopBatches, ThreadBatc
 from model_server.prediction.pace import Pace
 from model_server.prediction.runner import INLINE_SECONDS, Job, Runner
 from model_server.protocols.json_body import BodyError
-from model_server.protocols.json_columns import rows_reader
+from model_server.protocols.json_columns import make_rows_parser
 from model_server.protocols.json_rows import Answers, encode_answers
 
 Step = Callable[[str, Callable[..., Any]], Callable[..., Any]]
 Respond = Callable[[int, bytes, Headers], None]
 
 INLINE_BYTES = 32 * 1024
-_INLINE_BYTES_OF_TEXT = 4096  # splitting it into words takes a model 1 ms
-_MAX_INLINE_ROWS = INLINE_BYTES  # a body for the event loop has fewer
+_INLINE_TEXT_BYTES = 4096  # a model needs 1 ms to split this much text into words
+_MAX_INLINE_ROWS = INLINE_BYTES  # a body that is parsed on the event loop has fewer rows
 _OK = int(HTTPStatus.OK)
 
 
-# What a prediction gives: the body, of how many rows, and the seconds that the method took.
+# Result of a prediction: the response body, the number of rows, and the duration of the method in seconds.
 _Predicted = tuple[bytes, int, float]
 
 
 class RowsMethod(NamedTuple):
-    """A method of the service that takes rows, bound to its instance.
+    """A method of the service that takes rows, bound to the service instance.
 
     Attributes:
-        name: its name in the service class.
-        route: its path, with the service's prefix.
-        parameter: the name of the parameter that takes the rows.
-        call: takes rows, and its other parameters by name; returns one answer per row, in order.
-        is_async: whether it is a coroutine function.
-        parameters: a pydantic model of its other parameters; None if there are none.
-        returns: the annotation of what it returns.
-        summary: the first line of its docstring.
+        name: name of the method in the service class.
+        route: path of the method, including the service's prefix.
+        parameter: name of the parameter that takes the rows.
+        call: the bound method; takes rows, and the other parameters by name; returns one answer per row, in order.
+        is_async: whether the method is a coroutine function.
+        parameters: a pydantic model of the other parameters; None without any.
+        returns: return annotation of the method.
+        summary: first line of the method's docstring.
     """
 
     name: str
@@ -87,17 +87,17 @@ def _no_span() -> None:
 
 @dataclass
 class Shared:
-    """What all endpoints of a service share.
+    """Objects and limits shared by all endpoints of a service.
 
     Attributes:
-        runner: runs what takes long.
-        admission: says how many requests may be in flight.
-        observer: counts and logs.
-        max_body_bytes: how large a body may be.
-        timeout: seconds that a request may take.
-        step: makes of each step of a prediction one that is traced.
-        share: makes of a step for one request one for several, and traced.
-        span: returns the span of the current request, where it is traced.
+        runner: runs long predictions in threads.
+        admission: limits the requests in flight.
+        observer: counts and logs requests.
+        max_body_bytes: maximum size of a request body.
+        timeout: maximum duration of a request in seconds.
+        step: wraps a step of a prediction in a tracing span.
+        share: wraps a step that answers several requests in a tracing span.
+        span: returns the tracing span of the current request; None if it is not traced.
         refused: paths of the routes for class names, if the model has no classes.
     """
 
@@ -113,12 +113,12 @@ class Shared:
 
 
 class Endpoint:
-    """Answers the bodies of requests with what a declared method returns, whatever brings the bytes.
+    """Answers request bodies by calling a declared method, independently of the transport.
 
     Args:
         method: the method.
-        model: whose rows it takes.
-        shared: what all endpoints share.
+        model: the model, which determines the form of the rows.
+        shared: objects and limits shared by all endpoints.
     """
 
     def __init__(self, method: RowsMethod, model: Model, shared: Shared) -> None:
@@ -128,33 +128,33 @@ class Endpoint:
         self.observer = shared.observer
         self._pace = Pace()
         self._runner = shared.runner
-        self._estimate = model.seconds
+        self._estimate = model.estimate_latency
         self._max_inline_rows = max_rows(model, INLINE_SECONDS)
-        self._inline_bytes = _INLINE_BYTES_OF_TEXT if model.spec.is_text else INLINE_BYTES
+        self._inline_bytes = _INLINE_TEXT_BYTES if model.spec.is_text else INLINE_BYTES
         self._timeout = shared.timeout
-        self._rows = rows_reader(model.spec, method.parameter)
+        self._rows = make_rows_parser(model.spec, method.parameter)
         self._parse = shared.step("parse", self._rows.parse_with_fields if method.parameters else self._rows.parse)
         self._encode = shared.step("encode", encode_answers)
         self._call = shared.step("inference", method.call)
         self._span = shared.span
-        self._batches = self._queue(model, shared)
+        self._batches = self._make_batches(model, shared)
 
-    def _queue(self, model: Model, shared: Shared) -> LoopBatches | ThreadBatches | None:
-        """Return what answers requests together, if the model gains by that and the method takes nothing but rows."""
+    def _make_batches(self, model: Model, shared: Shared) -> LoopBatches | ThreadBatches | None:
+        """Return the batching queue; None if batching is off, or the method is async or has other parameters."""
         if not model.batching.is_on or self.method.parameters or self.method.is_async:
             return None
-        call = shared.share("inference", self._ask)
-        most = model.batching.max_rows
+        call = shared.share("inference", self._call_checked)
+        rows_per_batch = model.batching.max_rows
         if not self._max_inline_rows:
-            return ThreadBatches(call, most, self._observe_inference, shared.runner, self._timeout)
-        return LoopBatches(call, min(most, self._max_inline_rows), self._observe_inference)
+            return ThreadBatches(call, rows_per_batch, self._observe_inference, shared.runner, self._timeout)
+        return LoopBatches(call, min(rows_per_batch, self._max_inline_rows), self._observe_inference)
 
     def refusal(self, headers: Mapping[bytes, bytes], duplicates: Headers = ()) -> RequestError | None:
-        """Return why a request cannot be answered, by its headers, or None.
+        """Return the error for a request with invalid headers; None if they are valid.
 
         Args:
-            headers: the headers, by their names in lower case.
-            duplicates: all headers, if some are there twice: each value is checked.
+            headers: the headers by lowercase name.
+            duplicates: all headers if a name appears more than once, so that every value is checked.
         """
         if duplicates or headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
             try:
@@ -162,7 +162,7 @@ class Endpoint:
                     check_headers(given)
             except RequestError as error:
                 return error
-        # A length of many digits has been refused before.
+        # The transport has already refused a content-length with too many digits.
         if int(headers.get(b"content-length", 0)) > self.max_body_bytes:
             return too_large(self.max_body_bytes)
         return None
@@ -170,15 +170,15 @@ class Endpoint:
     def answer(
         self, request: RequestRecord, body: bytes, respond: Respond
     ) -> "Entry | Job | asyncio.Task[None] | None":
-        """Answer a body by calling `respond` once: before this returns, or later.
+        """Answer a body by calling `respond` once, before or after this method returns.
 
         Args:
-            request: its record, started when the body was here.
+            request: record of the request, started when the body had arrived.
             body: the whole body.
-            respond: takes status, body and extra headers of the answer.
+            respond: takes status, body and extra headers of the response.
 
         Returns:
-            What can be cancelled while there is no answer; None if there is one.
+            An object that can be cancelled until the request is answered; None if it is already answered.
         """
         try:
             if self.method.is_async:
@@ -191,7 +191,7 @@ class Endpoint:
             if len(rows) > self._max_inline_rows or self._pace.is_slow:
                 return self._submit(partial(self._predict, rows, fields), request, respond)
             answer, _, seconds = self._predict(rows, fields)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is answered)
+        except Exception as error:  # noqa: BLE001 (any error is answered)
             self.fail(request, error, respond)
         else:
             self._observe_inference(len(rows), seconds)
@@ -206,18 +206,18 @@ class Endpoint:
             return
         try:
             body = self._encode(answers)
-        except Exception as failure:  # noqa: BLE001 (whatever it is, it is answered)
+        except Exception as failure:  # noqa: BLE001 (any error is answered)
             self.fail(request, failure, respond)
         else:
             respond(_OK, body, ())
 
     def fail(self, request: RequestRecord, error: BaseException, respond: Respond) -> None:
-        """Answer with an error, and log it if nobody has foreseen it."""
+        """Answer with an error, and log an unexpected one."""
         match error:
             case BodyError() | InvalidRowsError():
                 error = invalid(error, self.method.parameter)
             case TimeoutError() if error.__traceback__ is None:  # delivered, not raised by the method
-                detail = f"The model had no answer within {self._timeout:g} seconds."
+                detail = f"The model did not answer within {self._timeout:g} seconds."
                 error = RequestError(detail, HTTPStatus.GATEWAY_TIMEOUT, code="model-timeout")
             case MemoryError():
                 error = no_memory()
@@ -250,7 +250,7 @@ class Endpoint:
         seconds = self._estimate(len(rows))
         if len(rows) > 1 and self._timeout < seconds < math.inf:
             raise RequestError(
-                f"The model takes over {self._timeout:g} seconds for {len(rows)} rows; send them in several requests.",
+                f"The model needs more than {self._timeout:g} seconds for {len(rows)} rows; send fewer at once.",
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 code="rows-too-many",
             )
@@ -263,7 +263,7 @@ class Endpoint:
         self._check(answers, len(rows))
         return self._encode(answers), len(rows), seconds
 
-    def _ask(self, rows: Rows) -> Answers:
+    def _call_checked(self, rows: Rows) -> Answers:
         answers: Answers = self.method.call(rows)
         self._check(answers, len(rows))
         return answers
@@ -279,16 +279,16 @@ class Endpoint:
                 self._observe_inference(len(rows), time.perf_counter() - began)
                 self._check(answers, len(rows))
                 body = await self._in_thread(self._encode, answers) if is_large else self._encode(answers)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (whatever it is, it is answered)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (any error is answered)
             self.fail(request, TimeoutError() if limit.expired() else error, respond)
         else:
             respond(_OK, body, ())
 
-    async def _in_thread(self, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 (of a function)
-        """Return what a function returns that takes long, without blocking the event loop."""
+    async def _in_thread(self, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 (any result)
+        """Return the result of a slow function without blocking the event loop."""
         result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-        def done(value: Any, error: BaseException | None) -> None:  # noqa: ANN401 (of the function)
+        def done(value: Any, error: BaseException | None) -> None:  # noqa: ANN401 (any result)
             if result.cancelled():
                 return
             if error:
@@ -307,7 +307,7 @@ class Endpoint:
         if rows <= self._max_inline_rows:
             self._pace.observe(seconds)
 
-    def _check(self, answers: Any, rows: int) -> None:  # noqa: ANN401 (whatever the method returns)
+    def _check(self, answers: Any, rows: int) -> None:  # noqa: ANN401 (any result)
         if type(answers) is np.ndarray and len(answers) == rows:
             return
         try:
@@ -333,9 +333,9 @@ class Endpoint:
 
 
 def max_rows(model: Model, seconds: float) -> int:
-    """Return how many rows the model answers in so many seconds, by what was measured."""
-    one = model.seconds(1)
-    each = model.seconds(2) - one
+    """Return the number of rows that the model can answer in a time in seconds, according to its measured latency."""
+    one = model.estimate_latency(1)
+    each = model.estimate_latency(2) - one
     if one > seconds:
         return 0
     return 1 + int((seconds - one) / each) if each > 0 else _MAX_INLINE_ROWS

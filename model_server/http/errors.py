@@ -11,7 +11,7 @@ from bentoml.exceptions import BentoMLException, InvalidArgument
 
 from model_server.model.rows import InvalidRowsError
 from model_server.observability.metrics import UNAVAILABLE
-from model_server.protocols.json_body import BodyError, sentence_of
+from model_server.protocols.json_body import BodyError, format_error
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -52,7 +52,7 @@ def invalid(error: BodyError | InvalidRowsError, field: str) -> RequestError:
         field: the name of the field that holds the rows.
     """
     if isinstance(error, InvalidRowsError):
-        return RequestError(sentence_of(error, field), code="rows-invalid")
+        return RequestError(format_error(error, field), code="rows-invalid")
     return RequestError(str(error), code=error.code)
 
 

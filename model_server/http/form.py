@@ -1,4 +1,4 @@
-"""The fields of the form on the page about the model."""
+"""The form fields on the model page."""
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -9,33 +9,33 @@ import orjson
 from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.row_spec import RowSpec
 
-_MOST_FIELDS = 64  # a row of more values is written as JSON
-_MOST_CHOICES = 500
+_MAX_FIELDS = 64  # a row with more values is entered as JSON
+_MAX_CHOICES = 500
 
 
-def fields_of(
+def make_fields(
     spec: RowSpec | ColumnsSpec,
     names: Sequence[str],
     sample: Any,  # noqa: ANN401 (JSON)
     categories: Mapping[str, Sequence[str | int]],
 ) -> list[dict[str, Any]]:
-    """Return what the page makes a field of for each value of a row; empty if the row is written as JSON.
+    """Return a form field for each value of a row; empty if the row is entered as JSON.
 
     Args:
         spec: types and shapes of the rows.
-        names: what to call the values of a row; may be empty.
-        sample: a row in JSON's types, whose values the fields have at first.
-        categories: the values that the model's encoders list, by input.
+        names: names of the values of a row; may be empty.
+        sample: a row as JSON values, for the initial values of the fields.
+        categories: the values that the model's encoders know, by input.
 
     Returns:
-        For each field its `name` (None if it has none), `kind`, `type`, `limits`, `value` and, for a choice, `choices`.
-        Values are JSON texts: a JavaScript number would round a large integer.
+        For each field its `name` (or None), `kind`, `type`, `limits`, `expected`, `value` and, for a choice, `choices`.
+        Values are JSON strings because a JavaScript number would round a large integer.
     """
     if isinstance(spec, ColumnsSpec):
-        if len(spec.values) > _MOST_FIELDS:
+        if len(spec.values) > _MAX_FIELDS:
             return []
         return [_field(value, name, sample[name], categories.get(name, ())) for name, value in spec.values.items()]
-    if len(spec.row_shape) > 1 or not 0 < spec.row_size <= _MOST_FIELDS:
+    if len(spec.row_shape) > 1 or not 0 < spec.row_size <= _MAX_FIELDS:
         return []
     values = sample if spec.row_shape else [sample]
     listed = next(iter(categories.values()), ())
@@ -46,7 +46,7 @@ def _field(spec: RowSpec, name: str | None, value: object, categories: Sequence[
     choices = [_json(category) for category in dict.fromkeys([*categories, *([value] if categories else [])])]
     field = {
         "name": name,
-        "kind": "choice" if 0 < len(choices) <= _MOST_CHOICES else _kind(spec),
+        "kind": "choice" if 0 < len(choices) <= _MAX_CHOICES else _kind(spec),
         "type": spec.type_name,
         "limits": list(map(str, spec.limits)),
         "expected": spec.expected,

@@ -1,4 +1,4 @@
-"""What the service shows beside its five routes: a page about its model, the API's reference and the metrics."""
+"""The routes in addition to the specified five: the model page, the API reference and the metrics."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from model_server.http.form import fields_of
+from model_server.http.form import make_fields
 from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.model import Model
 from model_server.model.row_spec import RowSpec
@@ -26,14 +26,14 @@ _SERVED = "{{ served }}"
 class Pages:
     """The routes `/`, `/docs`, `/docs.json` and `/metrics`.
 
-    BentoML's own page loads a script from another host.
+    They replace BentoML's own page, which loads a script from another host.
 
     Args:
         title: name of the service.
-        metrics: what `/metrics` shows; None leaves that route out.
+        metrics: the metrics at `/metrics`; None to omit that route.
 
     Attributes:
-        routes: the routes.
+        routes: the Starlette routes.
     """
 
     def __init__(self, title: str, metrics: Metrics | None) -> None:
@@ -55,7 +55,7 @@ class Pages:
         ]
 
     def show(self, model: Model, document: dict[str, Any]) -> None:
-        """Show a model, and an OpenAPI document."""
+        """Set the model of the model page, and the OpenAPI document of the API reference."""
         self._about_model = _model_page(model)
         self._document = orjson.dumps(document)
 
@@ -74,9 +74,9 @@ class Pages:
 
 
 def _model_page(model: Model) -> Response:
-    """Return the page about the model, which may run and load nothing but what stands in `page.html`."""
+    """Return the model page; its Content-Security-Policy allows only the script and style in `page.html`."""
     template = _PAGE.read_text(encoding="utf-8")
-    hashes = {kind: _hash_of(kind, template) for kind in ("script", "style")}
+    hashes = {kind: _hash_element(kind, template) for kind in ("script", "style")}
     spec, metadata, sample = model.spec, model.metadata, model.metadata.data_sample[0]
     served = {
         "name": model.name,
@@ -85,14 +85,14 @@ def _model_page(model: Model) -> Response:
         "columns": list(spec.inputs) if isinstance(spec, ColumnsSpec) else None,
         "shape": spec.row_shape if isinstance(spec, RowSpec) else [],
         "limits": list(map(str, spec.limits)) if isinstance(spec, RowSpec) else [],
-        "fields": fields_of(spec, model.feature_names, sample, model.categories),
+        "fields": make_fields(spec, model.feature_names, sample, model.categories),
         "sample": orjson.dumps(sample).decode(),
         "prediction_type": metadata.prediction_type,
         "task": model.task,
         "prediction_shape": model.prediction_shape,
         "labels": list(model.labels.values()),
     }
-    # A name that has "</script>" in it must not end the element that holds it.
+    # A name that contains "</script>" must not close the script element.
     page = template.replace(_SERVED, orjson.dumps(served).decode().replace("<", "\\u003c")).encode()
     return Response(
         page,
@@ -109,7 +109,7 @@ def _model_page(model: Model) -> Response:
     )
 
 
-def _hash_of(element: str, page: str) -> str:
-    """Return what allows the page's only plain element of this kind in its Content-Security-Policy."""
+def _hash_element(element: str, page: str) -> str:
+    """Return the Content-Security-Policy source for the page's only element of this kind without attributes."""
     [content] = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
     return f"'sha256-{b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"

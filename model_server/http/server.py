@@ -133,6 +133,6 @@ class PredictionServer:
 
 def default_max_in_flight(model: Model, threads: int) -> int:
     """Return how many one-row requests the server can answer within 40 ms, between a minimum and a maximum."""
-    at_once = threads if model.seconds(1) > INLINE_SECONDS else 1
+    at_once = threads if model.estimate_latency(1) > INLINE_SECONDS else 1
     answered = _WAIT_SECONDS * at_once / (model.sample_seconds + _OVERHEAD_SECONDS)
     return max(_MIN_IN_FLIGHT, 2 * threads, min(_MAX_IN_FLIGHT, round(answered)))

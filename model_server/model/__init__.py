@@ -1,1 +1,1 @@
-"""What an ONNX file is: its inputs, its task, its labels and its verified bytes."""
+"""The model: its verified file, inputs, task and labels, and inference on it."""

@@ -1,4 +1,4 @@
-"""Whether rows of several requests are answered together: decided from what the model does when it is loaded."""
+"""Decides, from measurements when the model is loaded, whether several requests share one inference."""
 
 import time
 from collections.abc import Callable
@@ -16,20 +16,20 @@ _MAX_ROWS = 128
 _VARIED_ROWS = 64
 _MIN_GAIN = 1.3
 _MAX_SECONDS = 0.01  # a longer batch would delay its first row too much
-_MAX_DELAY = 4  # unless one row alone takes long: this many times as long
+_MAX_DELAY = 4  # times the duration of one row: a batch of slow rows may take longer than _MAX_SECONDS
 _TRIES = 3
 _TRIAL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Batching:
-    """How many rows of several requests are answered together.
+    """The batching decision for a model.
 
     Attributes:
-        max_rows: the most rows of one inference; 1 if each request is answered alone.
-        gain: how many times cheaper a row is in the largest batch that was tried.
-        code: why, in one word.
-        reason: why, as a sentence without its full stop.
+        max_rows: maximum number of rows of one inference; 1 if each request is answered alone.
+        gain: cost of a row alone divided by its cost in the largest batch that helped.
+        code: the reason as one word.
+        reason: the reason as a sentence without its full stop.
     """
 
     max_rows: int
@@ -44,63 +44,65 @@ class Batching:
 
 
 def decide_batching(
-    answer: Callable[[Rows], Array], sample: Rows, mode: Mode, *, is_free: bool, clock: Clock = time.perf_counter
+    answer: Callable[[Rows], Array], sample: Rows, mode: Mode, *, is_dynamic: bool, clock: Clock = time.perf_counter
 ) -> Batching:
     """Return how many rows of several requests the model should answer together.
 
-    Two things are measured: what several rows gain over one, and whether varied rows get the same answers, bit for
-    bit, alone and in batches of each size. No size is used that was not tried.
+    Two things are measured: how much cheaper a row is in a batch, and whether varied rows get bit-for-bit the same
+    answers alone and in batches of each size. Only measured sizes are used.
 
     Args:
-        answer: the model: takes rows and returns one answer per row.
-        sample: a row that it has answered.
-        mode: "auto" decides by both, "on" only by the gain.
-        is_free: whether rows may differ in length, so that they do not fit into one array.
-        clock: what measures the seconds of an inference.
+        answer: the model; takes rows and returns one answer per row.
+        sample: a row that the model can answer.
+        mode: "auto" requires a gain and identical answers, "on" requires only a gain.
+        is_dynamic: whether rows may differ in length, so that they do not fit into one array.
+        clock: returns the current time in seconds.
     """
     if mode == "off":
         return Batching(1, 1.0, "off", "BATCHING is off")
-    if is_free:
+    if is_dynamic:
         return Batching(1, 1.0, "free-length", "rows may differ in length")
     try:
-        return _try_together(answer, sample, mode, clock)
-    except Exception as error:  # noqa: BLE001 (memory may be short; ONNX Runtime's errors have no other base in common)
+        return _try_batching(answer, sample, mode, clock)
+    except Exception as error:  # noqa: BLE001 (memory may not suffice; ONNX Runtime's errors share no other base class)
         return Batching(1, 1.0, "failed", f"the model failed with several rows: {type(error).__name__}")
 
 
-def _try_together(answer: Callable[[Rows], Array], sample: Rows, mode: Mode, clock: Clock) -> Batching:
+def _try_batching(answer: Callable[[Rows], Array], sample: Rows, mode: Mode, clock: Clock) -> Batching:
     deadline = clock() + _TRIAL_SECONDS
     size, gain = _measure(answer, sample, deadline, clock)
     if size == 1 or gain < _MIN_GAIN:
-        return Batching(1, gain, "no-gain", "several rows at once cost as much as one after the other")
+        return Batching(1, gain, "no-gain", "a batch costs as much as its rows one after the other")
     if mode == "on":
         return Batching(size, gain, "on", "BATCHING is on")
-    same = _count_same(answer, sample, size, deadline, clock)
+    same = _max_exact_rows(answer, sample, size, deadline, clock)
     if same > 1:
-        return Batching(same, gain, "exact", f"a row gets the same answer, bit for bit, alone and among up to {same}")
+        reason = f"a row gets bit-for-bit the same answer alone and in batches of up to {same} rows"
+        return Batching(same, gain, "exact", reason)
     if clock() > deadline:
-        return Batching(1, gain, "too-slow", "the model is too slow to try whether rows get the same answers together")
+        reason = "the model is too slow to compare the answers of batches with those of single rows"
+        return Batching(1, gain, "too-slow", reason)
     return Batching(
         1,
         gain,
         "inexact",
-        "the last digits of an answer depend on the other rows; set BATCHING=on if that does not matter",
+        "the last digits of an answer depend on the other rows of the batch; set BATCHING=on if that does not matter",
     )
 
 
 def _measure(answer: Callable[[Rows], Array], sample: Rows, deadline: float, clock: Clock) -> tuple[int, float]:
-    """Return the size, a power of two, up to which each doubling made a row cheaper, and how many times cheaper."""
-    one = best = _seconds(answer, sample, clock)
+    """Return the power of two up to which each doubling of the batch made a row cheaper, and the gain at that size."""
+    one = best = _best_seconds(answer, sample, clock)
     size = 1
     while size < _MAX_ROWS and clock() < deadline:
-        seconds = _seconds(answer, repeat(sample, 2 * size), clock)
+        seconds = _best_seconds(answer, repeat(sample, 2 * size), clock)
         if seconds / (2 * size) > best / size or seconds > max(_MAX_SECONDS, _MAX_DELAY * one):
             break
         size, best = 2 * size, seconds
     return size, one * size / best
 
 
-def _seconds(answer: Callable[[Rows], Array], rows: Rows, clock: Clock) -> float:
+def _best_seconds(answer: Callable[[Rows], Array], rows: Rows, clock: Clock) -> float:
     seconds = []
     for _ in range(_TRIES):
         began = clock()
@@ -109,9 +111,9 @@ def _seconds(answer: Callable[[Rows], Array], rows: Rows, clock: Clock) -> float
     return min(seconds)
 
 
-def _count_same(answer: Callable[[Rows], Array], sample: Rows, size: int, deadline: float, clock: Clock) -> int:
-    """Return the largest number of rows, up to `size`, in which and below which each row got the answer of its own."""
-    rows, answers = _varied(answer, sample)
+def _max_exact_rows(answer: Callable[[Rows], Array], sample: Rows, size: int, deadline: float, clock: Clock) -> int:
+    """Return the largest batch size, up to `size`, at and below which each row gets the same answer as alone."""
+    rows, answers = _varied_rows(answer, sample)
     for count in range(2, size + 1):
         for start in range(0, _VARIED_ROWS, count):
             indices = np.arange(start, start + count) % _VARIED_ROWS
@@ -121,8 +123,8 @@ def _count_same(answer: Callable[[Rows], Array], sample: Rows, size: int, deadli
     return size
 
 
-def _varied(answer: Callable[[Rows], Array], sample: Rows) -> tuple[Rows, Array]:
-    """Return rows around the sample and their answers; it takes the place of rows that have no answer."""
+def _varied_rows(answer: Callable[[Rows], Array], sample: Rows) -> tuple[Rows, Array]:
+    """Return random variations of the sample and their answers; the sample replaces rows that the model refuses."""
     varied = _vary(repeat(sample, _VARIED_ROWS))
     rows: list[Rows] = []
     answers: list[Array] = []
@@ -131,7 +133,7 @@ def _varied(answer: Callable[[Rows], Array], sample: Rows) -> tuple[Rows, Array]
         row = varied[index : index + 1]
         try:
             answers.append(answer(row))
-        except Exception:  # noqa: BLE001 (a made-up row need not be one that the model takes)
+        except Exception:  # noqa: BLE001 (the model may refuse a random row)
             row = sample
             answers.append(own)
         rows.append(row)
@@ -156,5 +158,5 @@ def _vary_array(array: Array, random: np.random.Generator) -> Array:
             return whole
         case "b":
             return random.integers(0, 1, array.shape, endpoint=True).astype(np.bool_)
-        case _:  # text: its own words, in other rows
+        case _:  # text stays as it is
             return array

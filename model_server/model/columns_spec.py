@@ -1,35 +1,38 @@
-"""The rows of a model with several inputs, checked strictly."""
+"""Strict validation of rows for a model with several inputs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from model_server.model.row_spec import RowSpec, in_order, shown
+from model_server.model.row_spec import RowSpec, describe_value, reorder_values
 from model_server.model.rows import Array, Columns, InvalidRowsError, Position
 
-_MOST_NAMES = 8  # that a message lists
+_MAX_NAMES = 8  # listed in a message
 
 
 class ColumnsSpec:
-    """Names, types and shapes of a model's inputs, each a column of its rows.
+    """Names, types and shapes of a model's inputs; each input is a column of the rows.
 
-    A row is an object by input name, or a list in the order of the inputs. An input of shape `[N]` or `[N, 1]` takes
-    one value of a row, a wider one a list.
+    A row is an object with the input names as keys, or a list in the order of the inputs. An input of shape `[N]` or
+    `[N, 1]` takes a single value per row; a wider input takes a list.
 
     Args:
         inputs: type and shape of each input's values.
-        ties: dimensions that must have one length, each as the input's name and the dimension's index in a row.
+        shared_dimensions: groups of dimensions that must have the same length; a dimension is given as the input's name
+            and the dimension's index in a row.
 
     Attributes:
         inputs: as above.
-        ties: as above.
-        values: the same as `inputs`, with the shape () for an input that takes one value.
+        shared_dimensions: as above.
+        values: the same as `inputs`, but with the shape () for an input that takes a single value.
     """
 
-    def __init__(self, inputs: Mapping[str, RowSpec], ties: Sequence[Sequence[tuple[str, int]]] = ()) -> None:
+    def __init__(
+        self, inputs: Mapping[str, RowSpec], shared_dimensions: Sequence[Sequence[tuple[str, int]]] = ()
+    ) -> None:
         self.inputs = dict(inputs)
-        self.ties = ties
+        self.shared_dimensions = shared_dimensions
         self.values = {
             name: RowSpec(
                 spec.dtype,
@@ -48,29 +51,31 @@ class ColumnsSpec:
         return any(spec.is_text for spec in self.inputs.values())
 
     @property
-    def is_free(self) -> bool:
+    def is_dynamic(self) -> bool:
         """Whether the length of a value may vary."""
-        return any(spec.is_free for spec in self.inputs.values())
+        return any(spec.is_dynamic for spec in self.inputs.values())
 
     @property
     def expected(self) -> str:
-        """What a row is, as messages say it."""
-        names = ", ".join(f'"{name}"' for name in self._names[:_MOST_NAMES])
-        more = len(self._names) - _MOST_NAMES
+        """Description of a valid row, for messages."""
+        names = ", ".join(f'"{name}"' for name in self._names[:_MAX_NAMES])
+        more = len(self._names) - _MAX_NAMES
         return (
             f"an object with {names}{f' and {more} more' if more > 0 else ''}, or a list of {len(self._names)} values"
         )
 
-    def limited(self, max_length: int | None) -> "ColumnsSpec":
-        """Return the same, for values that are no longer than that where their length may vary."""
-        return ColumnsSpec({name: spec.limited(max_length) for name, spec in self.inputs.items()}, self.ties)
+    def with_max_length(self, max_length: int | None) -> "ColumnsSpec":
+        """Return a copy that limits the length of dynamic dimensions."""
+        return ColumnsSpec(
+            {name: spec.with_max_length(max_length) for name, spec in self.inputs.items()}, self.shared_dimensions
+        )
 
     def rows(self, data: object) -> Columns:
         """Return rows as one array per input, each of shape (N, *row_shape) and the input's dtype.
 
         Args:
-            data: a list of objects by input name or of lists in the order of the inputs; an array of the latter; or
-                columns.
+            data: a list of objects with the input names as keys, or of lists in the order of the inputs; an array of
+                such lists; or columns.
 
         Raises:
             InvalidRowsError: a name is missing or unknown, or a value has the wrong type, size or shape.
@@ -80,36 +85,36 @@ class ColumnsSpec:
         if isinstance(data, np.ndarray):
             data = data.tolist()
         if type(data) is not list:
-            raise InvalidRowsError((), f"is {shown(data)}; expected a list of rows")
+            raise InvalidRowsError((), f"is {describe_value(data)}; expected a list of rows")
         if not data:
             raise InvalidRowsError((), "is empty; expected rows")
-        rows = in_order(data, self._names, self._expected)
+        rows = reorder_values(data, self._names, self._expected)
         for index, row in enumerate(rows):
             if type(row) is not list:
-                raise InvalidRowsError((index,), f"is {shown(row)}; expected {self.expected}")
+                raise InvalidRowsError((index,), f"is {describe_value(row)}; expected {self.expected}")
             if len(row) != len(self._names):
                 raise InvalidRowsError(
                     (index,), f"has length {len(row)}; expected {len(self._names)} values, one for each input"
                 )
         columns = zip(self._names, zip(*rows, strict=True), strict=True)
-        return self.tied({name: self._column(name, list(values)) for name, values in columns})
+        return self.to_columns({name: self._column(name, list(values)) for name, values in columns})
 
     def as_json(self, rows: Columns) -> list[dict[str, Any]]:
-        """Return rows in JSON's types, as a client sends them: objects by input name."""
+        """Return rows as JSON values, as a client sends them: objects with the input names as keys."""
         columns = [
             value.as_json(rows[name].reshape(len(rows)) if not value.row_shape else rows[name])
             for name, value in self.values.items()
         ]
         return [dict(zip(self._names, row, strict=True)) for row in zip(*columns, strict=True)]
 
-    def tied(self, arrays: Mapping[str, Array]) -> Columns:
+    def to_columns(self, arrays: Mapping[str, Array]) -> Columns:
         """Return checked arrays as columns.
 
         Raises:
-            InvalidRowsError: lengths that must be the same are not.
+            InvalidRowsError: dimensions that must have the same length differ.
         """
-        for tie in self.ties:
-            (first, first_axis), *others = tie
+        for group in self.shared_dimensions:
+            (first, first_axis), *others = group
             length = arrays[first].shape[1 + first_axis]
             for name, axis in others:
                 found = arrays[name].shape[1 + axis]
@@ -132,23 +137,25 @@ class ColumnsSpec:
             try:
                 checked[name] = spec.rows(columns[name])
             except InvalidRowsError as error:
-                raise _under(name, error) from None
-        return self.tied(checked)
+                raise _with_column(name, error) from None
+        return self.to_columns(checked)
 
     def _column(self, name: str, values: list[Any]) -> Array:
         try:
             array = self.values[name].rows(values)
         except InvalidRowsError as error:
-            raise _under(name, error) from None
+            raise _with_column(name, error) from None
         return array.reshape(-1, 1) if self.inputs[name].row_shape == (1,) else array
 
 
-def _under(name: str, error: InvalidRowsError) -> InvalidRowsError:
-    """Return an error of one column as one of the rows."""
+def _with_column(name: str, error: InvalidRowsError) -> InvalidRowsError:
+    """Return an error in one column as an error in the rows."""
     return InvalidRowsError(
-        _named(name, error.position), error.problem, None if error.like is None else _named(name, error.like)
+        _insert_column(name, error.position),
+        error.problem,
+        None if error.reference is None else _insert_column(name, error.reference),
     )
 
 
-def _named(name: str, position: Position) -> Position:
+def _insert_column(name: str, position: Position) -> Position:
     return (*position[:1], name, *position[1:]) if position else (name,)

@@ -1,4 +1,4 @@
-"""From the value of an output to predictions: class probabilities, those of labels, or numbers as they are."""
+"""Converts the value of an output to predictions: probabilities of classes or of labels, or plain numbers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,27 +9,30 @@ from model_server.errors import StartError
 from model_server.model.rows import Array
 from model_server.model.tasks import OutputKind, Task
 
-Reader = Callable[[Any], Array]
+Extractor = Callable[[Any], Array]
 
-_TOLERANCE = 0.01  # float16 probabilities of a thousand classes sum to 1 within this
+_TOLERANCE = 0.01  # enough for the sum of a thousand float16 class probabilities
 
 
-def numbers_reader(value: object, *, is_free: bool) -> Reader | None:
-    """Return what turns values like this one into an array with numbers for each row, or None if nothing does."""
+def make_number_extractor(value: object, *, is_dynamic: bool) -> Extractor | None:
+    """Return a function that converts such output values to an array with numbers for each row; None if impossible."""
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub" or not value.ndim or not value.size:
         return None
-    as_numbers: Reader = (lambda array: array.astype(np.uint8)) if value.dtype.kind == "b" else (lambda array: array)
-    if value[0].size == 1 and value.ndim > 1 and not is_free:
+    as_numbers: Extractor = (lambda array: array.astype(np.uint8)) if value.dtype.kind == "b" else (lambda array: array)
+    if value[0].size == 1 and value.ndim > 1 and not is_dynamic:
         return lambda array: as_numbers(array).reshape(len(array))
     return as_numbers
 
 
-def matrix_reader(value: object, order: Sequence[str]) -> Reader | None:
-    """Return what turns values like this one into an array of shape (rows, columns), or None if nothing does.
+def make_score_extractor(value: object, order: Sequence[str]) -> Extractor | None:
+    """Return a function that converts such output values to an array of shape (rows, columns); None if impossible.
 
     Args:
-        value: what an output gave.
-        order: names of classes; the maps of a ZipMap that has these very names are read in this order.
+        value: an output value.
+        order: class names; the columns of a ZipMap with exactly these names are put in this order.
+
+    Raises:
+        StartError: a ZipMap has some of these names, but not all.
     """
     if isinstance(value, list) and value and all(isinstance(element, dict) for element in value):
         classes = list(value[0])
@@ -37,8 +40,8 @@ def matrix_reader(value: object, order: Sequence[str]) -> Reader | None:
         if len(classes) == len(order) and 0 < len(unnamed) < len(order):
             raise StartError(
                 "labels-mismatch",
-                f"has classes that LABEL_FILEPATH calls by other names: {', '.join(unnamed)}",
-                "give the label file the model's own names",
+                f"has classes that LABEL_FILEPATH does not name: {', '.join(unnamed)}",
+                "use the model's own names in the label file",
             )
         keys = order if set(classes) == set(order) else classes
         return lambda maps: np.array([[row[name] for name in keys] for row in maps], np.float32)
@@ -52,7 +55,7 @@ def matrix_reader(value: object, order: Sequence[str]) -> Reader | None:
 
 
 def fits(kind: OutputKind, numbers: Array) -> bool:
-    """Return whether finite numbers can be of a kind."""
+    """Return whether finite numbers are possible values of an output of this kind."""
     match kind:
         case OutputKind.PROBABILITIES:
             return are_probabilities(numbers)
@@ -75,12 +78,12 @@ def are_probabilities(matrix: Array) -> bool:
 
 
 def conversion(kind: OutputKind, columns: int) -> tuple[Callable[[Array], Array] | None, Task]:
-    """Return what turns the numbers of an output into predictions, and their task; None for numbers as they are."""
-    one = _OF_ONE_COLUMN.get(kind) if columns == 1 else None
-    return one or _OF_COLUMNS[kind]
+    """Return the function that converts output numbers to predictions (None if they need none), and the task."""
+    single = _SINGLE_COLUMN_CONVERSIONS.get(kind) if columns == 1 else None
+    return single or _CONVERSIONS[kind]
 
 
-@np.errstate(invalid="ignore")  # an infinite score has no finite answer, which the caller checks
+@np.errstate(invalid="ignore")  # an infinite score gives NaN; the caller checks for that
 def _softmax(scores: Array) -> Array:
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     probabilities: Array = powers / powers.sum(axis=1, keepdims=True)
@@ -93,19 +96,19 @@ def _sigmoid(logits: Array) -> Array:
     return probabilities
 
 
-def _complemented(probabilities: Array) -> Array:
+def _two_class_probabilities(probabilities: Array) -> Array:
     return np.concatenate([1 - probabilities, probabilities], axis=1)
 
 
-def _sigmoid_of_one(logits: Array) -> Array:
+def _two_class_sigmoid(logits: Array) -> Array:
     return _sigmoid(np.concatenate([-logits, logits], axis=1))
 
 
-_OF_ONE_COLUMN: dict[OutputKind, tuple[Callable[[Array], Array], Task]] = {
-    OutputKind.SIGMOID: (_complemented, Task.CLASSES),
-    OutputKind.SIGMOID_LOGITS: (_sigmoid_of_one, Task.CLASSES),
+_SINGLE_COLUMN_CONVERSIONS: dict[OutputKind, tuple[Callable[[Array], Array], Task]] = {
+    OutputKind.SIGMOID: (_two_class_probabilities, Task.CLASSES),
+    OutputKind.SIGMOID_LOGITS: (_two_class_sigmoid, Task.CLASSES),
 }
-_OF_COLUMNS: dict[OutputKind, tuple[Callable[[Array], Array] | None, Task]] = {
+_CONVERSIONS: dict[OutputKind, tuple[Callable[[Array], Array] | None, Task]] = {
     OutputKind.PROBABILITIES: (None, Task.CLASSES),
     OutputKind.LOGITS: (_softmax, Task.CLASSES),
     OutputKind.LOG_PROBABILITIES: (np.exp, Task.CLASSES),

@@ -1,7 +1,7 @@
-"""The nodes of an ONNX file, which ONNX Runtime does not show: the operator of an output, class names, categories.
+"""Reads the nodes of an ONNX file, which ONNX Runtime does not expose: operators, class names, categories.
 
-The file is one protobuf message, `ModelProto` of onnx.proto. ONNX Runtime has accepted it before this reads it, so
-anything unexpected here means that nothing is found; nothing in a file raises an error.
+The file is one protobuf message, `ModelProto` of onnx.proto. ONNX Runtime has already accepted the file, so unexpected
+content never raises an error here: the methods then find nothing.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -18,12 +18,12 @@ _NODE_INPUT, _NODE_OUTPUT, _NODE_OP_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTS, _ATTRIBUTE_STRINGS, _ATTRIBUTE_TENSOR = 1, 8, 9, 5
 _TENSOR_STRINGS, _TENSOR_NAME = 6, 8
 
-_MAX_FIELDS = 400_000  # about half a second in Python; a network of a thousand layers has a tenth
+_MAX_FIELDS = 400_000  # about half a second in Python; a network of a thousand layers has a tenth of that
 _MAX_STEPS = 10_000
 _ML = "ai.onnx.ml"
-# Operators that give the values of their first input as they are, perhaps in another type or shape.
+# Operators that pass on the values of their first input, possibly with another type or shape.
 _SAME_VALUES = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
-# Of a column of one value, these can only choose that one.
+# Operators that select values; from a column with a single value per row they can only select that value.
 _SELECTORS = frozenset({"ArrayFeatureExtractor", "Gather"})
 
 Span = tuple[int, int]
@@ -31,9 +31,9 @@ Category = str | int
 
 
 class Operator(NamedTuple):
-    """An operator by its name and domain; the domain of ONNX's own operators is empty."""
+    """Operator type and domain; the domain of ONNX's standard operators is empty."""
 
-    kind: str
+    op_type: str
     domain: str
 
 
@@ -45,27 +45,27 @@ class _Node(NamedTuple):
 
 
 class _UnreadableError(ValueError):
-    """Bytes that this reader cannot follow, or too many of them."""
+    """The content is malformed or has too many fields."""
 
 
 class Graph:
     """The main graph of an ONNX file.
 
     Args:
-        content: the file; it is read again when attributes are requested.
+        content: the file content; attributes are parsed from it on demand.
         nodes: the nodes of the graph.
-        initializers: where the initializers are in the content.
+        initializers: the spans of the initializers in the content.
     """
 
     def __init__(self, content: bytes, nodes: Sequence[_Node], initializers: Sequence[Span]) -> None:
         self._content = content
         self._nodes = nodes
         self._initializers = initializers
-        self._makers = {output: node for node in nodes for output in node.outputs if output}
+        self._sources = {output: node for node in nodes for output in node.outputs if output}
 
     @classmethod
     def read(cls, content: bytes) -> Self:
-        """Return the graph of a file; an empty one where the file cannot be followed."""
+        """Return the graph of a file; an empty graph if the file cannot be parsed."""
         nodes: list[_Node] = []
         initializers: list[Span] = []
         try:
@@ -80,20 +80,20 @@ class Graph:
             return cls(b"", (), ())
         return cls(content, nodes, initializers)
 
-    def maker(self, output: str) -> Operator | None:
+    def source_operator(self, output: str) -> Operator | None:
         """Return the operator that computes an output's values; None if that is unknown."""
-        node = self._computing(output)
+        node = self._source_node(output)
         return node.operator if node else None
 
-    def is_behind(self, output: str, domain: str, kinds: Collection[str]) -> bool:
-        """Return whether a node of one of these operators takes part in computing an output."""
-        nodes = islice(self._behind([output]), _MAX_STEPS)
-        return any(node.operator.domain == domain and node.operator.kind in kinds for node in nodes)
+    def depends_on(self, output: str, domain: str, kinds: Collection[str]) -> bool:
+        """Return whether an output depends on a node with one of these operators."""
+        nodes = islice(self._ancestors([output]), _MAX_STEPS)
+        return any(node.operator.domain == domain and node.operator.op_type in kinds for node in nodes)
 
     def class_names(self, outputs: Sequence[str]) -> tuple[str, ...]:
-        """Return the names that the nearest operator behind these outputs gives its classes; empty if none does."""
+        """Return the class names in the nearest operator that these outputs depend on; empty if there are none."""
         try:
-            for node in islice(self._behind(outputs), _MAX_STEPS):
+            for node in islice(self._ancestors(outputs), _MAX_STEPS):
                 if names := self._names_in(node):
                     return names
         except _UnreadableError:
@@ -101,29 +101,29 @@ class Graph:
         return ()
 
     def categories(self, column: str) -> tuple[Category, ...]:
-        """Return the values that the encoders of an input list, in their order; empty if they list none.
+        """Return the values that the encoders of an input know, in their order; empty if they list none.
 
         Args:
-            column: an input that takes one value per row.
+            column: name of an input that takes a single value per row.
         """
         try:
-            listed = [self._categories_in(node) for node in islice(self._consuming(column), _MAX_STEPS)]
+            listed = [self._categories_in(node) for node in islice(self._consumers(column), _MAX_STEPS)]
         except _UnreadableError:
             return ()
         first, *others = [categories for categories in listed if categories] or [()]
         return tuple(category for category in first if all(category in other for other in others))
 
-    def _computing(self, value: str) -> _Node | None:
-        """Return the node that computes a value, beyond those that only pass it on."""
+    def _source_node(self, value: str) -> _Node | None:
+        """Return the node that computes a value, skipping nodes that only pass it on."""
         for _ in range(_MAX_STEPS):
-            node = self._makers.get(value)
-            if node is None or node.operator.kind not in _SAME_VALUES or not node.inputs:
+            node = self._sources.get(value)
+            if node is None or node.operator.op_type not in _SAME_VALUES or not node.inputs:
                 return node
             value = node.inputs[0]
         return None
 
-    def _behind(self, values: Sequence[str]) -> Iterator[_Node]:
-        """Yield the nodes that these values are made by, the nearest first, each once."""
+    def _ancestors(self, values: Sequence[str]) -> Iterator[_Node]:
+        """Yield the nodes that these values depend on, nearest first, each once."""
         seen: set[str] = set()
         waiting = list(values)
         while waiting:
@@ -132,19 +132,19 @@ class Graph:
                 if value in seen:
                     continue
                 seen.add(value)
-                node = self._makers.get(value)
+                node = self._sources.get(value)
                 if node:
                     seen.update(node.outputs)
                     following += node.inputs
                     yield node
             waiting = following
 
-    def _consuming(self, column: str) -> Iterator[_Node]:
-        """Yield the nodes that take a column's values, beyond those that only pass them on."""
+    def _consumers(self, column: str) -> Iterator[_Node]:
+        """Yield the nodes that take a column's values, skipping nodes that only pass them on."""
         same = {column}
-        for node in self._nodes:  # in an order in which no node takes what a later one makes
+        for node in self._nodes:  # ONNX sorts them topologically
             if node.inputs and node.inputs[0] in same:
-                if node.operator.kind in _SAME_VALUES | _SELECTORS:
+                if node.operator.op_type in _SAME_VALUES | _SELECTORS:
                     same.update(node.outputs)
                 else:
                     yield node
@@ -156,15 +156,15 @@ class Graph:
             names = self._strings(node, "values_strings")
             is_by_index = self._integers(node, "keys_int64s") == tuple(range(len(names)))
             return names if is_by_index else ()
-        # The names of the classes, chosen from by the index of the most probable one.
-        if node.operator.kind in _SELECTORS and node.inputs:
+        # The first input is the list of class names; the index of the most probable class selects from it.
+        if node.operator.op_type in _SELECTORS and node.inputs:
             return self._initializer(node.inputs[0])
         return ()
 
     def _categories_in(self, node: _Node) -> tuple[Category, ...]:
         if node.operator.domain != _ML:
             return ()
-        match node.operator.kind:
+        match node.operator.op_type:
             case "OneHotEncoder" | "CategoryMapper":
                 return self._strings(node, "cats_strings") or self._integers(node, "cats_int64s")
             case "LabelEncoder":
@@ -194,7 +194,7 @@ class Graph:
         )
 
     def _initializer(self, name: str) -> tuple[str, ...]:
-        """Return the strings in an initializer; empty if it has none."""
+        """Return the strings in an initializer; empty if there are none."""
         reader = _Reader(self._content)
         for span in self._initializers:
             if any(reader.text(found) == name for found in reader.spans(span, _TENSOR_NAME)):
@@ -202,26 +202,26 @@ class Graph:
         return ()
 
     def _attribute(self, reader: "_Reader", node: _Node, name: str) -> Span:
-        """Return where an attribute of a node is; an empty place if the node has none of this name."""
+        """Return the span of a node's attribute; an empty span if the node does not have the attribute."""
         for span in node.attributes:
-            # The first field is nearly always the name; the others can be as long as a forest.
+            # The name is nearly always the first field; the others can be very large, such as the trees of a forest.
             if any(reader.text(found) == name for found in islice(reader.spans(span, _ATTRIBUTE_NAME), 1)):
                 return span
         return (0, 0)
 
 
 class _Reader:
-    """Reads protobuf fields of bytes, up to a number of them."""
+    """Parser of protobuf fields that stops after a maximum number of fields."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._left = _MAX_FIELDS
 
     def fields(self, span: Span) -> Iterator[tuple[int, int, Span]]:
-        """Yield number, wire type and place of each field of the message in a span; a varint's place is its value.
+        """Yield number, wire type and span of each field of the message in a span; a varint has its value as span.
 
         Raises:
-            _UnreadableError: the bytes are not such a message, or have too many fields.
+            _UnreadableError: the bytes are not a protobuf message, or it has too many fields.
         """
         position, end = span
         while position < end:
@@ -244,11 +244,11 @@ class _Reader:
             position += size
 
     def spans(self, span: Span, number: int) -> Iterator[Span]:
-        """Yield the places of the fields with a number whose length is given."""
+        """Yield the spans of the length-delimited fields with this number."""
         return (place for found, wire, place in self.fields(span) if found == number and wire == _LENGTH)
 
     def integers(self, span: Span, number: int) -> Iterator[int]:
-        """Yield the integers of a repeated field, packed or not."""
+        """Yield the integers of a repeated field, whether packed or not."""
         for found, wire, (start, end) in self.fields(span):
             if found == number and wire == _VARINT:
                 yield _signed(start)
@@ -269,7 +269,7 @@ class _Reader:
         return self._content[start:end].decode(errors="replace")
 
     def _varint(self, position: int) -> tuple[int, int]:
-        """Return the number at a position, and the position after it."""
+        """Return the varint at a position, and the position after it."""
         value = 0
         for shift in range(0, 70, 7):
             if position >= len(self._content):
@@ -283,16 +283,16 @@ class _Reader:
 
 
 def _read_node(reader: _Reader, span: Span) -> _Node:
-    texts: dict[int, list[str]] = {_NODE_INPUT: [], _NODE_OUTPUT: [], _NODE_OP_TYPE: [], _NODE_DOMAIN: []}
+    strings: dict[int, list[str]] = {_NODE_INPUT: [], _NODE_OUTPUT: [], _NODE_OP_TYPE: [], _NODE_DOMAIN: []}
     attributes: list[Span] = []
     for number, wire, place in reader.fields(span):
-        if wire == _LENGTH and number in texts:
-            texts[number].append(reader.text(place))
+        if wire == _LENGTH and number in strings:
+            strings[number].append(reader.text(place))
         elif wire == _LENGTH and number == _NODE_ATTRIBUTE:
             attributes.append(place)
-    kind, domain = ("".join(texts[number][-1:]) for number in (_NODE_OP_TYPE, _NODE_DOMAIN))
-    operator = Operator(kind, "" if domain == "ai.onnx" else domain)
-    return _Node(operator, texts[_NODE_INPUT], texts[_NODE_OUTPUT], attributes)
+    op_type, domain = ("".join(strings[number][-1:]) for number in (_NODE_OP_TYPE, _NODE_DOMAIN))
+    operator = Operator(op_type, "" if domain == "ai.onnx" else domain)
+    return _Node(operator, strings[_NODE_INPUT], strings[_NODE_OUTPUT], attributes)
 
 
 def _signed(value: int) -> int:

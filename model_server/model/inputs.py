@@ -1,4 +1,4 @@
-"""The rows that an ONNX file takes, found out from the file alone."""
+"""Determines from an ONNX file which rows it takes."""
 
 import math
 import re
@@ -14,7 +14,7 @@ import orjson
 from model_server.errors import StartError
 from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.graph import Category, Graph
-from model_server.model.remedies import one_line, remedy_of_error
+from model_server.model.hints import hint_for_error, one_line
 from model_server.model.row_spec import RowSpec
 from model_server.model.rows import Array, Columns, InvalidRowsError, Position, Rows, repeat
 
@@ -37,25 +37,25 @@ _INPUT_TYPES = {
     "tensor(string)": np.object_,
 }
 _EXPORT_SHAPE = 'export it with the shape of a row after a free batch dimension, as in ["N", 4]'
-_TEXTS = ("text", "other text")  # of made-up rows
-# ONNX Runtime of an index beyond what a model looks up, such as a token beyond its vocabulary.
-_OUTSIDE = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
-_SHOWN = 40  # characters of a wrong value
-_MOST_CATEGORIES = 10  # that a message lists
-_MAX_NUMBERS = 1 << 24  # a body of 32 MiB has no more, and Python takes 500 MB for as many
+_STRINGS = ("text", "other text")  # in synthetic rows
+# ONNX Runtime's error for an index outside a lookup table, such as a token id outside the vocabulary.
+_INDEX_OUT_OF_RANGE = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
+_SHOWN = 40  # characters of an invalid value in a message
+_MAX_CATEGORIES = 10  # listed in a message
+_MAX_NUMBERS = 1 << 24  # a body of 32 MiB has no more, and Python needs 500 MB for so many
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """How rows are given to a model.
+    """The inputs of a model.
 
     Attributes:
-        names: names of its inputs.
-        spec: types and shapes of its rows: a `RowSpec` for a model with one input.
-        batch: how many rows it takes at once, or None for any number.
+        names: names of the inputs.
+        spec: types and shapes of the rows: a `RowSpec` for a model with one input.
+        batch: number of rows that one inference takes; None for any number.
         own_row: the row in the file's metadata property `data_sample`; None without one.
-        feature_names: what to call the values of a row; empty when the file does not say.
-        categories: the values that the model's encoders list, by input.
+        feature_names: names of the values of a row; empty if the file does not give them.
+        categories: the values that the model's encoders know, by input.
     """
 
     names: Sequence[str]
@@ -71,46 +71,46 @@ class Inputs:
         return self.spec.inputs if isinstance(self.spec, ColumnsSpec) else {self.names[0]: self.spec}
 
     def feed(self, rows: Rows) -> Mapping[str, Array]:
-        """Return rows as ONNX Runtime takes them."""
+        """Return rows in the form that ONNX Runtime takes: arrays by input name."""
         return rows.arrays if isinstance(rows, Columns) else {self.names[0]: rows}
 
     def as_json(self, rows: Rows) -> list[Any]:
-        """Return rows in JSON's types, as a client sends them."""
+        """Return rows as JSON values, as a client sends them."""
         if isinstance(self.spec, ColumnsSpec):
             return self.spec.as_json(cast("Columns", rows))
         return self.spec.as_json(cast("Array", rows))
 
-    def explain(self, rows: Rows, error: Exception) -> InvalidRowsError | None:
-        """Return which value a model that failed does not take; None if that is unknown.
+    def find_invalid_value(self, rows: Rows, error: Exception) -> InvalidRowsError | None:
+        """Return an error for the value that made an inference fail; None if that value cannot be identified.
 
         Args:
-            rows: the rows that it failed on.
-            error: what ONNX Runtime says.
+            rows: the rows of the failed inference.
+            error: ONNX Runtime's error.
         """
-        outside = _OUTSIDE.search(str(error))
+        out_of_range = _INDEX_OUT_OF_RANGE.search(str(error))
         for name, array in self.feed(rows).items():
             if array.dtype.kind not in "iuO":
                 continue
             values = array.ravel().tolist()
-            if outside:
-                wrong, first, last = map(int, outside.groups())
+            if out_of_range:
+                wrong, first, last = map(int, out_of_range.groups())
                 unknown = {wrong}.intersection(values)
                 expected = f"a whole number from {max(0, first)} to {last}"
             elif categories := self.categories.get(name):
                 unknown = set(values).difference(categories)
-                expected = ", ".join(map(repr, categories[:_MOST_CATEGORIES]))
-                if len(categories) > _MOST_CATEGORIES:
-                    expected += f" and {len(categories) - _MOST_CATEGORIES} more"
+                expected = ", ".join(map(repr, categories[:_MAX_CATEGORIES]))
+                if len(categories) > _MAX_CATEGORIES:
+                    expected += f" and {len(categories) - _MAX_CATEGORIES} more"
             else:
                 continue
             if unknown:
                 index = next(index for index, value in enumerate(values) if value in unknown)
-                problem = f"is {repr(values[index])[:_SHOWN]}, which the model does not know; expected {expected}"
+                problem = f"is {repr(values[index])[:_SHOWN]}, which the model does not support; expected {expected}"
                 return InvalidRowsError(self._position(name, index, array.shape), problem)
         return None
 
     def _position(self, name: str, index: int, shape: tuple[int, ...]) -> Position:
-        """Return where the value of an index in an input's flat array is in the rows."""
+        """Return the position in the rows of the value at an index of an input's flattened array."""
         row, *rest = map(int, np.unravel_index(index, shape))
         if isinstance(self.spec, RowSpec):
             return (row, *rest)
@@ -119,27 +119,28 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Trial:
-    """One row, and what the outputs gave for a batch of it, by name."""
+    """A row, and the output values by name for a batch that repeats it."""
 
     row: Rows
     values: dict[str, Any]
 
 
 def read_inputs(session: ort.InferenceSession, graph: Graph) -> Inputs:
-    """Return what rows the model takes, by the file alone.
+    """Return the inputs of the model, as the file declares them.
 
     Args:
-        session: a session on the file.
+        session: a session for the file.
         graph: the nodes of the file.
 
     Raises:
-        StartError: its rows cannot come from a request. The reason goes on from the file's name: "has no inputs ...".
+        StartError: no request can hold the model's rows. The reason continues a sentence that starts with the file's
+            name: "has no inputs ...".
     """
     declared = session.get_inputs()
     if not declared:
         raise StartError(
             "model-inputs",
-            "has no inputs: it answers the same whatever it is asked; expected rows as inputs",
+            "has no inputs, so its answer never changes; expected rows as inputs",
             "export it with its data as inputs, not as constants",
         )
     specs = {found.name: _read_spec(found) for found in declared}
@@ -158,23 +159,23 @@ def read_inputs(session: ort.InferenceSession, graph: Graph) -> Inputs:
         own_row = _own_row(properties, spec)
         widths = {name: None if own_row is None else own_row[name].shape[1:] for name in specs}
         fixed = {name: RowSpec(spec.dtype, _with_fixed_width(name, spec, widths[name])) for name, spec in specs.items()}
-        spec = ColumnsSpec(fixed, _ties(declared, fixed))
+        spec = ColumnsSpec(fixed, _shared_dimensions(declared, fixed))
     categories = {name: found for name, value in specs.items() if (found := _categories(graph.categories(name), value))}
     return Inputs(list(specs), spec, _batch(declared), own_row, feature_names, categories)
 
 
 def try_rows(session: ort.InferenceSession, inputs: Inputs) -> Iterator[Trial]:
-    """Call the model on the row of its file and on made-up ones, which it may fail on only if it has a row of its own.
+    """Yield the model's outputs for the row in its file, if there is one, and for synthetic rows.
 
     Raises:
-        StartError: it fails on its own row, or on all made-up ones.
+        StartError: the model fails on the row in its file or, without such a row, on every synthetic row.
     """
     own_row = inputs.own_row
-    # Two rows: one that normalises divides zeros by zero, and zeros hide what only a bias makes look right.
-    made_up = [_make_up(inputs, index) for index in range(2)]
+    # Two rows: a model that normalises its input fails on zeros, and on zeros a bias alone can look like probabilities.
+    synthetic = [_synthetic_row(inputs, index) for index in range(2)]
     failure = ""
     tried = 0
-    for row in made_up if own_row is None else [own_row, *made_up]:
+    for row in synthetic if own_row is None else [own_row, *synthetic]:
         try:
             values = session.run(None, inputs.feed(repeat(row, inputs.batch or 1)))
         except Exception as error:
@@ -182,7 +183,7 @@ def try_rows(session: ort.InferenceSession, inputs: Inputs) -> Iterator[Trial]:
                 raise StartError(
                     "model-sample",
                     f'fails on the row in its property "{SAMPLE_PROPERTY}": {one_line(error)}',
-                    "put a row there that it takes",
+                    "replace that row with a row that the model takes",
                 ) from error
             failure = one_line(error)
             continue
@@ -194,12 +195,12 @@ def try_rows(session: ort.InferenceSession, inputs: Inputs) -> Iterator[Trial]:
         raise StartError(
             "model-sample",
             f"fails on a row of the {shapes} that it declares: {failure}",
-            remedy_of_error(failure) or f'put a row that it takes into its metadata property "{SAMPLE_PROPERTY}"',
+            hint_for_error(failure) or f'put a row that it takes into its metadata property "{SAMPLE_PROPERTY}"',
         )
 
 
 def _read_spec(found: ort.NodeArg) -> RowSpec:
-    """Return type and shape of what one row has in an input."""
+    """Return type and shape of the values that a row has for an input."""
     if found.type not in _INPUT_TYPES:
         raise StartError(
             "model-input-type",
@@ -229,7 +230,7 @@ def _read_spec(found: ort.NodeArg) -> RowSpec:
 
 
 def _categories(listed: Sequence[Category], spec: RowSpec) -> Sequence[Category]:
-    """Return what encoders list, unless the input takes several values or values of another type."""
+    """Return the categories, or none if the input takes several values per row or values of another type."""
     if not listed or spec.row_shape not in ((), (1,)):
         return ()
     try:
@@ -246,28 +247,28 @@ def _batch(declared: Sequence[ort.NodeArg]) -> int | None:
         (one, name), (other, another), *_ = batches.items()
         raise StartError(
             "model-input-shape",
-            f'takes {one} rows at once as its input "{name}", and {other} as its input "{another}"; expected one batch '
-            "dimension",
+            f'takes {one} rows at once as its input "{name}", but {other} as its input "{another}"; expected the same '
+            "batch dimension",
             _EXPORT_SHAPE,
         )
     return next(iter(batches), None)
 
 
-def _ties(declared: Sequence[ort.NodeArg], specs: Mapping[str, RowSpec]) -> list[list[tuple[str, int]]]:
-    """Return the free dimensions that have one name in the file, as `ColumnsSpec` takes them."""
-    ties = defaultdict(list)
+def _shared_dimensions(declared: Sequence[ort.NodeArg], specs: Mapping[str, RowSpec]) -> list[list[tuple[str, int]]]:
+    """Return the dynamic dimensions that share a name in the file, in the form that `ColumnsSpec` takes."""
+    groups = defaultdict(list)
     for found in declared:
         for axis, (dimension, length) in enumerate(zip(found.shape[1:], specs[found.name].row_shape, strict=True)):
             if isinstance(dimension, str) and length is None:
-                ties[dimension].append((found.name, axis))
-    return [tie for tie in ties.values() if len(tie) > 1]
+                groups[dimension].append((found.name, axis))
+    return [group for group in groups.values() if len(group) > 1]
 
 
-def _make_up(inputs: Inputs, index: int) -> Rows:
-    """Return a row of categories where the file lists them, and of zeros or ones and of some text elsewhere."""
+def _synthetic_row(inputs: Inputs, index: int) -> Rows:
+    """Return a row with the file's categories where it lists them; otherwise with zeros, ones or placeholder text."""
     arrays = {}
     for name, spec in inputs.specs.items():
-        listed = inputs.categories.get(name) or (_TEXTS if spec.is_text else (0, 1))
+        listed = inputs.categories.get(name) or (_STRINGS if spec.is_text else (0, 1))
         shape = (1, *(dimension or 1 for dimension in spec.row_shape))
         arrays[name] = np.full(shape, listed[min(index, len(listed) - 1)], spec.dtype)
     return Columns(arrays) if isinstance(inputs.spec, ColumnsSpec) else arrays[inputs.names[0]]
@@ -290,13 +291,13 @@ def _own_row(properties: Mapping[str, str], spec: RowSpec | ColumnsSpec) -> Rows
     except ValueError as error:
         raise StartError(
             "model-sample",
-            f'has a metadata property "{SAMPLE_PROPERTY}" that is no row of it: {error}',
-            f"make it a JSON list of one row: {spec.expected}",
+            f'has a metadata property "{SAMPLE_PROPERTY}" that is not a row of the model: {error}',
+            f"make it a JSON list with one row: {spec.expected}",
         ) from error
 
 
 def _feature_names(properties: Mapping[str, str], spec: RowSpec) -> Sequence[str]:
-    """Return the names in the file's metadata property, unless it means something else by it."""
+    """Return the names in the file's metadata property; empty unless it is a list with a string for each value."""
     try:
         names = orjson.loads(properties.get(NAMES_PROPERTY, "[]"))
     except orjson.JSONDecodeError:
@@ -306,19 +307,24 @@ def _feature_names(properties: Mapping[str, str], spec: RowSpec) -> Sequence[str
 
 
 def _with_fixed_width(name: str, spec: RowSpec, own_shape: tuple[int, ...] | None) -> tuple[int | None, ...]:
-    """Return the shape of a row with a fixed number of floats or texts: operators may read past a row that is short.
+    """Return the shape of a row, with a fixed length for floats and strings.
+
+    ONNX operators may read past the end of a row that is too short.
 
     Args:
         name: name of the input.
-        spec: type and shape by the file.
-        own_shape: the shape in the file's own row; None without one.
+        spec: type and shape that the file declares.
+        own_shape: the shape of the row in the file; None without one.
+
+    Raises:
+        StartError: the file does not give the length.
     """
     if spec.row_shape != (None,) or spec.dtype.kind not in "fO":
         return spec.row_shape
     if own_shape is None:
         raise StartError(
             "model-input-shape",
-            f'does not say how many {"strings" if spec.is_text else "numbers"} a row has in its input "{name}"',
-            f'export it with a fixed number, or put a row into its metadata property "{SAMPLE_PROPERTY}"',
+            f'does not declare how many {"strings" if spec.is_text else "numbers"} a row has in its input "{name}"',
+            f'export it with a fixed number, or add a row as its metadata property "{SAMPLE_PROPERTY}"',
         )
     return own_shape

@@ -10,11 +10,11 @@ EXAMPLE = '{"0": "first name", "1": "second name"}'
 
 
 def load_labels(path: Path, record: FileRecord | None = None) -> tuple[str, ...] | None:
-    """Return the class names in the order of their indices; None if there is no file, and there need not be one.
+    """Return the class names in the order of their indices; None without a label file, unless the receipt lists one.
 
     Args:
         path: the label file.
-        record: what the loader's receipt says about it, if there is one.
+        record: the record of the label file in the loader's receipt; None without one.
 
     Raises:
         StartError: the file cannot be read, is not a label file, or does not match the record.

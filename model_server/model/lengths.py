@@ -1,4 +1,4 @@
-"""How long a row may be where a model leaves that free: as long as an inference takes at most a second."""
+"""Measures how long the rows of a model with dynamic dimensions may be: an inference must take at most a second."""
 
 import sys
 import time
@@ -13,38 +13,38 @@ from model_server.model.rows import Array, Columns, Rows
 if sys.platform == "linux":
     import resource
 
-_MOST_SECONDS = 1.0
-_MOST_BYTES = 256 << 20  # that an inference of twice the length may take beyond the one before
-_MOST_NUMBERS = 1 << 22  # in a row: a body of 8 MiB has no more
+_MAX_SECONDS = 1.0
+_MAX_BYTES = 256 << 20  # growth of the peak memory when the length doubles
+_MAX_NUMBERS = 1 << 22  # in a row; a body of 8 MiB has no more
 
 
-def longest_row(predictor: Predictor) -> int | None:
-    """Return the length of a row that takes at most a second, found by doubling that of the sample.
+def measure_max_row_length(predictor: Predictor) -> int | None:
+    """Return the length up to which an inference on one row takes at most a second; found by doubling the sample.
 
-    It is never less than the length of the sample. None means that the model takes no row of twice that length, and
-    refuses longer ones by itself.
+    The result is at least the length of the sample. None means that no limit is needed: the model itself refuses rows
+    that are longer than the sample.
     """
-    longest = shortest = max(_lengths(predictor.spec, predictor.sample))
+    longest = shortest = max(_dynamic_lengths(predictor.spec, predictor.sample))
     refused = 0
-    while _numbers(predictor, 2 * longest) <= _MOST_NUMBERS:
+    while _count_numbers(predictor, 2 * longest) <= _MAX_NUMBERS:
         peak = _peak_bytes()
-        seconds = _seconds(predictor, 2 * longest)
+        seconds = _time_inference(predictor, 2 * longest)
         if seconds is None:
             refused = 2 * longest
             break
-        if seconds > _MOST_SECONDS:
+        if seconds > _MAX_SECONDS:
             return longest
         longest *= 2
-        if seconds > _MOST_SECONDS / 2 or _peak_bytes() - peak > _MOST_BYTES:
+        if seconds > _MAX_SECONDS / 2 or _peak_bytes() - peak > _MAX_BYTES:
             return longest
     if refused and longest == shortest:
         return None
-    while refused - longest > 1:  # a model with so many positions, say
+    while refused - longest > 1:  # the model has a fixed maximum, such as its number of position embeddings
         middle = (longest + refused) // 2
-        seconds = _seconds(predictor, middle)
+        seconds = _time_inference(predictor, middle)
         if seconds is None:
             refused = middle
-        elif seconds > _MOST_SECONDS:
+        elif seconds > _MAX_SECONDS:
             return longest
         else:
             longest = middle
@@ -55,12 +55,12 @@ def _specs(spec: RowSpec | ColumnsSpec, rows: Rows) -> list[tuple[str, RowSpec, 
     if isinstance(rows, Columns):
         assert isinstance(spec, ColumnsSpec)  # noqa: S101 (for the type checker)
         return [(name, value, rows[name]) for name, value in spec.inputs.items()]
-    assert isinstance(spec, RowSpec)  # noqa: S101 (likewise)
+    assert isinstance(spec, RowSpec)  # noqa: S101 (for the type checker)
     return [("", spec, rows)]
 
 
-def _lengths(spec: RowSpec | ColumnsSpec, rows: Rows) -> list[int]:
-    """Return the lengths that these rows have where the spec leaves them free."""
+def _dynamic_lengths(spec: RowSpec | ColumnsSpec, rows: Rows) -> list[int]:
+    """Return the lengths of the dynamic dimensions of these rows."""
     return [
         found
         for _, value, array in _specs(spec, rows)
@@ -69,8 +69,8 @@ def _lengths(spec: RowSpec | ColumnsSpec, rows: Rows) -> list[int]:
     ]
 
 
-def _stretched(predictor: Predictor, length: int) -> Rows:
-    """Return the sample with its values repeated up to a length, wherever that is free."""
+def _stretch_sample(predictor: Predictor, length: int) -> Rows:
+    """Return the sample with its values repeated so that each dynamic dimension has this length."""
     arrays = {}
     for name, value, array in _specs(predictor.spec, predictor.sample):
         stretched = array
@@ -81,24 +81,24 @@ def _stretched(predictor: Predictor, length: int) -> Rows:
     return Columns(arrays) if isinstance(predictor.sample, Columns) else arrays[""]
 
 
-def _numbers(predictor: Predictor, length: int) -> int:
+def _count_numbers(predictor: Predictor, length: int) -> int:
     return max(
         int(np.prod([float(fixed or length) for fixed in value.row_shape]))
         for _, value, _ in _specs(predictor.spec, predictor.sample)
     )
 
 
-def _seconds(predictor: Predictor, length: int) -> float | None:
-    """Return how long an inference on one row of a length takes; None if the model takes no such row."""
-    rows = _stretched(predictor, length)
+def _time_inference(predictor: Predictor, length: int) -> float | None:
+    """Return the seconds of an inference on a row of this length; None if the model fails on it."""
+    rows = _stretch_sample(predictor, length)
     began = time.perf_counter()
     try:
         predictor.predict(rows)
-    except Exception:  # noqa: BLE001 (ONNX Runtime's errors have no base in common)
+    except Exception:  # noqa: BLE001 (ONNX Runtime's errors share no other base class)
         return None
     return time.perf_counter() - began
 
 
 def _peak_bytes() -> int:
-    """Return the most memory that this process has had; 0 where that is unknown."""
+    """Return the peak resident memory of this process in bytes; 0 where that is unknown."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10 if sys.platform == "linux" else 0

@@ -1,4 +1,4 @@
-"""Loading a model within bounds: its trial inference may never end."""
+"""Loads a model within a time limit, because its first inference may never end."""
 
 import os
 import threading
@@ -15,21 +15,21 @@ _FIRST_SECONDS = 5.0
 
 
 class SlowModelError(StartError):
-    """A model that is still in ONNX Runtime: the process has to end the hard way."""
+    """The model is still in ONNX Runtime, so the process must exit with `os._exit`."""
 
 
-def load_model(settings: Settings, say: Callable[[float], None]) -> "Model":
-    """Return the model at `MODEL_FILEPATH`, loaded in a thread, so that signals are handled meanwhile.
+def load_model(settings: Settings, report_delay: Callable[[float], None]) -> "Model":
+    """Return the model at `MODEL_FILEPATH`. It is loaded in a thread so that signals are handled while it loads.
 
     Args:
-        settings: say which model, and how long it may take.
-        say: called once with the seconds so far, if that takes long.
+        settings: the service settings; they name the model and its time limit.
+        report_delay: called once with the elapsed seconds if loading takes long.
 
     Raises:
         StartError: the model cannot be served.
-        SlowModelError: it has not answered in time.
+        SlowModelError: the model did not load and answer a row in time.
     """
-    from model_server.model.model import Model  # noqa: PLC0415 (the parent of the workers does not load one)
+    from model_server.model.model import Model  # noqa: PLC0415 (the supervising parent process loads no model)
 
     results: list[Model | BaseException] = []
     is_done = threading.Event()
@@ -37,7 +37,7 @@ def load_model(settings: Settings, say: Callable[[float], None]) -> "Model":
     def load() -> None:
         try:
             results.append(Model.load(settings))
-        except BaseException as error:  # noqa: BLE001 (raised where it is waited for)
+        except BaseException as error:  # noqa: BLE001 (raised in the waiting thread)
             results.append(error)
         is_done.set()
 
@@ -46,16 +46,15 @@ def load_model(settings: Settings, say: Callable[[float], None]) -> "Model":
         longest = settings.start_timeout_seconds
         first = min(_FIRST_SECONDS, longest / 2)
         if not is_done.wait(first):
-            say(first)
+            report_delay(first)
             if not is_done.wait(longest - first):
                 raise SlowModelError(
                     "model-too-slow",
-                    f"MODEL_FILEPATH: {settings.model_filepath} has not been loaded and answered a row within "
-                    f"{longest:g} s",
-                    "make it smaller, or raise START_TIMEOUT_SECONDS",
+                    f"MODEL_FILEPATH: {settings.model_filepath} did not load and answer a row within {longest:g} s",
+                    "use a smaller model, or raise START_TIMEOUT_SECONDS",
                 )
     except SystemExit as end:
-        # The thread may be in ONNX Runtime, which the interpreter's own end would pull away from under it.
+        # The thread may be in ONNX Runtime, which can crash if the interpreter finalizes while it runs.
         os._exit(end.code if isinstance(end.code, int) else 1)
     [result] = results
     if isinstance(result, BaseException):

@@ -1,4 +1,4 @@
-"""What a client must know about a model, all of it taken from the model itself."""
+"""The model metadata that clients need, all of it taken from the model itself."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +12,12 @@ from model_server.model.tasks import Task
 
 @dataclass(frozen=True)
 class Metadata:
-    """What the model takes and gives: types, shapes with a batch of 1, and a sample with its rounded answer.
+    """Input and output types, shapes with a batch of 1, and a sample with its rounded prediction.
 
-    Of a model with several inputs, types and shapes are objects by their names.
+    For a model with several inputs, the data types and shapes are objects with the input names as keys.
 
     Attributes:
-        task: what predictions it gives, unless they are class probabilities, for which it is None.
+        task: the model's task; None if it predicts class probabilities.
     """
 
     data_type: str | dict[str, str]
@@ -30,7 +30,7 @@ class Metadata:
 
 
 def describe(predictor: Predictor) -> Metadata:
-    """Return dtypes, shapes, and a sample with the model's answer, rounded to two decimals."""
+    """Return the metadata of a model, with the sample prediction rounded to two decimals."""
     spec, sample, prediction = predictor.spec, predictor.sample, predictor.sample_prediction
     types: str | dict[str, str]
     shapes: str | dict[str, str]

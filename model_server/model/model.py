@@ -1,4 +1,4 @@
-"""The model that is served: a predictor and the names of its classes."""
+"""The served model: a predictor and the names of its classes."""
 
 import math
 import timeit
@@ -7,7 +7,7 @@ from typing import Any, Self
 from model_server.errors import StartError
 from model_server.model.batching import Mode, decide_batching
 from model_server.model.labels import EXAMPLE, load_labels
-from model_server.model.lengths import longest_row
+from model_server.model.lengths import measure_max_row_length
 from model_server.model.metadata import describe
 from model_server.model.model_file import ModelFile
 from model_server.model.outputs import CLASS_NAMES_PROPERTY
@@ -17,8 +17,8 @@ from model_server.model.tasks import ModelOutput, Task
 from model_server.settings import Settings
 
 _TRIES = 5
-_TRIES_SECONDS = 0.5  # after which another one says nothing new
-_LONG_SECONDS = 0.005  # how long a trial may take: what takes longer is not done on the event loop anyway
+_TRIES_SECONDS = 0.5  # no further try after this time
+_LONG_SECONDS = 0.005  # maximum duration of a trial: longer inferences never run on the event loop
 _MANY = 64
 _PROBABLE = 0.5
 
@@ -27,25 +27,25 @@ class Model:
     """A predictor and the names of its classes.
 
     Args:
-        predictor: turns rows into predictions.
-        labels: name of each class or label; none for values.
-        file: where the predictor came from.
-        batching: whether rows of several requests may be answered together.
+        predictor: computes predictions from rows.
+        labels: name of each class or label; empty for values.
+        file: the file of the predictor.
+        batching: the batching mode.
 
     Attributes:
-        spec: types and shapes of the rows that the other methods take.
-        task: what predictions it gives.
-        prediction_shape: the shape of one prediction; None for a dimension that may vary.
+        spec: types and shapes of the rows that the prediction methods take.
+        task: the kind of predictions.
+        prediction_shape: shape of one prediction; None for a dynamic dimension.
         labels: name of each class or label by its index, as in a label file; empty for values.
-        name: what to call the model.
-        feature_names: what to call the values of a row; empty when the model does not say.
-        categories: the values that the model's encoders list, by input.
-        metadata: what the model takes and gives.
+        name: display name of the model.
+        feature_names: names of the values of a row; empty if the model does not give them.
+        categories: the values that the model's encoders know, by input.
+        metadata: input and output types, shapes and a sample.
         etag: the model's identity as an HTTP entity tag.
-        info: the model's identity, source, generation and format, and the key that has signed it, as texts.
-        receipt: what the loader says of it; None when no loader brought it.
-        batching: whether they are, and why.
-        sample_seconds: how long an inference on the sample of the metadata takes at best, as measured at the start.
+        info: identity, source, generation and format of the model, and the key that signed it, as strings.
+        receipt: the loader's receipt; None if the loader did not load the model.
+        batching: the batching decision and its reason.
+        sample_seconds: shortest measured duration of an inference on the metadata sample.
     """
 
     def __init__(self, predictor: Predictor, labels: tuple[str, ...], file: ModelFile, batching: Mode = "auto") -> None:
@@ -69,48 +69,50 @@ class Model:
         }
         self.receipt = file.receipt
         self.sample_seconds, self._row_seconds = _measure(predictor)
-        predictor.bound_pieces(self._row_seconds)
-        # A longer row than the sample may take any time.
-        self._one_seconds = math.inf if predictor.spec.is_free else self.sample_seconds
-        self.batching = decide_batching(predictor.predict, predictor.sample, batching, is_free=predictor.spec.is_free)
+        predictor.limit_chunks(self._row_seconds)
+        # A row that is longer than the sample may take any time.
+        self._one_seconds = math.inf if predictor.spec.is_dynamic else self.sample_seconds
+        self.batching = decide_batching(
+            predictor.predict, predictor.sample, batching, is_dynamic=predictor.spec.is_dynamic
+        )
 
     @classmethod
     def load(cls, settings: Settings) -> Self:
-        """Return the model at `MODEL_FILEPATH` with the labels at `LABEL_FILEPATH`, or its own without that file.
+        """Return the model at `MODEL_FILEPATH` with the labels at `LABEL_FILEPATH`, or else with its own labels.
 
         Raises:
-            StartError: one of the files cannot be used, or they do not belong together.
+            StartError: the model or the label file cannot be used, or they do not match.
         """
         file = ModelFile.read(settings.model_filepath)
         names = load_labels(settings.label_filepath, file.receipt.labels if file.receipt else None)
         choice = ModelOutput.parse(settings.model_output) if settings.model_output else None
         predictor = Predictor(file, names, choice, settings.intra_op_num_threads)
-        if predictor.spec.is_free:
-            predictor.limit_lengths(settings.max_row_length or longest_row(predictor))
+        if predictor.spec.is_dynamic:
+            predictor.limit_lengths(settings.max_row_length or measure_max_row_length(predictor))
         if predictor.task is not Task.VALUES and not predictor.names:
             raise StartError(
                 "labels-missing",
                 f"LABEL_FILEPATH: {settings.label_filepath} does not exist, and the model does not name its "
                 f"{predictor.sample_prediction.shape[1]} classes itself",
-                f"write it like {EXAMPLE}, or name them in the model's metadata property "
+                f"create that file, for example {EXAMPLE}, or list the names in the model's metadata property "
                 f'"{CLASS_NAMES_PROPERTY}", a JSON list',
             )
         return cls(predictor, predictor.names, file, settings.batching)
 
-    def seconds(self, rows: int) -> float:
-        """Return how long an inference on so many rows takes at best, as measured at the start; infinity if unknown."""
+    def estimate_latency(self, rows: int) -> float:
+        """Return the seconds that an inference on this number of rows takes at least; infinity if unknown."""
         return self._one_seconds + (rows - 1) * self._row_seconds
 
     def predict(self, rows: Rows) -> Array:
         """Return one prediction per row.
 
-        For classes, that are their probabilities, of shape (N, classes); for independent labels, the probability of
-        each, of shape (N, labels); for values, an array of shape (N,), or (N, ...) where a row has several.
+        For classes and for independent labels, a prediction has the probability of each: shape (N, classes) or
+        (N, labels). For values, the shape is (N,), or (N, ...) if a row has several values.
         """
         return self._predictor.predict(rows)
 
     def predict_label(self, rows: Rows) -> list[Any]:
-        """Return the name of the most probable class of each row, or the list of labels that are probable."""
+        """Return the most probable class of each row or, for independent labels, all labels of at least 50 %."""
         predictions = self._predictor.predict(rows)
         if self.task is Task.MULTILABEL:
             return [
@@ -121,7 +123,7 @@ class Model:
 
 
 def _measure(predictor: Predictor) -> tuple[float, float]:
-    """Return the seconds of an inference on the sample, and of each row beyond it."""
+    """Return the seconds of an inference on the sample, and of each additional row."""
 
     def seconds(rows: Rows) -> float:
         tries: list[float] = []
@@ -131,10 +133,10 @@ def _measure(predictor: Predictor) -> tuple[float, float]:
 
     one = seconds(predictor.sample)
     count = min(_MANY, int(_LONG_SECONDS / one))
-    if count < 2:  # noqa: PLR2004 (a second row that does not matter any more)
+    if count < 2:  # noqa: PLR2004 (one row takes so long that the cost of a second one does not matter)
         return one, one
     try:
         many = seconds(repeat(predictor.sample, count))
-    except Exception:  # noqa: BLE001 (it may have no memory for so many; ONNX Runtime's errors have no base in common)
+    except Exception:  # noqa: BLE001 (memory may not suffice; ONNX Runtime's errors share no other base class)
         return one, one
     return one, max(0.0, many - one) / (count - 1)

@@ -1,4 +1,4 @@
-"""The model's file and those beside it, each read once, and verified by what the loader says of them."""
+"""The model file and its external data files. Each is read once and verified against the loader's receipt."""
 
 import hashlib
 import stat
@@ -16,16 +16,16 @@ from volume.receipt import Receipt, ReceiptError, sha256_of
 
 @dataclass(frozen=True)
 class ModelFile:
-    """An ONNX model as it stands in the volume.
+    """An ONNX model file in the volume.
 
     Attributes:
-        path: where it was asked for.
-        directory: where it really is; files that hold weights of it stand there too.
-        content: its bytes.
-        identity: the sha256 of the content, or with external data, that of all its files' digests.
-        receipt: what the loader says of it; None when no loader brought it.
-        onnx: its format; None where `problem` says why that is unknown.
-        problem: why the identity leaves files out; a model with a problem must not be served.
+        path: the path from the settings, which may be a link.
+        directory: the real directory of the file, which also holds its external data files.
+        content: the bytes of the file.
+        identity: sha256 of the content; with external data, sha256 of the digests of all files.
+        receipt: the loader's receipt; None if the loader did not load the model.
+        onnx: format of the file; None if the file cannot be parsed.
+        problem: why the identity does not cover all files; a model with a problem must not be served.
     """
 
     path: Path
@@ -38,10 +38,10 @@ class ModelFile:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Return the model at a path, which may be a link that the loader switches at any time.
+        """Return the model at a path, which may be a link that the loader replaces at any time.
 
         Raises:
-            StartError: a file cannot be read, or is not the one that the receipt beside it lists.
+            StartError: a file cannot be read, or does not match the receipt.
         """
         real = path.resolve()
         try:
@@ -50,7 +50,7 @@ class ModelFile:
             if receipt:
                 receipt.model.check_content(path, content)
                 for record in receipt.external_data:
-                    # Read here for the first and last time: ONNX Runtime maps the pages that this leaves in memory.
+                    # This is the only read: ONNX Runtime later maps the same pages from the page cache.
                     record.check(real.parent / record.name)
         except OSError as error:
             reason = f"MODEL_FILEPATH: cannot read {error.filename or path}: {error.strerror}"
@@ -74,24 +74,24 @@ class ModelFile:
 
     @property
     def name(self) -> str:
-        """What to call the model: its object's name in a bucket, or its file's name."""
+        """Display name of the model: the name of its object in the bucket, or of its file."""
         scheme, _, place = self.source.partition("://")
         path = place.partition("/")[2]
         return unquote(path.rpartition("/")[2]) if scheme == "file" else path
 
     @property
     def source(self) -> str:
-        """Where the model came from, as a URI."""
+        """URI of the model's source."""
         return self.receipt.model.uri if self.receipt else self.path.absolute().as_uri()
 
     @property
     def generation(self) -> str:
-        """Which version of that source it is; empty when nobody has said."""
+        """Version of the model at its source; empty without a receipt."""
         return self.receipt.model.version if self.receipt else ""
 
     @property
     def format(self) -> dict[str, str]:
-        """The versions of the model's format, and what wrote it, as texts."""
+        """Format versions of the model and the tool that wrote it, as strings."""
         if self.onnx is None:
             return {}
         return {
@@ -102,7 +102,7 @@ class ModelFile:
 
     @property
     def signed_by(self) -> str:
-        """The hint of the key whose signature the loader has verified; empty when it required none."""
+        """Hint of the key whose signature the loader verified; empty if the loader required no signature."""
         return self.receipt.signature.key if self.receipt and self.receipt.signature else ""
 
 

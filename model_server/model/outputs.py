@@ -1,4 +1,4 @@
-"""Which output of an ONNX file answers, and how its value becomes one prediction per row."""
+"""Selects the output of an ONNX file that is served, and how its value becomes one prediction per row."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,16 +8,23 @@ import onnxruntime as ort
 import orjson
 
 from model_server.errors import StartError
-from model_server.model.advice import Answers, change_of_outputs, is_regressor
-from model_server.model.conversions import Reader, are_probabilities, conversion, fits, matrix_reader, numbers_reader
+from model_server.model.advice import TrialOutputs, is_regressor, suggest_output_fix
+from model_server.model.conversions import (
+    Extractor,
+    are_probabilities,
+    conversion,
+    fits,
+    make_number_extractor,
+    make_score_extractor,
+)
 from model_server.model.graph import Graph
 from model_server.model.inputs import Trial
 from model_server.model.rows import Array, Rows
 from model_server.model.tasks import ModelOutput, OutputKind, Task
 
 CLASS_NAMES_PROPERTY = "class_names"
-_CLEARLY = 0.25
-_WHAT_IT_HOLDS = {
+_CLEAR_MARGIN = 0.25  # difference of two probabilities
+_DESCRIPTIONS = {
     OutputKind.PROBABILITIES: "class probabilities, two or more numbers per row from 0 to 1 with a sum of 1",
     OutputKind.LOGITS: "two or more class scores per row",
     OutputKind.LOG_PROBABILITIES: "the logarithms of two or more class probabilities per row",
@@ -29,32 +36,32 @@ _WHAT_IT_HOLDS = {
 
 @dataclass(frozen=True)
 class Output:
-    """The output that answers.
+    """The output that is served.
 
     Attributes:
-        name: its name in the file.
-        kind: what its numbers are.
-        task: what predictions it gives.
-        shape: of one prediction; None for a dimension that is as long as the row.
-        read: turns its value into an array with one prediction per row: of shape (rows, classes) for classes and
-            labels; for values, of shape (rows,) or (rows, ...).
-        names: of the classes or labels, in the order of their columns: from the label file, or else from the model
-            itself. Empty for values, and if neither names them.
+        name: name of the output in the file.
+        kind: the kind of its numbers.
+        task: the kind of predictions.
+        shape: shape of one prediction; None for a dynamic dimension.
+        extract: converts the output value to an array with one prediction per row: of shape (rows, classes) for classes
+            and labels; for values, of shape (rows,) or (rows, ...).
+        names: class or label names in the order of their columns, from the label file or else from the model. Empty for
+            values, and if neither has names.
         sample: the first row with a finite answer.
-        own_label: the class of that row by another output of the model; None if no output says it.
+        own_label: the sample's class according to another output of the model; None without such an output.
     """
 
     name: str
     kind: OutputKind
     task: Task
     shape: tuple[int | None, ...]
-    read: Reader
+    extract: Extractor
     names: tuple[str, ...]
     sample: Rows
     own_label: str | int | None
 
     def fits(self, predictions: Array, rows: int) -> bool:
-        """Return whether these can be the predictions for this many rows."""
+        """Return whether an array can hold the predictions for this number of rows."""
         return len(predictions) == rows and (
             self.kind is not OutputKind.PROBABILITIES or are_probabilities(predictions)
         )
@@ -62,35 +69,35 @@ class Output:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """An output whose numbers were those of a kind in every trial with a finite answer; the first such trial."""
+    """An output whose numbers fit the kind in every trial with a finite answer, with the first such trial."""
 
-    read: Reader
+    extract: Extractor
     shape: tuple[int, ...]
     task: Task
     trial: Trial
 
     @property
     def columns(self) -> int:
-        """The number of classes or labels."""
+        """Number of classes or labels; 0 for values."""
         return self.shape[0] if self.task is not Task.VALUES else 0
 
 
 @dataclass(frozen=True)
 class OutputsOfFile:
-    """What is known of the outputs of a file.
+    """The outputs of a file, as declared and as observed in trials.
 
     Attributes:
         declared: the outputs as the file declares them, each with `name`, `type` and `shape`.
-        free: the names of the dimensions of its inputs that vary from row to row.
-        trials: calls of the model.
-        batch: how many rows each trial was given.
+        dynamic_dimensions: names of the input dimensions whose length differs between rows.
+        trials: the calls of the model.
+        batch: number of rows in each trial.
         graph: the nodes of the file.
         class_names: the file's metadata property `class_names`; None without one.
-        producer: what wrote the file, as recorded in it.
+        producer: the tool that wrote the file, as recorded in it.
     """
 
     declared: Sequence[ort.NodeArg]
-    free: frozenset[str]
+    dynamic_dimensions: frozenset[str]
     trials: Sequence[Trial]
     batch: int
     graph: Graph
@@ -99,35 +106,43 @@ class OutputsOfFile:
 
     @property
     def names(self) -> list[str]:
-        """The names of the outputs."""
+        """Names of the outputs."""
         return [output.name for output in self.declared]
+
+    @property
+    def dynamic_outputs(self) -> list[str]:
+        """Names of the outputs with a dynamic dimension."""
+        return [
+            output.name
+            for output in self.declared
+            if self.dynamic_dimensions.intersection(map(str, (output.shape or ())[1:]))
+        ]
 
 
 def find_output(file: OutputsOfFile, labels: Sequence[str] | None, choice: ModelOutput | None) -> Output:
-    """Return the output that answers.
+    """Return the output to serve.
 
-    Without a choice, it is the one with class probabilities, or else the one that a regressor of `ai.onnx.ml` computes.
+    Without a choice, this is the output with class probabilities, or else the output of an `ai.onnx.ml` regressor.
 
     Args:
         file: the outputs.
-        labels: name of each class by the label file, in whose order the string classes of a ZipMap are put; None
-            without one.
-        choice: which output answers, and what it holds; None if neither the setting nor the file says.
+        labels: class names from the label file; string classes of a ZipMap are put in their order. None without a file.
+        choice: output and kind that the setting or the file names; None if neither names one.
 
     Raises:
-        StartError: there is none, or not one with as many classes as there are labels. The reason continues the
-            sentence after the file's name.
+        StartError: no output can be served, or none has as many classes as there are labels. The reason continues a
+            sentence that starts with the file's name.
     """
     own_names = _names_in_property(file.class_names)
     order = labels or own_names
     kind = choice.kind if choice else OutputKind.PROBABILITIES
-    found = _candidates(file, kind, _wanted(file, choice), order)
+    found = _candidates(file, kind, _eligible_names(file, choice), order)
     if not found and choice is None:
-        regressors = [name for name in file.names if is_regressor(file.graph.maker(name))]
+        regressors = [name for name in file.names if is_regressor(file.graph.source_operator(name))]
         kind = OutputKind.VALUES
         found = _candidates(file, kind, regressors, ())
     if not found:
-        raise _none_found(file, choice)
+        raise _no_output_error(file, choice)
     name, chosen = _choose(found, kind, labels)
     names = () if chosen.task is Task.VALUES else _names(file, name, chosen, labels, own_names)
     own_label = _own_label(file, name, chosen.trial) if chosen.task is Task.CLASSES else None
@@ -136,20 +151,20 @@ def find_output(file: OutputsOfFile, labels: Sequence[str] | None, choice: Model
         kind=kind,
         task=chosen.task,
         shape=_shape(file, name, chosen),
-        read=chosen.read,
+        extract=chosen.extract,
         names=names,
         sample=chosen.trial.row,
         own_label=own_label,
     )
 
 
-def _wanted(file: OutputsOfFile, choice: ModelOutput | None) -> list[str]:
+def _eligible_names(file: OutputsOfFile, choice: ModelOutput | None) -> list[str]:
     if not (choice and choice.name):
         return file.names
     if choice.name not in file.names:
         raise StartError(
             "model-output",
-            f'has no output "{choice.name}", which MODEL_OUTPUT or its property "model_output" names; its outputs are '
+            f'has no output "{choice.name}", which MODEL_OUTPUT or its property "model_output" names; expected one of '
             f"{_listed(file.names)}",
             f"set MODEL_OUTPUT={choice.kind}:{file.names[-1]}",
         )
@@ -161,45 +176,48 @@ def _shape(file: OutputsOfFile, name: str, chosen: _Candidate) -> tuple[int | No
     if len(declared) != len(chosen.shape):
         return chosen.shape
     return tuple(
-        None if str(length) in file.free else found for length, found in zip(declared, chosen.shape, strict=True)
+        None if str(length) in file.dynamic_dimensions else found
+        for length, found in zip(declared, chosen.shape, strict=True)
     )
 
 
 def _candidates(
     file: OutputsOfFile, kind: OutputKind, names: Sequence[str], order: Sequence[str]
 ) -> dict[str, _Candidate]:
-    free = {output.name for output in file.declared if file.free.intersection(map(str, (output.shape or ())[1:]))}
+    dynamic = set(file.dynamic_outputs)
     return {
         name: candidate
         for name in names
-        if (kind is OutputKind.VALUES or name not in free)
-        and (candidate := _candidate(file, name, kind, order, is_free=name in free))
+        if (kind is OutputKind.VALUES or name not in dynamic)
+        and (candidate := _candidate(file, name, kind, order, is_dynamic=name in dynamic))
     }
 
 
 def _candidate(
-    file: OutputsOfFile, name: str, kind: OutputKind, order: Sequence[str], *, is_free: bool
+    file: OutputsOfFile, name: str, kind: OutputKind, order: Sequence[str], *, is_dynamic: bool
 ) -> _Candidate | None:
     candidate = None
     for trial in file.trials:
         value = trial.values[name]
         is_values = kind is OutputKind.VALUES
-        reader = numbers_reader(value, is_free=is_free) if is_values else matrix_reader(value, order)
-        if reader is None or len(numbers := reader(value)) != file.batch:
+        extractor = (
+            make_number_extractor(value, is_dynamic=is_dynamic) if is_values else make_score_extractor(value, order)
+        )
+        if extractor is None or len(numbers := extractor(value)) != file.batch:
             return None
         convert, task = conversion(kind, 0 if is_values else numbers.shape[1])
-        read = _composed(convert, reader) if convert else reader
-        predictions = read(value)
+        extract = _composed(convert, extractor) if convert else extractor
+        predictions = extract(value)
         if not np.isfinite(predictions).all():
             continue
         if not fits(kind, numbers):
             return None
-        candidate = candidate or _Candidate(read, predictions.shape[1:], task, trial)
+        candidate = candidate or _Candidate(extract, predictions.shape[1:], task, trial)
     return candidate
 
 
-def _composed(convert: Callable[[Array], Array], reader: Reader) -> Reader:
-    return lambda value: convert(reader(value))
+def _composed(convert: Callable[[Array], Array], extractor: Extractor) -> Extractor:
+    return lambda value: convert(extractor(value))
 
 
 def _choose(found: Mapping[str, _Candidate], kind: OutputKind, labels: Sequence[str] | None) -> tuple[str, _Candidate]:
@@ -213,12 +231,12 @@ def _choose(found: Mapping[str, _Candidate], kind: OutputKind, labels: Sequence[
         raise StartError(
             "labels-mismatch",
             f"has {counts} classes but LABEL_FILEPATH names {len(labels or ())}; expected one name per class",
-            "take the label file of this model, or write one with its classes in the order of their probabilities",
+            "use the label file of this model, or write one with its classes in the order of their probabilities",
         )
     if len(fitting) > 1:
         raise StartError(
             "model-outputs",
-            f"has {len(fitting)} outputs that may be {_WHAT_IT_HOLDS[kind].partition(',')[0]} "
+            f"has {len(fitting)} outputs that can be {_DESCRIPTIONS[kind].partition(',')[0]} "
             f"({_listed(list(fitting))}); expected one",
             f"set MODEL_OUTPUT={kind}:{next(iter(fitting))} for the first of them",
         )
@@ -228,10 +246,10 @@ def _choose(found: Mapping[str, _Candidate], kind: OutputKind, labels: Sequence[
 def _names(
     file: OutputsOfFile, output: str, chosen: _Candidate, labels: Sequence[str] | None, own: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Return the names of the classes: of the label file, of the property, of the maps, or of an operator."""
+    """Return the class names from the label file, the property, the ZipMap or an operator, in this order."""
     if labels is not None:
         for trial in file.trials:
-            _check_own_label(trial, chosen.read(trial.values[output]), labels)
+            _check_own_label(trial, chosen.extract(trial.values[output]), labels)
         return tuple(labels)
     if own:
         if len(own) != chosen.columns:
@@ -239,20 +257,20 @@ def _names(
                 "labels-mismatch",
                 f'has {chosen.columns} classes but its metadata property "{CLASS_NAMES_PROPERTY}" names {len(own)}; '
                 "expected one name per class",
-                "correct the property, or give the model a label file",
+                "correct the property, or provide a label file",
             )
         return own
     value = chosen.trial.values[output]
     if isinstance(value, list):
         keys = list(value[0])
         return tuple(keys) if all(isinstance(key, str) for key in keys) else ()
-    texts = [name for name in file.names if _is_text(chosen.trial.values[name])]
-    names = file.graph.class_names([output, *texts])
+    text_outputs = [name for name in file.names if _is_text(chosen.trial.values[name])]
+    names = file.graph.class_names([output, *text_outputs])
     return names if len(names) == chosen.columns == len(set(names)) else ()
 
 
 def _names_in_property(text: str | None) -> tuple[str, ...]:
-    """Return the names in the property, unless it means something else by it."""
+    """Return the names in the property; empty unless it is a JSON list of strings."""
     try:
         names = orjson.loads(text or "[]")
     except orjson.JSONDecodeError:
@@ -261,19 +279,23 @@ def _names_in_property(text: str | None) -> tuple[str, ...]:
 
 
 def _check_own_label(trial: Trial, matrix: Array, labels: Sequence[str]) -> None:
-    """Refuse labels in another order than the model's own, where the model names the class of the row itself."""
+    """Check the order of the labels against the class names that the model outputs for the trial.
+
+    Raises:
+        StartError: the order differs.
+    """
     for value in trial.values.values():
         own = value.flat[0] if _is_text(value) else None
         if own not in labels:
             continue
         ours = int(matrix[0].argmax())
-        # A model may prefer another class than the most probable one, but not by far.
-        if matrix[0, ours] - matrix[0, labels.index(own)] > _CLEARLY:
+        # A model may output a class other than the most probable one, but only if their probabilities are close.
+        if matrix[0, ours] - matrix[0, labels.index(own)] > _CLEAR_MARGIN:
             raise StartError(
                 "labels-mismatch",
-                f'calls a row "{own}" whose most probable class LABEL_FILEPATH calls "{labels[ours]}"; expected the '
-                "names in the order of its columns",
-                "put them in that order, for scikit-learn that of classes_",
+                f'outputs the class "{own}" for a row whose most probable class LABEL_FILEPATH names "{labels[ours]}"; '
+                "expected the names in the order of the model's columns",
+                "sort the label file in that order, for scikit-learn the order of classes_",
             )
 
 
@@ -290,23 +312,22 @@ def _is_text(value: object) -> bool:
     return isinstance(value, np.ndarray) and value.dtype == object and value.size > 0
 
 
-def _none_found(file: OutputsOfFile, choice: ModelOutput | None) -> StartError:
+def _no_output_error(file: OutputsOfFile, choice: ModelOutput | None) -> StartError:
     trial = file.trials[0]
     found = {name: value for name, value in trial.values.items() if not (choice and choice.name not in ("", name))}
     shown = ", ".join(f'"{name}" is {_shown(value)}' for name, value in found.items())
-    free = [output.name for output in file.declared if file.free.intersection(map(str, (output.shape or ())[1:]))]
-    change = change_of_outputs(Answers(found, file.graph, free, file.batch, file.producer))
+    change = suggest_output_fix(TrialOutputs(found, file.graph, file.dynamic_outputs, file.batch, file.producer))
     if choice is None:
         return StartError(
             "model-output",
-            f"does not say what its output is: {shown}; expected {_WHAT_IT_HOLDS[OutputKind.PROBABILITIES]}, or what a "
-            "regressor computes",
+            f"has no output of a known kind: {shown}; expected {_DESCRIPTIONS[OutputKind.PROBABILITIES]}, or the "
+            "output of a regressor",
             change,
         )
     return StartError(
         "model-output",
-        f'has no output like MODEL_OUTPUT or its property "model_output" says: {shown}; expected '
-        f"{_WHAT_IT_HOLDS[choice.kind]}",
+        f'has no output that fits MODEL_OUTPUT or its property "model_output": {shown}; expected '
+        f"{_DESCRIPTIONS[choice.kind]}",
         change,
     )
 
@@ -317,7 +338,7 @@ def _shown(value: object) -> str:
     if isinstance(value, list):
         first = value[0] if value else None
         return f"a sequence of {'maps' if isinstance(first, dict) else 'tensors'}"
-    return "no tensor"
+    return "not a tensor"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Any ONNX model that can be served, as a function from rows to predictions."""
+"""Inference on a supported ONNX model: rows in, predictions out."""
 
 import logging
 import math
@@ -20,32 +20,32 @@ from model_server.model.tasks import ModelOutput
 logger = logging.getLogger("model_server")
 
 _FEW_NUMBERS = 256
-_PIECE_SECONDS = 0.25
+_CHUNK_SECONDS = 0.25
 _GROWTH = 4
 _ALL = sys.maxsize
 
 
 class Predictor:
-    """An ONNX Runtime session that turns rows into predictions.
+    """An ONNX Runtime session that computes predictions from rows.
 
     Args:
-        file: the ONNX model; its bytes are needed no longer once this is made.
-        labels: name of each class by the label file; None without one.
-        choice: which output answers, and what it holds; None takes it from the file.
-        threads: how many threads one inference uses.
+        file: the ONNX model; its bytes are not needed after construction.
+        labels: class names from the label file; None without one.
+        choice: the output to serve and its kind; None to read them from the file.
+        threads: number of threads that one inference uses.
 
     Attributes:
-        signature: how the model is called.
-        task: what predictions it gives.
-        names: of the classes or labels; empty if they have no names.
-        spec: types and shapes of the rows that it takes.
-        feature_names: what to call the values of a row; empty when the model does not say.
+        signature: the inputs and the output of the model.
+        task: the kind of predictions.
+        names: class or label names; empty if the model has none.
+        spec: types and shapes of the rows.
+        feature_names: names of the values of a row; empty if the model does not give them.
         sample: a row that the model has answered.
-        sample_prediction: its answer, an array with one prediction.
-        piece: how many rows are run at once at first; more where that takes little.
+        sample_prediction: the model's answer to the sample, an array with one prediction.
+        chunk_size: number of rows in the first inference of a large request; fast chunks are followed by larger ones.
 
     Raises:
-        StartError: the file cannot be loaded or served, or has another number of classes than there are labels.
+        StartError: the file cannot be loaded or served, or its class count differs from the number of labels.
     """
 
     def __init__(
@@ -57,16 +57,16 @@ class Predictor:
         except StartError as error:
             raise StartError(error.code, f"MODEL_FILEPATH: {file.path} {error.reason}", error.change) from error
         self._session_run = session.run
-        self._options = ort.RunOptions()  # kept: without, ONNX Runtime makes new ones for each call
+        self._options = ort.RunOptions()  # reused: without options, ONNX Runtime creates new ones for each call
         self._outputs = [self.signature.output.name]
-        self._read = self.signature.output.read
+        self._extract = self.signature.output.extract
         self.task = self.signature.output.task
         self.names = self.signature.output.names
         self.spec = self.signature.inputs.spec
         self.feature_names = self.signature.inputs.feature_names
         self.sample = self.signature.output.sample
-        # Of rows whose time is unknown, pieces grow from one row.
-        self.piece = 1 if self.spec.is_free else _ALL
+        # The duration of a row of dynamic length is unknown: start with one row per chunk.
+        self.chunk_size = 1 if self.spec.is_dynamic else _ALL
         self.sample_prediction = self.predict(self.sample)
 
     def predict(self, rows: Rows) -> Array:
@@ -76,18 +76,19 @@ class Predictor:
             rows: rows as `spec` returns them.
 
         Raises:
-            InvalidRowsError: a row has no finite answer, or a dimension that the model leaves free has a length that
-                it does not take.
-            Exception: the model failed; ONNX Runtime's errors have no other base in common.
+            InvalidRowsError: a row has no finite answer, or a dynamic dimension has a length that the model does not
+                support.
+            StoppedError: the request was stopped.
+            Exception: the model failed; ONNX Runtime's errors share no other base class.
         """
         batch = self.signature.inputs.batch
         if batch is not None and batch != len(rows):
             predictions = self._run_in_batches(rows, batch)
-        elif len(rows) > self.piece and batch is None and current_stop.get():
-            predictions = self._run_in_pieces(rows)
+        elif len(rows) > self.chunk_size and batch is None and current_stop.get():
+            predictions = self._run_in_chunks(rows)
         else:
             predictions = self._run(rows)
-        # Of a few numbers, Python is quicker to find that their sum is finite.
+        # For a few numbers, a sum in Python is faster than numpy.
         if predictions.size <= _FEW_NUMBERS and math.isfinite(sum(predictions.ravel().tolist())):
             return predictions
         finite = np.isfinite(predictions)
@@ -99,13 +100,13 @@ class Predictor:
         return predictions
 
     def limit_lengths(self, max_length: int | None) -> None:
-        """Take no longer rows than that, where their length may vary."""
-        self.spec = self.spec.limited(max_length)
+        """Limit the length of dynamic dimensions."""
+        self.spec = self.spec.with_max_length(max_length)
 
-    def bound_pieces(self, row_seconds: float) -> None:
-        """Run no more rows at once than take a quarter of a second, if a row takes so long."""
-        if not self.spec.is_free and row_seconds > 0:
-            self.piece = max(1, int(_PIECE_SECONDS / row_seconds))
+    def limit_chunks(self, row_seconds: float) -> None:
+        """Limit the rows of one inference to a quarter of a second, given the seconds of one row."""
+        if not self.spec.is_dynamic and row_seconds > 0:
+            self.chunk_size = max(1, int(_CHUNK_SECONDS / row_seconds))
 
     def _run_in_batches(self, rows: Rows, batch: int) -> Array:
         answers = []
@@ -115,15 +116,15 @@ class Predictor:
             answers.append(self._run(filled)[: len(chunk)])
         return np.concatenate(answers)
 
-    def _run_in_pieces(self, rows: Rows) -> Array:
-        """Run at most so many rows at once that the request can be stopped in between."""
+    def _run_in_chunks(self, rows: Rows) -> Array:
+        """Run the rows in chunks, so that the request can be stopped between two of them."""
         answers = []
-        start, size = 0, self.piece
+        start, size = 0, self.chunk_size
         while start < len(rows):
             began = time.perf_counter()
             answers.append(self._run(rows[start : start + size]))
             start += size
-            if time.perf_counter() - began < _PIECE_SECONDS / _GROWTH:
+            if time.perf_counter() - began < _CHUNK_SECONDS / _GROWTH:
                 size *= _GROWTH
         return np.concatenate(answers)
 
@@ -135,19 +136,19 @@ class Predictor:
         except Exception as error:
             if options.terminate:
                 raise StoppedError from error
-            if wrong := self.signature.inputs.explain(rows, error):
+            if wrong := self.signature.inputs.find_invalid_value(rows, error):
                 raise wrong from error
-            if self.spec.is_free:
+            if self.spec.is_dynamic:
                 logger.debug("model_failed", exc_info=True)
-                raise InvalidRowsError((), f"has {_lengths(rows)}; the model takes other lengths") from error
+                raise InvalidRowsError((), f"has {_row_shapes(rows)}; the model takes other lengths") from error
             raise
-        predictions = self._read(value)
+        predictions = self._extract(value)
         if len(predictions) != len(rows):
             raise RuntimeError(f"the model answered {len(rows)} rows with {len(predictions)}")
         return predictions
 
 
-def _lengths(rows: Rows) -> str:
+def _row_shapes(rows: Rows) -> str:
     if isinstance(rows, Columns):
         return "values of " + ", ".join(f"shape {array.shape[1:]} for {name}" for name, array in rows.arrays.items())
     return f"rows of shape {rows.shape[1:]}"

@@ -1,4 +1,4 @@
-"""The rows of a model with one input, checked strictly."""
+"""Strict validation of rows for a model with one input."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,31 +10,31 @@ import orjson
 
 from model_server.model.rows import Array, InvalidRowsError, Position
 
-EXACT = 2**53 - 1  # up to here, every whole number has its own float64
+EXACT = 2**53 - 1  # up to this number, float64 represents every integer exactly
 
 _TYPES = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-_SHOWN = 40  # characters of a wrong value
-_MOST_NAMES = 8  # that a message lists
+_SHOWN = 40  # characters of an invalid value in a message
+_MAX_NAMES = 8  # listed in a message
 
 
 class RowSpec:
     """Type and shape of the values of one input.
 
     Args:
-        dtype: the model's input type: a float, integer or boolean one; object for text.
-        row_shape: shape of one row, without the batch dimension; None for a dimension that may vary.
-        names: what to call the values of a row; if each has its own, a row may be an object by them.
-        max_length: the most that a dimension that may vary may have; None for any length.
-        takes_booleans: whether true and false are values of a boolean type, besides 1 and 0.
+        dtype: the model's input type: a float, integer or boolean type; object for text.
+        row_shape: shape of one row, without the batch dimension; None for a dynamic dimension.
+        names: names of the values of a row; if they are unique, a row may be an object with these keys.
+        max_length: maximum length of a dynamic dimension; None for any length.
+        takes_booleans: whether a boolean type accepts true and false as well as 1 and 0.
 
     Attributes:
         dtype: as above.
         row_shape: as above.
-        names: as above; empty unless each value has its own.
+        names: as above; empty unless each value has a unique name.
         max_length: as above.
         takes_booleans: as above.
-        limits: smallest and largest number of that type; two zeros for text.
-        row_size: values in a row; 0 if that varies.
+        limits: smallest and largest number of the type; two zeros for text.
+        row_size: number of values in a row; 0 if that varies.
     """
 
     def __init__(
@@ -70,29 +70,29 @@ class RowSpec:
         return str((1, *self.row_shape))
 
     @property
-    def is_free(self) -> bool:
-        """Whether the length of a row may vary."""
+    def is_dynamic(self) -> bool:
+        """Whether a row has a dynamic dimension."""
         return None in self.row_shape
 
     @property
     def expected(self) -> str:
-        """What a row is, as messages say it: "a list of 4 numbers"."""
+        """Description of a valid row for messages, such as "a list of 4 numbers"."""
         if not self.row_shape:
             return self._expected_value()
         return f"a list of {'' if self.row_shape[0] is None else f'{self.row_shape[0]} '}{self._elements(1)}"
 
-    def limited(self, max_length: int | None) -> "RowSpec":
-        """Return the same, for rows that are no longer than that where their length may vary."""
+    def with_max_length(self, max_length: int | None) -> "RowSpec":
+        """Return a copy that limits the length of dynamic dimensions."""
         return RowSpec(self.dtype, self.row_shape, self.names, max_length, takes_booleans=self.takes_booleans)
 
     def rows(self, data: object) -> Array:
         """Return rows as an array of shape (N, *row_shape) and the model's dtype.
 
-        Every number must be finite and fit the dtype: an integer type takes 5 and 5.0, but not 5.5, nor a decimal
-        beyond 2**53, which may stand for another number; bool takes 0 and 1. Text must be valid Unicode.
+        Every number must be finite and fit the dtype. An integer type accepts 5 and 5.0, but neither 5.5 nor a float
+        beyond 2**53, which may be rounded; bool accepts 0 and 1. Text must be valid Unicode.
 
         Args:
-            data: nested lists of values, with objects by name for the rows if these have names; or an array.
+            data: nested lists of values, where a row may be an object if its values have names; or an array.
 
         Raises:
             InvalidRowsError: a value has the wrong type, size or shape.
@@ -104,16 +104,16 @@ class RowSpec:
         if not self.names or type(data) is not list or dict not in set(map(type, data)):
             return self._read(data)
         try:
-            return self._read(in_order(data, self.names, self._expected_value()))
+            return self._read(reorder_values(data, self.names, self._expected_value()))
         except InvalidRowsError as error:
             raise InvalidRowsError(
-                self._named(data, error.position), error.problem, error.like and self._named(data, error.like)
+                self._named(data, error.position), error.problem, error.reference and self._named(data, error.reference)
             ) from None
 
     def as_json(self, rows: Array) -> list[Any]:
-        """Return rows in JSON's types, as a client sends them.
+        """Return rows as JSON values, as a client sends them.
 
-        Numbers are the shortest decimals that stand for them: 5.1, where tolist() gives 5.099999904632568.
+        A number has the fewest digits that identify it in its type: 5.1, where tolist() gives 5.099999904632568.
         """
         if self.is_text or self.takes_booleans:
             values: list[Any] = rows.tolist()
@@ -123,7 +123,7 @@ class RowSpec:
         return numbers
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Return whether an array of that shape holds rows of this one."""
+        """Return whether an array of this shape holds valid rows."""
         lengths = list(zip(shape[1:], self.row_shape, strict=False))
         return (
             len(shape) == 1 + len(self.row_shape)
@@ -133,7 +133,7 @@ class RowSpec:
         )
 
     def _is_sound(self, data: Array) -> bool:
-        """Return whether values of the model's dtype are ones that it takes; for text, `_read` finds out."""
+        """Return whether all values are valid, given that the dtype is right; False for text, which `_read` checks."""
         return not self.is_text and bool(np.isfinite(data).all())
 
     def _read(self, rows: object) -> Array:
@@ -144,7 +144,9 @@ class RowSpec:
             for index, kind in enumerate(map(type, level)):
                 if kind is not list:
                     expected = f"a list of {elements}" if length is None else f"a list of {length} {elements}"
-                    raise InvalidRowsError(_position(index, shape), f"is {shown(level[index])}; expected {expected}")
+                    raise InvalidRowsError(
+                        _position(index, shape), f"is {describe_value(level[index])}; expected {expected}"
+                    )
             lengths = list(map(len, level))
             expected_length = lengths[0] if length is None else length
             if set(lengths) != {expected_length}:
@@ -166,7 +168,7 @@ class RowSpec:
         return self._cast(level, shape).reshape(shape)
 
     def _elements(self, depth: int) -> str:
-        """Return what is in the lists at that depth: 0 is that of the rows themselves."""
+        """Return the name for the elements of the lists at a depth; depth 0 is the list of rows."""
         if not depth:
             return "rows"
         return "lists" if depth < len(self.row_shape) else "strings" if self.is_text else "numbers"
@@ -200,7 +202,7 @@ class RowSpec:
             whole = [type(number) is int or (number.is_integer() and abs(number) <= EXACT) for number in values]
             if not all(whole):
                 self._refuse(values, whole, shape)
-            # One by one: float64 in between would round integers above 2**53.
+            # Convert in Python: float64 would round integers above 2**53.
             values = list(map(int, values))
         if min(values) < smallest or max(values) > largest:
             self._refuse(values, [smallest <= number <= largest for number in values], shape)
@@ -223,18 +225,20 @@ class RowSpec:
         return f"a {'number' if self.dtype.kind == 'f' else 'whole number'} from {smallest} to {largest}"
 
     def _refuse(self, values: list[Any], fits: list[bool], shape: list[int]) -> NoReturn:
-        """Raise the error for the first value that does not fit."""
+        """Raise `InvalidRowsError` for the first value that does not fit."""
         index = fits.index(False)
-        raise InvalidRowsError(_position(index, shape), f"is {shown(values[index])}; expected {self._expected_value()}")
+        raise InvalidRowsError(
+            _position(index, shape), f"is {describe_value(values[index])}; expected {self._expected_value()}"
+        )
 
 
-def in_order(rows: Sequence[Any], names: Sequence[str], expected: str | Mapping[str, str]) -> list[Any]:
-    """Return rows with each object as the list of its values in the order of the names; others stay as they are.
+def reorder_values(rows: Sequence[Any], names: Sequence[str], expected: str | Mapping[str, str]) -> list[Any]:
+    """Return the rows with each object replaced by the list of its values in the order of the names.
 
     Args:
-        rows: the rows.
-        names: the names that each object must have, and no others.
-        expected: what the value of each name is, or of all.
+        rows: the rows; rows that are not objects are returned unchanged.
+        names: the names that each object must have; no others are allowed.
+        expected: description of a valid value, for each name or for all of them.
 
     Raises:
         InvalidRowsError: a name is missing or unknown.
@@ -254,17 +258,17 @@ def in_order(rows: Sequence[Any], names: Sequence[str], expected: str | Mapping[
     return lists
 
 
-def is_unicode(texts: Sequence[str]) -> bool:
-    """Return whether the texts can be written in UTF-8: a string of Python may hold half a surrogate pair."""
+def is_unicode(strings: Sequence[str]) -> bool:
+    """Return whether strings are valid Unicode; a Python string may hold half a surrogate pair."""
     try:
-        "".join(texts).encode()
+        "".join(strings).encode()
     except UnicodeEncodeError:
         return False
     return True
 
 
-def shown(value: object) -> str:
-    """Return what a wrong value is, in a few words."""
+def describe_value(value: object) -> str:
+    """Return a short description of an invalid value."""
     return _TYPES.get(type(value)) or repr(value)[:_SHOWN]
 
 
@@ -274,8 +278,8 @@ def _refuse_names(
     missing = [name for name in names if name not in row]
     unknown = next((name for name in row if name not in set(names)), None)
     if unknown is not None:
-        listed = ", ".join(f'"{name}"' for name in (missing or names)[:_MOST_NAMES])
-        more = len(missing or names) - _MOST_NAMES
+        listed = ", ".join(f'"{name}"' for name in (missing or names)[:_MAX_NAMES])
+        more = len(missing or names) - _MAX_NAMES
         raise InvalidRowsError(
             (index, str(unknown)), f"is unknown; expected {listed}{f' and {more} more' if more > 0 else ''}"
         )

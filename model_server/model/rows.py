@@ -1,4 +1,4 @@
-"""The rows that a model takes: an array, or for a model with several inputs one array per input."""
+"""Rows: an array or, for a model with several inputs, one array per input."""
 
 import json
 import re
@@ -12,19 +12,20 @@ Array = npt.NDArray[Any]
 Indices: TypeAlias = slice | Array | Sequence[int]
 Position: TypeAlias = tuple[int | str, ...]
 
-_MOST = 80  # characters of a name that are shown
+_MAX_SHOWN = 80  # characters of a name in a message
 
 
 class Columns:
-    """Rows as named arrays of one length, each of shape (N, *shape of a value): what a model with several inputs takes.
+    """Rows of a model with several inputs: named arrays of equal length, each of shape (N, *shape of a value).
 
-    `len` is the number of rows; `columns["age"]` is an array, `columns[2:5]` or `columns[[0, 3]]` are some of the rows.
+    `len(columns)` is the number of rows. `columns["age"]` is the array of a column; `columns[2:5]` and
+    `columns[[0, 3]]` select rows.
 
     Args:
-        arrays: the array of each input, all with as many rows.
+        arrays: the array of each input, all with the same number of rows.
 
     Attributes:
-        arrays: as above, in the form in which ONNX Runtime takes them.
+        arrays: as above; ONNX Runtime takes them in this form.
     """
 
     __slots__ = ("_length", "arrays")
@@ -55,42 +56,42 @@ Rows: TypeAlias = Array | Columns
 
 
 class InvalidRowsError(ValueError):
-    """Rows that the model does not take.
+    """The rows are invalid for the model.
 
     Attributes:
-        position: where the wrong value is: the index of its row, then the name of its column where rows have names,
-            then its indices in there. Empty for the rows as a whole.
-        problem: what is wrong there and what was expected, such as "is a string; expected a number".
-        like: position of another value that `problem` is compared with.
+        position: position of the invalid value: the index of its row, then the name of its column if it has one, then
+            its indices within the column. Empty for the rows as a whole.
+        problem: the problem and the expected value, such as "is a string; expected a number".
+        reference: position of the value that set the expectation; None without one.
     """
 
-    def __init__(self, position: Position, problem: str, like: Position | None = None) -> None:
-        super().__init__(f"{place('rows', position)} {problem}")
+    def __init__(self, position: Position, problem: str, reference: Position | None = None) -> None:
+        super().__init__(f"{format_position('rows', position)} {problem}")
         self.position = position
         self.problem = problem
-        self.like = like
+        self.reference = reference
 
 
-def place(rows: str, position: Position) -> str:
-    """Return a position as one writes it: `data[3].age`, or `data[3]["weird name"]`.
+def format_position(rows: str, position: Position) -> str:
+    """Return a position as text, such as `data[3].age` or `data[3]["odd name"]`.
 
     Args:
-        rows: what to call the rows.
+        rows: name of the rows.
         position: as in `InvalidRowsError`.
     """
     return rows + "".join(_step(step) for step in position)
 
 
 def repeat(rows: Rows, count: int) -> Rows:
-    """Return each row so many times, one after the other."""
+    """Return rows with each row repeated `count` times in succession."""
     return rows[np.arange(len(rows)).repeat(count)]
 
 
 def concatenate(parts: Sequence[Rows]) -> Rows:
-    """Return the rows of all parts in order; they must be of one model, and agree in their free lengths.
+    """Return the rows of all parts in order. The parts must be for the same model and have the same row lengths.
 
     Raises:
-        ValueError: there are no parts, or they do not agree.
+        ValueError: there are no parts, or their row lengths differ.
     """
     columns = [part for part in parts if isinstance(part, Columns)]
     if not columns:
@@ -101,6 +102,6 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
 def _step(step: int | str) -> str:
     if isinstance(step, int):
         return f"[{step}]"
-    if re.fullmatch(r"[A-Za-z_]\w*", step) and len(step) <= _MOST:
+    if re.fullmatch(r"[A-Za-z_]\w*", step) and len(step) <= _MAX_SHOWN:
         return f".{step}"
-    return f"[{json.dumps(step[:_MOST], ensure_ascii=False)}]"
+    return f"[{json.dumps(step[:_MAX_SHOWN], ensure_ascii=False)}]"

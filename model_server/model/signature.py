@@ -1,4 +1,4 @@
-"""How an ONNX file is called, found out from the file alone and by calling it."""
+"""Determines the inputs and the output of an ONNX file by inspecting and calling it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +15,14 @@ from model_server.model.tasks import OUTPUT_PROPERTY, ModelOutput
 
 @dataclass(frozen=True)
 class Signature:
-    """How to call a model.
+    """The inputs and outputs of a model.
 
     Attributes:
-        inputs: how it is given rows.
-        output: which output answers, and how.
+        inputs: the inputs.
+        output: the output that is served.
         outputs: all outputs as the file declares them, each with `name`, `type` and `shape`.
         properties: the metadata properties of the file.
-        producer: what wrote the file, as recorded in it.
+        producer: the tool that wrote the file, as recorded in it.
     """
 
     inputs: Inputs
@@ -35,37 +35,37 @@ class Signature:
 def read_signature(
     session: ort.InferenceSession, graph: Graph, labels: Sequence[str] | None, choice: ModelOutput | None
 ) -> Signature:
-    """Return how to call the model, having called it.
+    """Return the signature of the model, verified by calling the model.
 
     Args:
-        session: a session on the file.
+        session: a session for the file.
         graph: the nodes of the file.
-        labels: name of each class by the label file; None without one.
-        choice: which output answers, and what it holds; None takes it from the file.
+        labels: class names from the label file; None without one.
+        choice: the output to serve and its kind; None to read them from the file.
 
     Raises:
-        StartError: the file cannot be served like that, or has another number of classes than there are labels. The
-            reason continues the sentence after the file's name: "has 2 inputs ...".
+        StartError: the file cannot be served, or its class count differs from the number of labels. The reason
+            continues a sentence that starts with the file's name: "has 2 inputs ...".
     """
     meta = session.get_modelmeta()
     properties = meta.custom_metadata_map
     inputs = read_inputs(session, graph)
     outputs = OutputsOfFile(
         declared=session.get_outputs(),
-        free=_free(session),
+        dynamic_dimensions=_dynamic_dimensions(session),
         trials=list(try_rows(session, inputs)),
         batch=inputs.batch or 1,
         graph=graph,
         class_names=properties.get(CLASS_NAMES_PROPERTY),
         producer=meta.producer_name,
     )
-    output = find_output(outputs, labels, choice or _choice_of(properties))
-    if not inputs.batch and not _takes_two(session, inputs, output):
+    output = find_output(outputs, labels, choice or _choice_from_properties(properties))
+    if not inputs.batch and not _accepts_two_rows(session, inputs, output):
         inputs = replace(inputs, batch=1)
     return Signature(inputs, output, outputs.declared, properties, meta.producer_name)
 
 
-def _choice_of(properties: Mapping[str, str]) -> ModelOutput | None:
+def _choice_from_properties(properties: Mapping[str, str]) -> ModelOutput | None:
     text = properties.get(OUTPUT_PROPERTY)
     if not text:
         return None
@@ -79,17 +79,17 @@ def _choice_of(properties: Mapping[str, str]) -> ModelOutput | None:
         ) from error
 
 
-def _free(session: ort.InferenceSession) -> frozenset[str]:
-    """Return the names of the dimensions beyond the batch that the inputs leave free."""
+def _dynamic_dimensions(session: ort.InferenceSession) -> frozenset[str]:
+    """Return the names of the dynamic input dimensions, except the batch dimension."""
     dimensions = [length for found in session.get_inputs() for length in (found.shape or ())[1:]]
     batches = {length for found in session.get_inputs() for length in (found.shape or ())[:1]}
     return frozenset(length for length in dimensions if isinstance(length, str) and length not in batches)
 
 
-def _takes_two(session: ort.InferenceSession, inputs: Inputs, output: Output) -> bool:
-    """Return whether the model keeps its word on a free batch dimension; some are exported with a fixed one inside."""
+def _accepts_two_rows(session: ort.InferenceSession, inputs: Inputs, output: Output) -> bool:
+    """Return whether the model takes two rows; some declare a dynamic batch dimension but contain a fixed one."""
     try:
         [value] = session.run([output.name], inputs.feed(repeat(output.sample, 2)))
-    except Exception:  # noqa: BLE001 (ONNX Runtime's errors have no base in common)
+    except Exception:  # noqa: BLE001 (ONNX Runtime's errors share no other base class)
         return False
-    return output.fits(output.read(value), 2)
+    return output.fits(output.extract(value), 2)

@@ -1,4 +1,4 @@
-"""The newest ONNX format that this service opens, which is that of the locked ONNX Runtime; a test probes it."""
+"""The newest ONNX format that the locked version of ONNX Runtime supports; a test verifies it."""
 
 import json
 from importlib.metadata import version
@@ -9,7 +9,7 @@ NEWEST = OnnxInfo(ir_version=14, opsets={"ai.onnx": 28, "ai.onnx.ml": 5})
 
 
 def describe_version(*, as_json: bool) -> str:
-    """Return the versions of the service's parts, and of the formats that it opens."""
+    """Return the versions of the service's dependencies and of the ONNX formats that it supports."""
     facts = {
         "onnxruntime": version("onnxruntime"),
         "bentoml": version("bentoml"),

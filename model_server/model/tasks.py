@@ -1,4 +1,4 @@
-"""The task of a model, and the setting that says what an output holds."""
+"""The task of a model, and the setting for the kind of its output."""
 
 from enum import StrEnum
 from typing import NamedTuple, Self
@@ -15,7 +15,7 @@ class Task(StrEnum):
 
 
 class OutputKind(StrEnum):
-    """What the numbers of an output are."""
+    """The kind of the numbers in an output."""
 
     PROBABILITIES = "probabilities"
     LOGITS = "logits"
@@ -26,25 +26,25 @@ class OutputKind(StrEnum):
 
 
 class ModelOutput(NamedTuple):
-    """Which output is served, and what it holds; an empty name stands for the only output that it can be."""
+    """The output to serve and its kind; an empty name means the only output that fits the kind."""
 
     kind: OutputKind
     name: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the choice that `kind` or `kind:name` stands for.
+        """Return the choice for a text of the form `kind` or `kind:name`.
 
         Raises:
-            ValueError: the kind is unknown; the message continues the sentence after the setting's name.
+            ValueError: the kind is unknown; the message continues a sentence that starts with the setting's name.
         """
         kind, _, name = text.partition(":")
         try:
             return cls(OutputKind(kind), name)
         except ValueError:
             raise ValueError(
-                f"is {text[:80]!r}; expected one of {', '.join(OutputKind)}, and after a colon the name of an output "
-                "if several could be meant"
+                f"is {text[:80]!r}; expected one of {', '.join(OutputKind)}, followed by a colon and the name of an "
+                "output if several outputs fit"
             ) from None
 
     def __str__(self) -> str:

@@ -1,1 +1,1 @@
-"""When and where an inference runs."""
+"""Scheduling of inferences: on the event loop, in threads, and in batches."""

@@ -1,4 +1,4 @@
-"""Rows of several requests, answered together by one call; no request waits for others to come."""
+"""Batches the rows of several requests into one call, without delaying a request to wait for others."""
 
 import asyncio
 import threading
@@ -15,19 +15,19 @@ from model_server.model.rows import Array, Rows, concatenate
 from model_server.prediction.runner import Job, Runner
 
 Answers = Array | Sequence[Any]
-# Takes the answers, or the error in place of them.
+# Receives the answers, or else the error.
 Deliver = Callable[[Answers | None, BaseException | None], None]
-# Takes how many rows a call has answered, and its seconds.
+# Receives the number of rows of a successful call and its duration in seconds.
 Observe = Callable[[int, float], None]
 
 
 class Entry:
-    """The rows of one request, which wait for their answers.
+    """The rows of one request that waits for its answers.
 
     Args:
         rows: the rows.
-        deliver: called once with their answers or an error.
-        span: of the request, where it is traced.
+        deliver: called once with the answers or an error.
+        span: tracing span of the request; None if it is not traced.
     """
 
     __slots__ = ("deliver", "rows", "span")
@@ -38,22 +38,22 @@ class Entry:
         self.span = span
 
     def cancel(self) -> None:
-        """Deliver nothing any more."""
+        """Drop the result of this entry."""
         self.deliver = None
 
 
-# Takes the rows of several requests, and these; returns one answer per row, in order.
+# Takes the rows of several requests and their entries; returns one answer per row, in order.
 Call = Callable[[Rows, Sequence[Entry]], Answers]
 
 
 class LoopBatches:
-    """Answers the rows that arrive in one turn of the event loop, as soon as the loop has read what was there.
+    """Answers on the event loop; the requests that arrive in one iteration of the loop share a call.
 
     Args:
-        call: answers rows. When it fails, it is called again with the rows of each request alone, so that those of
-            one do not fail another.
-        max_rows: the most rows of one call.
-        observe: is told of each call that has succeeded.
+        call: answers rows. If it fails, it is called again for each request separately, so that a bad request does not
+            fail the others.
+        max_rows: maximum number of rows of one call.
+        observe: called after each successful call.
     """
 
     def __init__(self, call: Call, max_rows: int, observe: Observe) -> None:
@@ -63,12 +63,12 @@ class LoopBatches:
         self.max_rows = max_rows
 
     def submit(self, rows: Rows, deliver: Deliver, span: object = None) -> Entry:
-        """Answer at most `max_rows` rows, after this has returned.
+        """Submit at most `max_rows` rows; they are answered after this method has returned.
 
         Args:
             rows: the rows.
-            deliver: called once with their answers or an error.
-            span: of the request, where it is traced.
+            deliver: called once with the answers or an error.
+            span: tracing span of the request; None if it is not traced.
         """
         entry = Entry(rows, deliver, span)
         if not self._arrived:
@@ -85,15 +85,13 @@ class LoopBatches:
 
 
 class ThreadBatches:
-    """Answers in threads the rows that have arrived when a thread is free.
-
-    While inferences run, rows queue; a thread that is free takes as many as one call may have.
+    """Answers in threads; the requests that are queued when a thread becomes free share a call.
 
     Args:
         call: as for `LoopBatches`.
-        max_rows: the most rows of one call.
-        observe: is told of each call that has succeeded.
-        runner: has the threads.
+        max_rows: maximum number of rows of one call.
+        observe: called after each successful call.
+        runner: runs the calls in its threads.
         timeout: seconds after which a `TimeoutError` is delivered.
     """
 
@@ -103,43 +101,43 @@ class ThreadBatches:
         self._runner = runner
         self._timeout = timeout
         self._waiting: deque[_TimedEntry] = deque()
-        self._rows = 0  # that wait
-        self._begun_later = 0  # jobs that no thread has begun
-        # Threads take entries while the event loop adds and drops them.
+        self._waiting_rows = 0
+        self._pending_jobs = 0  # jobs that no thread has started
+        # Threads take entries while the event loop adds and drops entries.
         self._lock = threading.Lock()
         self.max_rows = max_rows
 
     def submit(self, rows: Rows, deliver: Deliver, span: object = None) -> Entry:
-        """Answer at most `max_rows` rows, after this has returned; as `LoopBatches.submit`."""
+        """Submit at most `max_rows` rows, in the same way as `LoopBatches.submit`."""
         entry = _TimedEntry(rows, deliver, span)
         entry.timer = asyncio.get_running_loop().call_later(self._timeout, entry.time_out)
         with self._lock:
             self._waiting.append(entry)
-            self._rows += len(rows)
+            self._waiting_rows += len(rows)
         self._submit_jobs()
         return entry
 
     def _submit_jobs(self) -> None:
-        while self._begun_later * self.max_rows < self._rows:
-            self._begun_later += 1
+        while self._pending_jobs * self.max_rows < self._waiting_rows:
+            self._pending_jobs += 1
             batch = _Batch()
             work = partial(self._run, asyncio.get_running_loop(), batch)
             batch.job = self._runner.submit(work, partial(self._finish, batch), None)
 
     def _run(self, loop: asyncio.AbstractEventLoop, batch: "_Batch") -> list[tuple[int, float]]:
-        """Answer what waits; for a thread."""
+        """Answer waiting entries; runs in a thread."""
         calls: list[tuple[int, float]] = []
         with self._lock:
-            self._begun_later -= 1
+            self._pending_jobs -= 1
             size = 0
             while self._waiting and size + len(self._waiting[0].rows) <= self.max_rows:
                 entry = self._waiting.popleft()
-                self._rows -= len(entry.rows)
+                self._waiting_rows -= len(entry.rows)
                 entry.batch = batch
                 if entry.deliver:
                     batch.entries.append(entry)
                     size += len(entry.rows)
-            is_more = self._begun_later * self.max_rows < self._rows
+            is_more = self._pending_jobs * self.max_rows < self._waiting_rows
         if is_more:
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(self._submit_jobs)
@@ -161,7 +159,7 @@ _Result = tuple[Entry, Answers | None, BaseException | None]
 
 
 class _Batch:
-    """Entries that a thread answers together, and what became of them."""
+    """Entries that a thread answers together, and their results."""
 
     __slots__ = ("entries", "job", "results")
 
@@ -172,11 +170,11 @@ class _Batch:
 
 
 class _TimedEntry(Entry):
-    """An entry that waits for a bounded time.
+    """An entry with a timeout.
 
     Attributes:
-        timer: ends that time.
-        batch: of which it is a part, once a thread has taken it.
+        timer: delivers the timeout.
+        batch: the batch of the entry, once a thread has taken it.
     """
 
     __slots__ = ("batch", "timer")
@@ -187,23 +185,23 @@ class _TimedEntry(Entry):
         self.batch: _Batch | None = None
 
     def cancel(self) -> None:
-        """Deliver nothing any more; a batch that nobody waits for any more is abandoned."""
+        """Drop the result of this entry; a batch whose entries are all cancelled is abandoned."""
         if self.timer:
             self.timer.cancel()
-        # Before the look at the batch: so either this sees that a thread has it, or the thread that it is dropped.
+        # Clear `deliver` before reading `batch`: either the thread sees the cancellation, or this sees the batch.
         self.deliver = None
         if self.batch and self.batch.job and not any(entry.deliver for entry in self.batch.entries):
             self.batch.job.cancel()
 
     def time_out(self) -> None:
-        """Deliver that the time is over."""
+        """Deliver a `TimeoutError`."""
         if deliver := self.deliver:
             self.cancel()
             deliver(None, TimeoutError())
 
 
 def _fill(entries: Sequence[Entry], max_rows: int) -> Iterator[list[Entry]]:
-    """Yield the entries that are still wanted, in batches of at most so many rows."""
+    """Yield the entries that are not cancelled, in batches of at most `max_rows` rows."""
     batch: list[Entry] = []
     size = 0
     for entry in entries:
@@ -220,7 +218,7 @@ def _fill(entries: Sequence[Entry], max_rows: int) -> Iterator[list[Entry]]:
 
 
 def _answer(call: Call, batch: Sequence[Entry], observe: Observe) -> Iterator[_Result]:
-    """Yield each entry with its answers, or the error in place of them."""
+    """Yield each entry with its answers, or else with the error."""
     if len(batch) > 1:
         rows = concatenate([entry.rows for entry in batch])
         answers = _call_together(call, rows, batch, observe)
@@ -235,7 +233,7 @@ def _answer(call: Call, batch: Sequence[Entry], observe: Observe) -> Iterator[_R
         began = time.perf_counter()
         try:
             answers = call(entry.rows, (entry,))
-        except BaseException as error:  # noqa: BLE001 (whatever it is, it is delivered)
+        except BaseException as error:  # noqa: BLE001 (any error is delivered)
             yield entry, None, error
         else:
             observe(len(entry.rows), time.perf_counter() - began)
@@ -243,12 +241,12 @@ def _answer(call: Call, batch: Sequence[Entry], observe: Observe) -> Iterator[_R
 
 
 def _call_together(call: Call, rows: Rows, batch: Sequence[Entry], observe: Observe) -> Answers | None:
-    """Return an answer for each row, or None if the call fails."""
+    """Return one answer per row, or None if the call fails."""
     began = time.perf_counter()
     try:
         answers = call(rows, batch)
-    except Exception:  # noqa: BLE001 (whatever it is, each request will get its own)
+    except Exception:  # noqa: BLE001 (each request is tried separately then)
         return None
     observe(len(rows), time.perf_counter() - began)
-    # One conversion for all: each answer becomes JSON on its own.
+    # Each answer is encoded separately, and one conversion of the whole array is faster than many.
     return answers.tolist() if isinstance(answers, np.ndarray) else answers

@@ -1,4 +1,4 @@
-"""Whether calls of a method are short enough for the event loop."""
+"""Tracks whether the calls of a method are short enough for the event loop."""
 
 from model_server.prediction.runner import INLINE_SECONDS
 
@@ -7,13 +7,13 @@ _SHORT_CALLS = 100
 
 
 class Pace:
-    """The recent calls of a method that should be short, judging by the model.
+    """Durations of the recent calls of a method that should be short, according to the measured model.
 
-    The method may do other work that takes long. One long call is enough to move to a thread; if the call was long by
-    chance, the next short ones, in a thread, move the method back.
+    The method may also do other work. A single long call moves the method to a thread. If that call was an exception,
+    the following short calls, in a thread, move the method back.
 
     Attributes:
-        is_slow: whether a call has taken long, and fewer than 100 consecutive calls since then were short.
+        is_slow: whether a call was long and fewer than 100 consecutive calls since then were short.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Pace:
         self._short_calls = 0
 
     def observe(self, seconds: float) -> None:
-        """Add a call that took so many seconds."""
+        """Record the duration of a call in seconds."""
         if seconds > _SLOW_SECONDS:
             self.is_slow = True
             self._short_calls = 0

@@ -1,4 +1,4 @@
-"""Where a prediction runs: a short one on the event loop, any other in a thread."""
+"""Runs long predictions in threads; short predictions run on the event loop."""
 
 import asyncio
 import contextvars
@@ -17,15 +17,15 @@ from model_server.model.session import Stop, current_stop
 INLINE_SECONDS = 0.002
 
 _IDLE_SECONDS = 1
-_STUCK_SECONDS = 10.0  # a stopped inference ends at its next operator, long before
-# Of glibc; it keeps what threads have freed.
+_STUCK_SECONDS = 10.0  # a stopped inference normally ends at its next operator, long before this
+# glibc keeps the memory that threads free; malloc_trim returns it to the system.
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 Done = Callable[[Any, BaseException | None], None]
 
 
 class Job:
-    """Work for a thread. Once a thread has begun it, it is told to stop when nobody waits for its result any more."""
+    """Work for a thread. If its result is no longer needed, work that has started is stopped, other work is dropped."""
 
     __slots__ = ("_context", "_done", "_runner", "_stop", "_timer", "_work", "is_running")
 
@@ -41,28 +41,28 @@ class Job:
         self.is_running = False
 
     def cancel(self) -> None:
-        """Deliver nothing any more."""
+        """Drop the result of this job."""
         self._take_done()
 
-    def deliver(self, result: Any, error: BaseException | None) -> None:  # noqa: ANN401 (of the work)
-        """Call back with the result or the error, unless that has been done."""
+    def deliver(self, result: Any, error: BaseException | None) -> None:  # noqa: ANN401 (any result)
+        """Call `done` with the result or the error, unless it has been called or the job is cancelled."""
         if done := self._take_done():
             done(result, error)
 
     def run(self) -> tuple[Any, BaseException | None]:
-        """Do the work in the context that it was submitted from, unless nobody waits for it any more."""
-        # Before the look at the work: so either this sees that it is dropped, or the event loop that it runs.
+        """Do the work in the context that submitted it, unless the job is cancelled."""
+        # Set `is_running` before reading the work: either this sees the cancellation, or the event loop sees the start.
         self.is_running = True
         work = self._work
         try:
             return (self._context.run(work), None) if work else (None, None)
-        except BaseException as error:  # noqa: BLE001 (whatever it is, it is delivered)
+        except BaseException as error:  # noqa: BLE001 (any error is delivered)
             return None, error
 
     def _take_done(self) -> Done | None:
         done, self._done = self._done, None
         if done:
-            self._work = None  # and with it, the body of a request
+            self._work = None  # frees the request body
             if self._timer:
                 self._timer.cancel()
             if self.is_running:
@@ -72,10 +72,10 @@ class Job:
 
 
 class Runner:
-    """Runs jobs in threads, in the order of their submission; all methods are for the thread of the event loop.
+    """Runs jobs in threads, in the order of their submission. All methods must be called on the event loop.
 
     Args:
-        threads: how many run at once. They bound the memory that large requests can take, too.
+        threads: number of threads; it also bounds the memory that large requests can use.
 
     Attributes:
         threads: as above.
@@ -83,36 +83,36 @@ class Runner:
 
     def __init__(self, threads: int) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="inference")
-        # They begin now: one that begins when memory is short may die unseen, and the event loop would wait for it.
-        begun = Barrier(threads + 1)
+        # Start all threads now: a thread that fails to start later, for lack of memory, would block the event loop.
+        started = Barrier(threads + 1)
         for _ in range(threads):
-            self._executor.submit(begun.wait)
-        begun.wait()
+            self._executor.submit(started.wait)
+        started.wait()
         self.threads = threads
-        # Jobs that run, and whose results nobody waits for any more, with the time since when; the latest is last.
+        # Running jobs whose results are no longer needed, with the time of their cancellation, in that order.
         self._abandoned: dict[Job, float] = {}
         self._pending = 0
         self._is_trim_due = False
 
     @property
     def is_occupied(self) -> bool:
-        """Whether all threads are in jobs whose results nobody waits for any more."""
+        """Whether all threads run abandoned jobs."""
         return len(self._abandoned) >= self.threads
 
     @property
     def is_stuck(self) -> bool:
-        """Whether all threads have been in such jobs for so long that these do not stop."""
+        """Whether all threads have run abandoned jobs for so long that the jobs must be stuck."""
         return self.is_occupied and time.monotonic() - next(reversed(self._abandoned.values())) >= _STUCK_SECONDS
 
     def abandon(self, job: Job) -> None:
-        """Count a job that runs as one that nobody waits for any more."""
+        """Record that the result of a running job is no longer needed."""
         self._abandoned[job] = time.monotonic()
 
     def submit(self, work: Callable[[], Any], done: Done, timeout: float | None) -> Job:
-        """Do the work as soon as a thread is free, and call `done` with its result or its error.
+        """Run the work as soon as a thread is free, and call `done` with its result or its error.
 
-        After `timeout` seconds, unless that is None, `done` is called with a `TimeoutError`. Work that has begun is
-        told to stop; other work is dropped.
+        After `timeout` seconds, unless `timeout` is None, `done` is called with a `TimeoutError` instead. Work that has
+        started is then stopped, other work is dropped.
         """
         job = Job(self, work, done, timeout)
         self._pending += 1
@@ -124,7 +124,7 @@ class Runner:
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(self._finish, job, result, error)
 
-    def _finish(self, job: Job, result: Any, error: BaseException | None) -> None:  # noqa: ANN401 (of the work)
+    def _finish(self, job: Job, result: Any, error: BaseException | None) -> None:  # noqa: ANN401 (any result)
         job.is_running = False
         self._pending -= 1
         self._abandoned.pop(job, None)
@@ -134,7 +134,7 @@ class Runner:
         job.deliver(result, error)
 
     def _trim(self) -> None:
-        """Give the memory of large requests back to the system, if there are none any more."""
+        """Return the freed memory of large requests to the system if no job is pending."""
         self._is_trim_due = False
         if not self._pending and _malloc_trim:
             self._executor.submit(_malloc_trim, 0)

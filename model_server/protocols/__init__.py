@@ -1,1 +1,1 @@
-"""How rows and answers are written in a body."""
+"""Parsing of request bodies and encoding of response bodies."""

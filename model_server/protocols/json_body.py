@@ -1,21 +1,21 @@
-"""A body of JSON with rows in one of its fields: `{"data": [row, ...]}`."""
+"""JSON request bodies with rows in one field: `{"data": [row, ...]}`."""
 
 import json
 from typing import Any
 
 import orjson
 
-from model_server.model.rows import InvalidRowsError, place
+from model_server.model.rows import InvalidRowsError, format_position
 
 _NAMES = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-_SHOWN = 40  # characters of a name or value
+_SHOWN = 40  # characters of a name or value in a message
 
 
 class BodyError(ValueError):
-    """A body that is not a request for a prediction.
+    """The body is not a valid prediction request.
 
     Attributes:
-        code: a short name for the error, for logs.
+        code: error code for logs.
     """
 
     def __init__(self, code: str, sentence: str) -> None:
@@ -24,11 +24,11 @@ class BodyError(ValueError):
 
 
 def read_document(body: bytes, field: str) -> dict[str, Any]:
-    """Return a body that is a JSON object with that field; of a name that is there twice, it has the last.
+    """Return the JSON object in a body. If a name appears twice, its last value counts.
 
     Raises:
-        BodyError: it is not.
-        MemoryError: there is too little memory for it.
+        BodyError: the body is not a JSON object with this field.
+        MemoryError: there is not enough memory to parse the body.
     """
     try:
         document = orjson.loads(body)
@@ -45,10 +45,10 @@ def read_document(body: bytes, field: str) -> dict[str, Any]:
 
 
 def check_only_field(document: dict[str, Any], field: str) -> None:
-    """Check that a document has no other field.
+    """Check that a document has only this field.
 
     Raises:
-        BodyError: it has one.
+        BodyError: the document has another field.
     """
     if len(document) > 1:
         extra = next(name for name in document if name != field)
@@ -56,46 +56,50 @@ def check_only_field(document: dict[str, Any], field: str) -> None:
 
 
 def check_names(body: bytes, field: str, strings: int) -> None:
-    """Check that no name is there twice, in the body or in a row.
+    """Check that no name appears twice in the body or in a row.
 
     Args:
-        body: a document of the field alone, whose rows are valid.
+        body: a document with only this field, whose rows are valid.
         field: the field with the rows.
-        strings: how many strings the parsed document has, names included. A name that is there twice is one more.
+        strings: number of strings in the parsed document, including names; a repeated name is counted once.
 
     Raises:
-        BodyError: the field is there twice.
-        InvalidRowsError: a row has a name twice.
+        BodyError: the field appears twice.
+        InvalidRowsError: a name appears twice in a row.
     """
     quotes = body.count(b'"')
-    # A quote in a string has a backslash before it; of two backslashes, that would need a closer look.
+    # A repeated name adds quotes to the body. Escaped quotes do not count; double backslashes require a second parse.
     if quotes == 2 * strings or (b"\\\\" not in body and quotes - body.count(b'\\"') == 2 * strings):
         return
     check_every_name(body, field)
 
 
 def check_every_name(body: bytes, field: str) -> None:
-    """Check the same as `check_names` by reading the body again, whatever other fields it has."""
+    """Check the same as `check_names` by parsing the body again; the body may have other fields."""
     try:
         document = json.loads(body, object_pairs_hook=_Object)
     except RecursionError:
         raise BodyError("body-not-json", "The body is not valid JSON: it is nested too deeply.") from None
     if document.repeated is not None:
         name = document.repeated[:_SHOWN]
-        raise BodyError("field-twice", f'The field "{name}" is there twice; expected it once.')
+        raise BodyError("field-twice", f'The field "{name}" appears twice; expected once.')
     for index, row in enumerate(document[field]):
         if isinstance(row, _Object) and row.repeated is not None:
-            raise InvalidRowsError((index, row.repeated), "is there twice; expected it once")
+            raise InvalidRowsError((index, row.repeated), "appears twice; expected once")
 
 
-def sentence_of(error: InvalidRowsError, field: str) -> str:
-    """Return an error of rows as one sentence about the field that they were in."""
-    like = "" if error.like is None else f", as in {place(field, error.like)}"
-    return f"{place(field, error.position)} {error.problem}{like}."
+def format_error(error: InvalidRowsError, field: str) -> str:
+    """Return an error in the rows as one sentence about the field with the rows."""
+    like = "" if error.reference is None else f", as in {format_position(field, error.reference)}"
+    return f"{format_position(field, error.position)} {error.problem}{like}."
 
 
 class _Object(dict[str, Any]):
-    """A JSON object that knows the first name that it has twice."""
+    """JSON object.
+
+    Attributes:
+        repeated: the first name that appears twice; None without one.
+    """
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)

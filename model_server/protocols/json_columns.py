@@ -1,4 +1,4 @@
-"""Rows of a model with several inputs in JSON: `{"data": [{"age": 31, "sex": "female"}, ...]}`."""
+"""JSON rows of a model with several inputs: `{"data": [{"age": 31, "sex": "female"}, ...]}`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,24 +12,24 @@ from model_server.model.rows import Array, Columns
 from model_server.protocols.json_body import check_every_name, check_names, check_only_field, read_document
 from model_server.protocols.json_rows import JsonRows
 
-_FEW_NUMBERS = 64  # up to here, Python finds the largest more quickly than numpy
+_FEW_NUMBERS = 64  # up to this number of values, min() and max() are faster than numpy
 _TYPES = {"f": float, "i": int, "u": int, "b": bool, "O": str}
 
 
-def rows_reader(spec: RowSpec | ColumnsSpec, field: str) -> "JsonRows | JsonColumns":
-    """Return what reads request bodies with rows of a model in that field."""
+def make_rows_parser(spec: RowSpec | ColumnsSpec, field: str) -> "JsonRows | JsonColumns":
+    """Return the parser for request bodies with rows of a model in this field."""
     return JsonColumns(spec, field) if isinstance(spec, ColumnsSpec) else JsonRows(spec, field)
 
 
 class JsonColumns:
-    """Reads request bodies with rows of one model.
+    """Parser of request bodies with rows of a model with several inputs.
 
-    msgspec reads a body into rows of the right types at once. Whatever it does not take (which may still be valid: 5.0
-    for a whole number, 1 for a boolean) is read again, slowly, by `ColumnsSpec`, which says what is wrong.
+    msgspec decodes a body directly to rows of the right types. A body that it rejects may still be valid, with 5.0 for
+    an integer or 1 for a boolean: `ColumnsSpec` then validates it more slowly and reports errors.
 
     Args:
         spec: names, types and shapes of the inputs.
-        field: the field of the body that the rows are in.
+        field: the body field with the rows.
     """
 
     def __init__(self, spec: ColumnsSpec, field: str = "data") -> None:
@@ -40,11 +40,11 @@ class JsonColumns:
         self._blocks = _blocks(spec)
 
     def parse(self, body: bytes) -> Columns:
-        """Return the rows of a body with no other field.
+        """Return the rows of a body that has no other field.
 
         Raises:
             BodyError: the body is not such a document.
-            InvalidRowsError: its rows are not rows that the model takes.
+            InvalidRowsError: the rows are invalid for the model.
         """
         columns = self._parse_typed(body)
         if columns is None:
@@ -62,8 +62,8 @@ class JsonColumns:
         return columns, document
 
     def _parse_typed(self, body: bytes) -> Columns | None:
-        """Return the rows of a body that surely are valid, or None."""
-        # After the bracket of the rows, rows that are objects begin with a brace, and lists have none.
+        """Return the rows of a body, or None if the fast path cannot prove that they are valid."""
+        # Objects have a brace after the first bracket; lists have none, unless a string holds one.
         is_lists = body.find(b"{", body.find(b"[")) < 0
         decoder = self._lists if is_lists else self._objects
         if decoder is None:
@@ -84,22 +84,22 @@ class JsonColumns:
             if block.value.is_text:
                 strings += array.size
             arrays.update(zip(block.names, array, strict=True))
-        columns = self._spec.tied(arrays)
+        columns = self._spec.to_columns(arrays)
         check_names(body, self._field, strings)
         return columns
 
 
 class _Block:
-    """Columns of one type and shape, which are read into one array.
+    """Columns of the same type and shape, which are converted to one array.
 
     Args:
-        value: type and shape of their values.
-        is_column: whether the model takes each value as a row of one.
+        value: type and shape of the values.
+        is_column: whether the model takes each value as a row of length one.
 
     Attributes:
         value: as above.
-        names: their names.
-        indices: their indices among the inputs.
+        names: names of the columns.
+        indices: indices of the columns among the inputs.
     """
 
     def __init__(self, value: RowSpec, *, is_column: bool) -> None:
@@ -110,15 +110,15 @@ class _Block:
         self._dtype = np.dtype(np.float64) if value.dtype.kind == "f" else value.dtype
 
     def array(self, columns: Sequence[Sequence[Any]]) -> Array | None:
-        """Return the columns as an array of shape (columns, N, *row_shape), or None if they may not all fit.
+        """Return the columns as an array of shape (columns, N, *row_shape), or None if a value may not fit.
 
         Args:
-            columns: their values, of the right Python types.
+            columns: the values, of the right Python types.
         """
         try:
-            # As float64 first: a number beyond a smaller type would become infinity, with a warning.
+            # Convert to float64 first: in a smaller type, a number out of range becomes infinity, with a warning.
             array = np.array(columns, self._dtype)
-        except (OverflowError, ValueError):  # an integer beyond its type, or rows of several lengths
+        except (OverflowError, ValueError):  # an integer out of range, or rows of different lengths
             return None
         if self.value.row_shape and not self.value.fits(array.shape[1:]):
             return None
@@ -135,17 +135,17 @@ class _Block:
 
 
 def _blocks(spec: ColumnsSpec) -> list[_Block]:
-    """Return one block for all columns of one type that take one value, and one for each other."""
+    """Return a block for each type of single-value columns, and a block for each other column."""
     blocks: list[_Block] = []
-    of_type: dict[tuple[np.dtype[Any], bool], _Block] = {}
+    by_type: dict[tuple[np.dtype[Any], bool], _Block] = {}
     for index, (name, value) in enumerate(spec.values.items()):
         is_column = spec.inputs[name].row_shape == (1,)
-        block = None if value.row_shape else of_type.get((value.dtype, is_column))
+        block = None if value.row_shape else by_type.get((value.dtype, is_column))
         if block is None:
             block = _Block(value, is_column=is_column)
             blocks.append(block)
             if not value.row_shape:
-                of_type[value.dtype, is_column] = block
+                by_type[value.dtype, is_column] = block
         block.names.append(name)
         block.indices.append(index)
     return blocks
@@ -154,7 +154,10 @@ def _blocks(spec: ColumnsSpec) -> list[_Block]:
 def _decoders(
     spec: ColumnsSpec, field: str
 ) -> tuple[msgspec.json.Decoder[Any] | None, msgspec.json.Decoder[Any] | None]:
-    """Return what reads bodies whose rows are objects, and what reads those whose rows are lists."""
+    """Return the decoders for bodies whose rows are objects and for bodies whose rows are lists.
+
+    The decoder for objects is None if msgspec does not support an input name.
+    """
     types: list[Any] = []
     for value in spec.values.values():
         kind: Any = _TYPES[value.dtype.kind]
@@ -169,11 +172,11 @@ def _decoders(
             forbid_unknown_fields=True,
             rename=dict(zip(fields, spec.inputs, strict=True)),
         )
-        objects = msgspec.json.Decoder(_body_of(row, field))
-    except ValueError:  # of a name that has quotes or backslashes
+        objects = msgspec.json.Decoder(_body_type(row, field))
+    except ValueError:  # a name has quotes or backslashes
         objects = None
-    return objects, msgspec.json.Decoder(_body_of(tuple.__class_getitem__(tuple(types)), field))
+    return objects, msgspec.json.Decoder(_body_type(tuple.__class_getitem__(tuple(types)), field))
 
 
-def _body_of(row: Any, field: str) -> type[msgspec.Struct]:  # noqa: ANN401 (any type)
+def _body_type(row: Any, field: str) -> type[msgspec.Struct]:  # noqa: ANN401 (any type)
     return msgspec.defstruct("Body", [("data", list[row])], forbid_unknown_fields=True, rename={"data": field})

@@ -1,4 +1,4 @@
-"""Rows and answers in JSON: `{"data": [row, ...]}` and `{"prediction": ...}`."""
+"""JSON rows of a model with one input, and JSON answers: `{"data": [row, ...]}` and `{"prediction": ...}`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,15 +17,15 @@ Answers = Array | Sequence[Any]
 
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b"[],"))
 _FEW_NUMBERS = 256
-_FEW_BYTES = 512  # beyond, simdjson is quicker than orjson and a look at each number
+_FEW_BYTES = 512  # for larger bodies, simdjson is faster than orjson and a check of each number
 
 
 class JsonRows:
-    """Reads request bodies with rows of one model.
+    """Parser of request bodies with rows of a model with one input.
 
     Args:
         spec: type and shape of the rows.
-        field: the field of the body that they are in.
+        field: the body field with the rows.
     """
 
     def __init__(self, spec: RowSpec, field: str = "data") -> None:
@@ -37,11 +37,11 @@ class JsonRows:
             self._row_structure = b"[" + b",".join([self._row_structure] * (length or 0)) + b"]"
 
     def parse(self, body: bytes) -> Array:
-        """Return the rows of a body with no other field, an array of shape (N, *row_shape) and the model's dtype.
+        """Return the rows of a body that has no other field: an array of shape (N, *row_shape) and the model's dtype.
 
         Raises:
             BodyError: the body is not such a document.
-            InvalidRowsError: its rows are not rows that the model takes.
+            InvalidRowsError: the rows are invalid for the model.
         """
         if len(body) > _FEW_BYTES and (rows := self._parse_many(body)) is not None:
             return rows
@@ -67,7 +67,7 @@ class JsonRows:
         return rows, document
 
     def _are_plain(self, data: object) -> bool:
-        """Return whether this, read from JSON, surely is a list of flat rows that fit; `RowSpec` tells more slowly."""
+        """Return whether parsed JSON is a list of valid flat rows; `RowSpec` checks everything else more slowly."""
         width = self._spec.row_size
         if not data or type(data) is not list or not width or len(self._spec.row_shape) != 1:
             return False
@@ -80,10 +80,10 @@ class JsonRows:
         return True
 
     def _parse_many(self, body: bytes) -> Array | None:
-        """Return the rows of a body that surely has nothing else, or None.
+        """Return the rows of a body, or None if the fast path cannot prove that they are valid.
 
-        The numbers are read into one flat array. That they were nested as they should be shows in the brackets and
-        commas of the body, which has no string but "data" that could hold others.
+        simdjson reads the numbers into one flat array. The brackets and commas of the body show whether they were
+        nested correctly: the body has no string except the field name, so all of them are structural.
         """
         if not self._spec.row_size or self._spec.is_text or body.count(b'"') != 2 or not body.isascii():  # noqa: PLR2004
             return None
@@ -99,7 +99,7 @@ class JsonRows:
         return flat.astype(self._spec.dtype).reshape(count, *self._spec.row_shape)
 
     def _fit(self, flat: npt.NDArray[np.float64]) -> bool:
-        """Return whether all numbers surely fit the dtype."""
+        """Return whether all numbers fit the dtype; False if float64 cannot prove it."""
         smallest, largest = self._spec.limits
         if self._spec.dtype.kind == "f":
             return bool(np.abs(flat).max() <= largest)
@@ -108,21 +108,21 @@ class JsonRows:
 
 
 def encode_answers(answers: Answers) -> bytes:
-    """Return the body of an answer: the only answer itself, or else the list of them, with every digit.
+    """Return the response body: a single answer itself, or a list of several; numbers keep all their digits.
 
     Args:
-        answers: one for each row: an array with rows as its first dimension, or a sequence of JSON values.
+        answers: one answer per row: an array with rows as its first dimension, or a sequence of JSON values.
     """
     if isinstance(answers, np.ndarray):
-        if answers.size <= _FEW_NUMBERS:  # quicker, up to here
+        if answers.size <= _FEW_NUMBERS:  # a list is faster for a few numbers
             answers = answers.tolist()
         elif answers.dtype.kind == "f":
-            # As float64: orjson would write the fewest digits that tell one float32 from the next.
+            # Convert to float64: for float32, orjson writes only the digits that distinguish neighbouring values.
             answers = np.ascontiguousarray(answers, np.float64)
     shown = answers[0] if len(answers) == 1 else answers
     return orjson.dumps({"prediction": shown}, _jsonable, orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _jsonable(answer: object) -> object:
-    """Return the JSON value of an answer that orjson cannot write, such as a pydantic model, as BentoML writes it."""
+    """Return an answer that orjson cannot encode, such as a pydantic model, as JSON values like BentoML's."""
     return to_jsonable_python(answer, by_alias=False)

@@ -1,6 +1,6 @@
-"""Train and export the examples of `make serve EXAMPLE=…`: titanic.onnx, text.onnx and house.onnx here.
+"""Train the examples for `make serve EXAMPLE=…` and export them to titanic.onnx, text.onnx and house.onnx.
 
-The data are made up, from fixed seeds. No example needs a label file: the classifiers name their classes themselves.
+The data are synthetic, with fixed seeds. No example needs a label file: the classifiers contain their class names.
 """
 
 import json
@@ -29,12 +29,12 @@ _FILLERS = ["the", "parcel", "was", "so", "it", "and", "shop", "order"]
 
 
 class Example(NamedTuple):
-    """A trained model with the rows that it was trained on.
+    """A trained model with its training data.
 
     Attributes:
         model: the ONNX model.
-        pipeline: what it was exported from.
-        rows: a data frame, an array or texts.
+        pipeline: the scikit-learn pipeline that was exported.
+        rows: the training data: a data frame, or an array of numbers or strings.
     """
 
     model: ModelProto
@@ -43,7 +43,7 @@ class Example(NamedTuple):
 
 
 def titanic() -> Example:
-    """Return a classifier over a data frame of numbers and texts: who survives a shipwreck."""
+    """Return a classifier of passengers by their survival, trained on a data frame of numbers and strings."""
     generator = np.random.default_rng(1912)
     rows = pd.DataFrame(
         {"age": generator.uniform(1, 75, _ROWS).round(), "fare": generator.gamma(2, 15, _ROWS).round(2)}
@@ -56,7 +56,7 @@ def titanic() -> Example:
     )
     pipeline = make_pipeline(columns, LogisticRegression()).fit(rows, np.where(score > 0, "survived", "died"))
     model = to_onnx(pipeline, rows[:1], name="titanic", options={id(pipeline): {"zipmap": False}})
-    return Example(_described(model, data_sample=rows[:1].to_dict("records")), pipeline, rows)
+    return Example(_with_properties(model, data_sample=rows[:1].to_dict("records")), pipeline, rows)
 
 
 def text() -> Example:
@@ -69,14 +69,14 @@ def text() -> Example:
         pipeline,
         name="text",
         initial_types=[("text", StringTensorType([None]))],
-        # Without, the model requires the locale en_US.UTF-8.
+        # Without this option, the model requires the locale en_US.UTF-8.
         options={id(pipeline): {"zipmap": False}, TfidfVectorizer: {"locale": "C"}},
     )
-    return Example(_described(model, data_sample=["the parcel was late and the cup is broken"]), pipeline, rows)
+    return Example(_with_properties(model, data_sample=["the parcel was late and the cup is broken"]), pipeline, rows)
 
 
 def house() -> Example:
-    """Return a regressor: the price of a house in thousands."""
+    """Return a regressor that predicts the price of a house in thousands."""
     generator = np.random.default_rng(7)
     names = ["area (m2)", "rooms", "age (years)", "distance to the centre (km)"]
     rows = np.column_stack(
@@ -92,14 +92,14 @@ def house() -> Example:
     estimator = GradientBoostingRegressor(n_estimators=40, max_depth=3, random_state=0)
     pipeline = make_pipeline(StandardScaler(), estimator).fit(rows, prices)
     model = to_onnx(pipeline, name="house", initial_types=[("house", FloatTensorType([None, len(names)]))])
-    return Example(_described(model, data_sample=rows[:1].tolist(), feature_names=names), pipeline, rows)
+    return Example(_with_properties(model, data_sample=rows[:1].tolist(), feature_names=names), pipeline, rows)
 
 
 EXAMPLES = {"titanic": titanic, "text": text, "house": house}
 
 
-def _described(model: ModelProto, **properties: object) -> ModelProto:
-    model.opset_import.sort(key=lambda opset: opset.domain)  # the exporter's order varies with the hash seed
+def _with_properties(model: ModelProto, **properties: object) -> ModelProto:
+    model.opset_import.sort(key=lambda opset: opset.domain)  # the exporter's order depends on the hash seed
     helper.set_model_props(model, {name: json.dumps(value) for name, value in properties.items()})
     return model
 

@@ -1,4 +1,4 @@
-"""Generated ONNX classifiers of many kinds."""
+"""Generators of ONNX classifiers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ def model(
     weights: dict[str, Array] | None = None,
     properties: dict[str, str] | None = None,
 ) -> ModelProto:
-    """Return a model with these nodes; an output of None is a ZipMap's sequence of maps."""
+    """Return a model with these nodes; an output without a signature is the sequence of maps of a ZipMap."""
     graph = helper.make_graph(
         list(nodes),
         "generated",
@@ -56,26 +56,26 @@ def classifier(
 ) -> ModelProto:
     """Return a classifier whose answers `expected` computes.
 
-    It averages over free dimensions, multiplies the row by fixed weights and applies a softmax.
+    It averages over dynamic dimensions, multiplies the row by fixed weights and applies a softmax.
 
     Args:
         input_type: element type of the input.
-        row_shape: shape of a row; a string is a free dimension.
-        batch: the batch dimension; a string is a free one.
+        row_shape: shape of a row; a string is a dynamic dimension.
+        batch: the batch dimension; a string is a dynamic dimension.
         classes: number of classes.
         names: class names of the ZipMap.
         zip_map: whether to output the probabilities as maps.
-        label_output: whether to output the most probable class too, before the probabilities.
+        label_output: whether to add an output with the most probable class, before the probabilities.
         label_last: whether that output comes after the probabilities instead.
         output_type: element type of the probabilities.
         output_name: name of the probabilities.
         trailing: dimensions of 1 after the classes.
         properties: metadata properties of the file.
     """
-    free = any(isinstance(length, str) for length in row_shape)
-    width = 1 if free or not row_shape else int(np.prod([int(length or 0) for length in row_shape]))
+    is_dynamic = any(isinstance(length, str) for length in row_shape)
+    width = 1 if is_dynamic or not row_shape else int(np.prod([int(length or 0) for length in row_shape]))
     nodes = [helper.make_node("Cast", ["rows"], ["floats"], to=TensorProto.FLOAT)]
-    if free:
+    if is_dynamic:
         axes = list(range(1, len(row_shape) + 1))
         nodes.append(helper.make_node("ReduceMean", ["floats"], ["mean"], axes=axes, keepdims=0))
         nodes.append(helper.make_node("Reshape", ["mean", "matrix_shape"], ["matrix"]))
@@ -88,12 +88,12 @@ def classifier(
         outputs["label"] = (TensorProto.INT64, [batch])
     weights = {"weights": _weights(width, classes), "matrix_shape": np.array([-1, width], np.int64)}
     if zip_map:
-        classes_of = (
+        class_attribute = (
             {"classlabels_strings": names}
             if isinstance((names or [0])[0], str)
             else {"classlabels_int64s": list(names or range(classes))}
         )
-        nodes.append(helper.make_node("ZipMap", ["softmax"], [output_name], domain="ai.onnx.ml", **classes_of))
+        nodes.append(helper.make_node("ZipMap", ["softmax"], [output_name], domain="ai.onnx.ml", **class_attribute))
         outputs[output_name] = None
     elif trailing:
         weights["answer_shape"] = np.array([-1, classes, *trailing], np.int64)
@@ -109,7 +109,7 @@ def classifier(
 
 
 def endless() -> ModelProto:
-    """Return a model whose inference never ends, due to a loop without a trip count."""
+    """Return a model whose inference never ends because of a loop without a trip count."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["go_on"], ["goes_on"]), helper.make_node("Identity", ["state"], ["next"])],
         "body",

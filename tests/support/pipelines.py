@@ -1,4 +1,4 @@
-"""Models of mixed columns, of text and of tokens, as people export them."""
+"""Models with mixed columns, text and tokens, exported like users export them."""
 
 from functools import cache
 from typing import Any
@@ -29,11 +29,11 @@ TEXTS = [
     ("a goal in the first half of the match", 1),
 ]
 
-WORDS = 50  # in the vocabulary of `tokens`
+WORDS = 50  # vocabulary size of `tokens`
 
 
 def passengers(count: int, seed: int = 0) -> pd.DataFrame:
-    """Return made-up passengers, one a row."""
+    """Return synthetic passengers, one per row."""
     rng = np.random.default_rng(seed)
     return pd.DataFrame(
         {
@@ -67,7 +67,7 @@ def titanic(handle_unknown: str = "ignore", properties: tuple[tuple[str, str], .
     """Return a pipeline over a data frame, as skl2onnx exports it: one input per column.
 
     Args:
-        handle_unknown: what the encoder does about categories that it does not know; "error" has it fail.
+        handle_unknown: how the encoder handles unknown categories; "error" makes it fail.
         properties: metadata properties of the file.
     """
     types = {
@@ -84,7 +84,7 @@ def titanic(handle_unknown: str = "ignore", properties: tuple[tuple[str, str], .
 
 
 def probabilities(frame: pd.DataFrame) -> Array:
-    """Return what scikit-learn's pipeline answers, of shape (N, 2)."""
+    """Return the predictions of the scikit-learn pipeline, of shape (N, 2)."""
     answer: Array = _fitted("ignore").predict_proba(frame)
     return answer
 
@@ -96,18 +96,18 @@ def _fitted_text() -> Pipeline:
 
 
 def text_probabilities(texts: list[str]) -> Array:
-    """Return what scikit-learn's text classifier answers, of shape (N, 2)."""
+    """Return the predictions of the scikit-learn text classifier, of shape (N, 2)."""
     answer: Array = _fitted_text().predict_proba(texts)
     return answer
 
 
 @cache
 def text_classifier(locale: str = "C", width: int | None = 1) -> ModelProto:
-    """Return a classifier of texts.
+    """Return a text classifier.
 
     Args:
-        locale: that of its upper and lower case; skl2onnx takes en_US.UTF-8 by itself.
-        width: how many texts a row has; None for rows that are a text and no list.
+        locale: the locale for upper and lower case; the default of skl2onnx is en_US.UTF-8.
+        width: number of strings in a row; None if a row is a string instead of a list.
     """
     shape = [None] if width is None else [None, width]
     pipeline = _fitted_text()
@@ -117,7 +117,7 @@ def text_classifier(locale: str = "C", width: int | None = 1) -> ModelProto:
 
 
 def sums(properties: dict[str, str] | None = None) -> ModelProto:
-    """Return a model of two numeric inputs, one value and three: a softmax of their sum in each place."""
+    """Return a model with two numeric inputs, of one value and of three: the softmax of their element-wise sum."""
     nodes = [helper.make_node("Add", ["one", "three"], ["sum"]), helper.make_node("Softmax", ["sum"], ["p"], axis=1)]
     shape: Shape = ["N", 3]
     inputs: dict[str, tuple[int, Shape | None]] = {
@@ -128,7 +128,7 @@ def sums(properties: dict[str, str] | None = None) -> ModelProto:
 
 
 def tokens(width: int = 8) -> ModelProto:
-    """Return a model of token ids and a mask, of shape (N, sequence) each, with embeddings and attention.
+    """Return a model with token ids and a mask as inputs, each of shape (N, sequence), with embeddings and attention.
 
     Its cost grows with the square of the length.
     """

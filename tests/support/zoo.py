@@ -1,4 +1,4 @@
-"""Models of tables as their libraries export them by default, each with the answers of the library itself."""
+"""Tabular models, exported by their libraries with default options, with the libraries' own predictions."""
 
 import json
 import warnings
@@ -73,10 +73,10 @@ class Exported(NamedTuple):
 
     Attributes:
         content: the ONNX file.
-        predict: what the library itself answers to rows.
-        names: of its classes, in the order of their columns; those that are integers are in no ONNX file.
-        rows: what it is compared on, as `predict` takes it.
-        data: the same as in a request.
+        predict: the library's own prediction function.
+        names: class names in the order of their columns; ONNX files do not contain integer names.
+        rows: the rows for the comparison, in the form that `predict` takes.
+        data: the same rows in the form of a request.
     """
 
     content: bytes
@@ -86,14 +86,16 @@ class Exported(NamedTuple):
     data: list[Any] = ROWS[:200].tolist()
 
 
-def of_scikit_learn(estimator: Any, target: Array = TEXTS, method: str = "predict_proba", **options: Any) -> Exported:
+def export_scikit_learn(
+    estimator: Any, target: Array = TEXTS, method: str = "predict_proba", **options: Any
+) -> Exported:
     """Return an estimator, trained on `target`, as skl2onnx exports it.
 
     Args:
-        estimator: what is trained.
-        target: its classes, labels or values.
-        method: the method that gives what is served.
-        options: options of skl2onnx.
+        estimator: the untrained estimator.
+        target: classes, labels or values of the rows.
+        method: the estimator's method that computes the served predictions.
+        options: options for skl2onnx.
     """
     estimator.fit(ROWS, target)
     with warnings.catch_warnings():
@@ -102,8 +104,8 @@ def of_scikit_learn(estimator: Any, target: Array = TEXTS, method: str = "predic
     return Exported(made.SerializeToString(), getattr(estimator, method), _names(estimator))
 
 
-def of_boosting(estimator: Any, target: Array, **options: Any) -> Exported:
-    """Return an estimator of XGBoost or LightGBM, trained on `target`, as onnxmltools exports it."""
+def export_boosting(estimator: Any, target: Array, **options: Any) -> Exported:
+    """Return an XGBoost or LightGBM estimator, trained on `target`, as onnxmltools exports it."""
     estimator.fit(ROWS, target)
     convert = convert_xgboost if isinstance(estimator, xgboost.XGBModel) else convert_lightgbm
     made = convert(estimator, initial_types=[("rows", FloatTensorType([None, 6]))], **options)
@@ -111,8 +113,8 @@ def of_boosting(estimator: Any, target: Array, **options: Any) -> Exported:
     return Exported(made.SerializeToString(), method, _names(estimator))
 
 
-def of_catboost(estimator: Any, target: Array, directory: Any) -> Exported:
-    """Return an estimator of CatBoost, trained on `target`, as it exports itself."""
+def export_catboost(estimator: Any, target: Array, directory: Any) -> Exported:
+    """Return a CatBoost estimator, trained on `target`, as it exports itself."""
     estimator.fit(ROWS, target)
     path = directory / "catboost.onnx"
     estimator.save_model(str(path), format="onnx")
@@ -126,12 +128,12 @@ def _names(estimator: Any) -> list[str]:
 
 
 def label_file(names: list[str]) -> str:
-    """Return the label file for names."""
+    """Return the content of a label file with these names."""
     return json.dumps({str(index): name for index, name in enumerate(names)})
 
 
-def of_columns(estimator: Any, target: Array, columns: Any) -> Exported:
-    """Return a pipeline over a data frame of two numbers and two texts, or of some of these columns."""
+def export_columns(estimator: Any, target: Array, columns: Any) -> Exported:
+    """Return a pipeline over a data frame with two numeric and two string columns, or with some of these columns."""
     frame = pd.DataFrame(ROWS[:, :2], columns=["first", "second"])
     frame["letter"] = np.array(["a", "b", "c"])[(ROWS[:, 2] > 0).astype(int) + (ROWS[:, 2] > 1)]
     frame["word"] = np.array(["left", "right"])[(ROWS[:, 3] > 0).astype(int)]
@@ -146,8 +148,8 @@ def of_columns(estimator: Any, target: Array, columns: Any) -> Exported:
     return Exported(made.SerializeToString(), method, _names(model), rows, rows.to_dict("records"))
 
 
-def of_texts(vectorizer: Any, shape: list[Any], options: Any) -> Exported:
-    """Return a classifier of texts."""
+def export_text_classifier(vectorizer: Any, shape: list[Any], options: Any) -> Exported:
+    """Return a text classifier."""
     words = np.array(["red", "green", "blue", "the", "and", "dark"])
     texts = np.array([" ".join(words[row > 0]) for row in ROWS])
     model = make_pipeline(vectorizer, LogisticRegression()).fit(texts, TEXTS)
@@ -161,50 +163,58 @@ _TREES: dict[str, Any] = {"n_estimators": 5, "random_state": 0}
 _CATBOOST: dict[str, Any] = {"iterations": 5, "verbose": False, "allow_writing_files": False}
 _LIGHTGBM: dict[str, Any] = {"n_estimators": 5, "verbose": -1}
 
-# Served without any setting, and without a label file where the classes are texts.
+# Served without any setting, and without a label file if the classes are strings.
 CLASSIFIERS: Mapping[str, Callable[[Any], Exported]] = {
-    "LogisticRegression": lambda _: of_scikit_learn(LogisticRegression()),
-    "LogisticRegression without a ZipMap": lambda _: of_scikit_learn(LogisticRegression(), zipmap=False),
-    "LogisticRegression of integers": lambda _: of_scikit_learn(LogisticRegression(), INTEGERS),
-    "LogisticRegression of integers without a ZipMap": lambda _: of_scikit_learn(
+    "LogisticRegression": lambda _: export_scikit_learn(LogisticRegression()),
+    "LogisticRegression without a ZipMap": lambda _: export_scikit_learn(LogisticRegression(), zipmap=False),
+    "LogisticRegression of integers": lambda _: export_scikit_learn(LogisticRegression(), INTEGERS),
+    "LogisticRegression of integers without a ZipMap": lambda _: export_scikit_learn(
         LogisticRegression(), INTEGERS, zipmap=False
     ),
-    "LogisticRegression of two classes": lambda _: of_scikit_learn(LogisticRegression(), TWO),
-    "a pipeline": lambda _: of_scikit_learn(make_pipeline(StandardScaler(), LogisticRegression()), zipmap=False),
-    "RandomForestClassifier": lambda _: of_scikit_learn(RandomForestClassifier(**_TREES), zipmap=False),
-    "DecisionTreeClassifier": lambda _: of_scikit_learn(DecisionTreeClassifier(max_depth=3), zipmap=False),
-    "GradientBoostingClassifier": lambda _: of_scikit_learn(GradientBoostingClassifier(**_TREES), TWO, zipmap=False),
-    "AdaBoostClassifier": lambda _: of_scikit_learn(AdaBoostClassifier(**_TREES), zipmap=False),
-    "GaussianNB": lambda _: of_scikit_learn(GaussianNB(), zipmap=False),
-    "KNeighborsClassifier": lambda _: of_scikit_learn(KNeighborsClassifier(), zipmap=False),
-    "MLPClassifier": lambda _: of_scikit_learn(MLPClassifier(tol=1, random_state=0), zipmap=False),
-    "LinearDiscriminantAnalysis": lambda _: of_scikit_learn(LinearDiscriminantAnalysis(), zipmap=False),
-    "CalibratedClassifierCV(SVC)": lambda _: of_scikit_learn(CalibratedClassifierCV(SVC()), zipmap=False),
-    "OneVsRestClassifier": lambda _: of_scikit_learn(OneVsRestClassifier(LogisticRegression()), zipmap=False),
-    "StackingClassifier": lambda _: of_scikit_learn(
+    "LogisticRegression of two classes": lambda _: export_scikit_learn(LogisticRegression(), TWO),
+    "a pipeline": lambda _: export_scikit_learn(make_pipeline(StandardScaler(), LogisticRegression()), zipmap=False),
+    "RandomForestClassifier": lambda _: export_scikit_learn(RandomForestClassifier(**_TREES), zipmap=False),
+    "DecisionTreeClassifier": lambda _: export_scikit_learn(DecisionTreeClassifier(max_depth=3), zipmap=False),
+    "GradientBoostingClassifier": lambda _: export_scikit_learn(
+        GradientBoostingClassifier(**_TREES), TWO, zipmap=False
+    ),
+    "AdaBoostClassifier": lambda _: export_scikit_learn(AdaBoostClassifier(**_TREES), zipmap=False),
+    "GaussianNB": lambda _: export_scikit_learn(GaussianNB(), zipmap=False),
+    "KNeighborsClassifier": lambda _: export_scikit_learn(KNeighborsClassifier(), zipmap=False),
+    "MLPClassifier": lambda _: export_scikit_learn(MLPClassifier(tol=1, random_state=0), zipmap=False),
+    "LinearDiscriminantAnalysis": lambda _: export_scikit_learn(LinearDiscriminantAnalysis(), zipmap=False),
+    "CalibratedClassifierCV(SVC)": lambda _: export_scikit_learn(CalibratedClassifierCV(SVC()), zipmap=False),
+    "OneVsRestClassifier": lambda _: export_scikit_learn(OneVsRestClassifier(LogisticRegression()), zipmap=False),
+    "StackingClassifier": lambda _: export_scikit_learn(
         StackingClassifier([("a", LogisticRegression()), ("b", GaussianNB())]), zipmap=False
     ),
-    "a data frame": lambda _: of_columns(LogisticRegression(), TEXTS, "all"),
-    "two numeric columns": lambda _: of_columns(LogisticRegression(), TEXTS, "numbers"),
-    "two columns of texts": lambda _: of_columns(LogisticRegression(), TEXTS, "texts"),
-    "texts": lambda _: of_texts(TfidfVectorizer(), [None], {TfidfVectorizer: {"locale": "C"}}),
-    "texts in lists of one": lambda _: of_texts(CountVectorizer(), [None, 1], {CountVectorizer: {"locale": "C"}}),
-    "XGBClassifier": lambda _: of_boosting(xgboost.XGBClassifier(n_estimators=5), INTEGERS),
-    "XGBClassifier of two classes": lambda _: of_boosting(xgboost.XGBClassifier(n_estimators=5), INTEGERS > 0),
-    "LGBMClassifier": lambda _: of_boosting(lightgbm.LGBMClassifier(**_LIGHTGBM), TEXTS),
-    "LGBMClassifier without a ZipMap": lambda _: of_boosting(lightgbm.LGBMClassifier(**_LIGHTGBM), TEXTS, zipmap=False),
-    "LGBMClassifier of two classes": lambda _: of_boosting(lightgbm.LGBMClassifier(**_LIGHTGBM), TWO),
-    "CatBoostClassifier": lambda path: of_catboost(catboost.CatBoostClassifier(**_CATBOOST), TEXTS, path),
-    "CatBoostClassifier of integers": lambda path: of_catboost(
+    "a data frame": lambda _: export_columns(LogisticRegression(), TEXTS, "all"),
+    "two numeric columns": lambda _: export_columns(LogisticRegression(), TEXTS, "numbers"),
+    "two columns of texts": lambda _: export_columns(LogisticRegression(), TEXTS, "texts"),
+    "texts": lambda _: export_text_classifier(TfidfVectorizer(), [None], {TfidfVectorizer: {"locale": "C"}}),
+    "texts in lists of one": lambda _: export_text_classifier(
+        CountVectorizer(), [None, 1], {CountVectorizer: {"locale": "C"}}
+    ),
+    "XGBClassifier": lambda _: export_boosting(xgboost.XGBClassifier(n_estimators=5), INTEGERS),
+    "XGBClassifier of two classes": lambda _: export_boosting(xgboost.XGBClassifier(n_estimators=5), INTEGERS > 0),
+    "LGBMClassifier": lambda _: export_boosting(lightgbm.LGBMClassifier(**_LIGHTGBM), TEXTS),
+    "LGBMClassifier without a ZipMap": lambda _: export_boosting(
+        lightgbm.LGBMClassifier(**_LIGHTGBM), TEXTS, zipmap=False
+    ),
+    "LGBMClassifier of two classes": lambda _: export_boosting(lightgbm.LGBMClassifier(**_LIGHTGBM), TWO),
+    "CatBoostClassifier": lambda path: export_catboost(catboost.CatBoostClassifier(**_CATBOOST), TEXTS, path),
+    "CatBoostClassifier of integers": lambda path: export_catboost(
         catboost.CatBoostClassifier(**_CATBOOST), INTEGERS, path
     ),
-    "CatBoostClassifier of two classes": lambda path: of_catboost(catboost.CatBoostClassifier(**_CATBOOST), TWO, path),
+    "CatBoostClassifier of two classes": lambda path: export_catboost(
+        catboost.CatBoostClassifier(**_CATBOOST), TWO, path
+    ),
 }
 
 
 def regressor(estimator: Any, target: Array = TARGET, method: str = "predict") -> Callable[[Any], Exported]:
-    """Return how a regressor is exported."""
-    return lambda _: of_scikit_learn(estimator, target, method)
+    """Return a function that trains and exports a regressor."""
+    return lambda _: export_scikit_learn(estimator, target, method)
 
 
 # Served without any setting or label file.
@@ -222,13 +232,13 @@ REGRESSORS: Mapping[str, Callable[[Any], Exported]] = {
     "ExtraTreesRegressor": regressor(ExtraTreesRegressor(**_TREES)),
     "GradientBoostingRegressor": regressor(GradientBoostingRegressor(**_TREES)),
     "OneClassSVM": regressor(OneClassSVM(), TARGET, "decision_function"),
-    "a data frame": lambda _: of_columns(Ridge(), TARGET, "all"),
-    "XGBRegressor": lambda _: of_boosting(xgboost.XGBRegressor(n_estimators=5), TARGET),
-    "LGBMRegressor": lambda _: of_boosting(lightgbm.LGBMRegressor(**_LIGHTGBM), TARGET),
-    "CatBoostRegressor": lambda path: of_catboost(catboost.CatBoostRegressor(**_CATBOOST), TARGET, path),
+    "a data frame": lambda _: export_columns(Ridge(), TARGET, "all"),
+    "XGBRegressor": lambda _: export_boosting(xgboost.XGBRegressor(n_estimators=5), TARGET),
+    "LGBMRegressor": lambda _: export_boosting(lightgbm.LGBMRegressor(**_LIGHTGBM), TARGET),
+    "CatBoostRegressor": lambda path: export_catboost(catboost.CatBoostRegressor(**_CATBOOST), TARGET, path),
 }
 
-# Refused, and served with the setting that the refusal names first.
+# Refused without a setting, and served with the first setting that the error message suggests.
 WITH_SETTING: Mapping[str, tuple[Callable[[Any], Exported], str]] = {
     "KNeighborsRegressor": (regressor(KNeighborsRegressor()), "values"),
     "MLPRegressor": (regressor(MLPRegressor(tol=1e9, random_state=0)), "values"),
@@ -243,35 +253,35 @@ WITH_SETTING: Mapping[str, tuple[Callable[[Any], Exported], str]] = {
         regressor(LocalOutlierFactor(novelty=True), method="decision_function"), "values:scores",
     ),
     "LGBMRegressor of counts": (
-        lambda _: of_boosting(lightgbm.LGBMRegressor(objective="poisson", **_LIGHTGBM), abs(TARGET)), "values",
+        lambda _: export_boosting(lightgbm.LGBMRegressor(objective="poisson", **_LIGHTGBM), abs(TARGET)), "values",
     ),
     "OneVsRestClassifier of independent labels": (
-        lambda _: of_scikit_learn(OneVsRestClassifier(LogisticRegression()), LABELS, zipmap=False), "sigmoid",
+        lambda _: export_scikit_learn(OneVsRestClassifier(LogisticRegression()), LABELS, zipmap=False), "sigmoid",
     ),
 }  # fmt: skip
 
-Again = tuple[Callable[[Any], Exported], str, Callable[[Any], Exported], str]
+Reexport = tuple[Callable[[Any], Exported], str, Callable[[Any], Exported], str]
 
 
-def without_probabilities(estimator: Any, target: Array = TEXTS, **options: Any) -> Again:
-    """Return a classifier that has no predict_proba, and that inside CalibratedClassifierCV."""
+def without_probabilities(estimator: Any, target: Array = TEXTS, **options: Any) -> Reexport:
+    """Return the exports of a classifier without predict_proba, alone and wrapped in CalibratedClassifierCV."""
     return (
-        lambda _: of_scikit_learn(estimator, target, "predict", **options),
+        lambda _: export_scikit_learn(estimator, target, "predict", **options),
         "fit sklearn.calibration.CalibratedClassifierCV(classifier)",
-        lambda _: of_scikit_learn(CalibratedClassifierCV(estimator), target, **options),
+        lambda _: export_scikit_learn(CalibratedClassifierCV(estimator), target, **options),
         "",
     )
 
 
 def _only_label(estimator: Any) -> Exported:
-    exported = of_scikit_learn(estimator, zipmap=False)
+    exported = export_scikit_learn(estimator, zipmap=False)
     made = ModelProto.FromString(exported.content)
     del made.graph.output[1:]
     return exported._replace(content=made.SerializeToString())
 
 
-# Refused, and served once trained or exported as the refusal says: the phrase that says so, and the model then.
-ANOTHER_EXPORT: Mapping[str, Again] = {
+# Refused, and served after the change that the error message suggests: the phrase in the message and the new export.
+ANOTHER_EXPORT: Mapping[str, Reexport] = {
     "LinearSVC": without_probabilities(LinearSVC()),
     "SVC": without_probabilities(SVC()),
     "SVC without a ZipMap": without_probabilities(SVC(), zipmap=False),
@@ -280,21 +290,21 @@ ANOTHER_EXPORT: Mapping[str, Again] = {
     "SGDClassifier": without_probabilities(SGDClassifier(random_state=0)),
     "Perceptron": without_probabilities(Perceptron(), zipmap=False),
     "one output for each class": (
-        lambda _: of_scikit_learn(LogisticRegression(), zipmap="columns"),
+        lambda _: export_scikit_learn(LogisticRegression(), zipmap="columns"),
         'options={"zipmap": False}',
-        lambda _: of_scikit_learn(LogisticRegression(), zipmap=False),
+        lambda _: export_scikit_learn(LogisticRegression(), zipmap=False),
         "",
     ),
     "a sequence of tensors": (
-        lambda _: of_scikit_learn(MultiOutputClassifier(LogisticRegression()), LABELS),
+        lambda _: export_scikit_learn(MultiOutputClassifier(LogisticRegression()), LABELS),
         "OneVsRestClassifier instead of MultiOutputClassifier; then set MODEL_OUTPUT=sigmoid",
-        lambda _: of_scikit_learn(OneVsRestClassifier(LogisticRegression()), LABELS),
+        lambda _: export_scikit_learn(OneVsRestClassifier(LogisticRegression()), LABELS),
         "sigmoid",
     ),
     "only the label": (
         lambda _: _only_label(LogisticRegression()),
         "export the class probabilities too",
-        lambda _: of_scikit_learn(LogisticRegression()),
+        lambda _: export_scikit_learn(LogisticRegression()),
         "",
     ),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Different kinds of models, served by changing only two variables."""
+"""Different kinds of models, served by changing only two environment variables."""
 
 from pathlib import Path
 from typing import Any

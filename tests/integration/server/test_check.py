@@ -54,12 +54,12 @@ def test_a_row_too_long_to_print_is_sent_from_the_metadata(iris: Server, tmp_pat
 @pytest.mark.parametrize("external_data", [False, True])
 def test_reports_whether_the_receipt_matches(tmp_path: Path, external_data: bool) -> None:  # noqa: FBT001
     offer(tmp_path / "source", external_data=external_data)
-    assert "none: no loader" in check(tmp_path / "source" / "model.onnx").stdout
+    assert "none: the file was not loaded" in check(tmp_path / "source" / "model.onnx").stdout
     load(tmp_path / "source", tmp_path / "volume")
     model = tmp_path / "volume" / "model.onnx"
     checked = check(model)
     assert checked.returncode == 0
-    assert f"agrees: {(tmp_path / 'source' / 'model.onnx').as_uri()} version " in checked.stdout
+    assert f"matches: {(tmp_path / 'source' / 'model.onnx').as_uri()} version " in checked.stdout
     model.chmod(0o644)
     model.write_bytes(model.read_bytes()[:-1] + b"!")
     checked = check(model)
@@ -70,7 +70,7 @@ def test_reports_whether_the_receipt_matches(tmp_path: Path, external_data: bool
 def test_exits_if_the_model_never_answers(tmp_path: Path) -> None:
     checked = check(save(endless(), tmp_path, ["a", "b", "c"])[0], "--timeout", 1)
     assert checked.returncode == 1
-    assert "has not been loaded and answered a row within 1 s" in checked.stdout
+    assert "did not load and answer a row within 1 s" in checked.stdout
 
 
 @pytest.mark.parametrize("arguments", [(), ("a", "b", "c"), ("a", "--timeout", "soon")])

@@ -1,4 +1,4 @@
-"""Models of named columns, of text and of tokens, served for real as skl2onnx and others export them."""
+"""Models with named columns, text and tokens, served as skl2onnx and other tools export them."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def refusal(server: Server, data: object) -> str:
     return detail
 
 
-def test_rows_of_columns_are_answered_as_scikit_learn_does(columns: Server) -> None:
+def test_columns_are_answered_like_scikit_learn(columns: Server) -> None:
     frame = passengers(200, seed=1)
     rows = frame.to_dict("records")
     expected = probabilities(frame)
@@ -74,17 +74,17 @@ def test_rows_of_columns_are_answered_as_scikit_learn_does(columns: Server) -> N
         ({"age": [1, 2]}, "data is an object; expected a list of rows."),
     ],
 )
-def test_what_is_wrong_is_named(columns: Server, data: object, sentence: str) -> None:
+def test_invalid_rows_are_reported(columns: Server, data: object, sentence: str) -> None:
     assert refusal(columns, data).startswith(sentence)
 
 
-def test_a_name_twice(columns: Server) -> None:
+def test_repeated_names_are_refused(columns: Server) -> None:
     body = json.dumps({"data": [PASSENGER]}).replace('{"age"', '{"fare": 1, "age"')
     answer = columns.client.post("/predict", content=body, headers={"content-type": "application/json"})
-    assert (answer.status_code, answer.json()) == (400, {"detail": "data[0].fare is there twice; expected it once."})
+    assert (answer.status_code, answer.json()) == (400, {"detail": "data[0].fare appears twice; expected once."})
 
 
-def test_metadata_is_by_name_and_its_sample_can_be_posted(columns: Server) -> None:
+def test_metadata_is_by_input_name_and_its_sample_can_be_posted(columns: Server) -> None:
     metadata = columns.client.get("/metadata").json()
     assert metadata["data_type"] == {
         "age": "float32",
@@ -101,7 +101,7 @@ def test_metadata_is_by_name_and_its_sample_can_be_posted(columns: Server) -> No
     assert [round(probability, 2) for probability in answer] == metadata["prediction_sample"]
 
 
-def test_the_document_describes_rows_of_both_forms(columns: Server) -> None:
+def test_the_openapi_document_describes_both_row_formats(columns: Server) -> None:
     document = columns.client.get("/docs.json").json()
     request = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     by_name, in_order = request["properties"]["data"]["items"]["anyOf"]
@@ -117,7 +117,7 @@ def server_answers(server: Server, data: list[Any]) -> bool:
     return server.client.post("/predict", json={"data": data}).status_code == 200
 
 
-def test_the_client_and_the_process_take_the_same(columns: Server, tmp_path: Path) -> None:
+def test_clients_and_in_process_calls_accept_the_same_rows(columns: Server, tmp_path: Path) -> None:
     rows = passengers(3, seed=2).to_dict("records")
     in_order = [list(row.values()) for row in rows]
     script = f"""
@@ -152,12 +152,12 @@ except bentoml.exceptions.InvalidArgument as error:
     assert refused.startswith("data[0].fare is missing; expected a number")
 
 
-def test_a_category_that_the_model_does_not_know(tmp_path: Path) -> None:
+def test_an_unknown_category_is_refused(tmp_path: Path) -> None:
     with serving(tmp_path, variables(titanic("error"), tmp_path, LABELS)) as server:
         assert server_answers(server, server.client.get("/metadata").json()["data_sample"])
         assert (
             refusal(server, [PASSENGER, {**PASSENGER, "port": "Bremen"}])
-            == "data[1].port is 'Bremen', which the model does not know; "
+            == "data[1].port is 'Bremen', which the model does not support; "
             "expected 'Cherbourg', 'Queenstown', 'Southampton'."
         )
 
@@ -178,8 +178,8 @@ def test_text(tmp_path: Path) -> None:
         assert surrogate.status_code == 400
 
 
-def test_text_of_a_locale(tmp_path: Path) -> None:
-    """Refused where the locale is missing; served where its letters are those of C.UTF-8, as in the image."""
+def test_text_with_a_locale(tmp_path: Path) -> None:
+    """The model is refused if the locale is missing, and served if the locale exists as C.UTF-8, as in the image."""
     environment = variables(text_classifier("en_US.UTF-8"), tmp_path, TOPICS)
     locales = tmp_path / "locales"
     locales.mkdir()
@@ -213,7 +213,7 @@ def test_tokens_of_any_length(tmp_path: Path) -> None:
             assert np.allclose(server.predict([row, row]), server.predict([row]))
         beyond = {"input_ids": [3, 50, 4], "attention_mask": [1, 1, 1]}
         assert refusal(server, [beyond]) == (
-            "data[0].input_ids[1] is 50, which the model does not know; expected a whole number from 0 to 49."
+            "data[0].input_ids[1] is 50, which the model does not support; expected a whole number from 0 to 49."
         )
         short = {"input_ids": [3], "attention_mask": [1]}
         assert refusal(server, [row, short]) == (
@@ -224,8 +224,8 @@ def test_tokens_of_any_length(tmp_path: Path) -> None:
         )
 
 
-def test_long_rows_hold_no_thread_for_long(tmp_path: Path) -> None:
-    """Clients that ask for much get 504, the threads stop, and the server stays alive."""
+def test_long_rows_do_not_occupy_threads_for_long(tmp_path: Path) -> None:
+    """Clients that send very long rows get 504, their threads stop, and the server stays alive."""
     bounds = {"MAX_ROW_LENGTH": "1500", "REQUEST_TIMEOUT_SECONDS": "1"}
     with (
         serving(tmp_path, {**variables(tokens(64), tmp_path, ["a", "b"]), **bounds}) as server,
@@ -237,7 +237,7 @@ def test_long_rows_hold_no_thread_for_long(tmp_path: Path) -> None:
         assert refusal(server, [too_long]) == (
             "data[0].input_ids has length 1501; expected at most 1500 numbers (MAX_ROW_LENGTH)."
         )
-        many = [row] * 500  # which would take half a minute
+        many = [row] * 500  # these would take half a minute
         asked = [clients.submit(server.client.post, "/predict", json={"data": many}, timeout=30) for _ in range(8)]
         assert {answer.result().status_code for answer in asked} <= {503, 504}
         assert server.client.get("/livez").status_code == 200
@@ -245,7 +245,7 @@ def test_long_rows_hold_no_thread_for_long(tmp_path: Path) -> None:
         assert server_answers(server, [row])
 
 
-def test_memory_reaches_a_plateau_under_ever_new_lengths(tmp_path: Path) -> None:
+def test_memory_stays_bounded_with_ever_new_lengths(tmp_path: Path) -> None:
     with serving(tmp_path, variables(tokens(64), tmp_path, ["a", "b"])) as server:
         lengths = np.random.default_rng(0).permutation(np.arange(1, 601)).tolist()
 
@@ -259,6 +259,6 @@ def test_memory_reaches_a_plateau_under_ever_new_lengths(tmp_path: Path) -> None
 
 
 def memory(process: int) -> int:
-    """Return the bytes that the process and its children hold."""
+    """Return the memory in bytes of the process and its children."""
     pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in (process, *children(process)))
     return pages * os.sysconf("SC_PAGE_SIZE")

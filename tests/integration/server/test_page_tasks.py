@@ -1,4 +1,4 @@
-"""The page about models of values and of independent labels, in a real browser."""
+"""The model page for values and for independent labels, in a real browser."""
 
 import contextlib
 import json

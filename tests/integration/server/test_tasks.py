@@ -1,4 +1,4 @@
-"""Models of each task, served for real: what their routes answer, and which routes there are."""
+"""The routes and answers of models for each task."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Methods that take rows and do more than ask the model."""
+"""Methods that take rows and do more than call the model."""
 
 import threading
 import time
@@ -23,7 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @contextmanager
 def probing(server: Server) -> Iterator[list[float]]:
-    """Send probes one after the other, and yield the list of the seconds that each took."""
+    """Send probes one after the other, and yield the list of their durations in seconds."""
     seconds: list[float] = []
     is_over = threading.Event()
 
@@ -73,13 +73,13 @@ def test_answers_can_be_pydantic_models(server: Server) -> None:
     }
 
 
-def test_an_asynchronous_method_is_bounded_in_time(server: Server) -> None:
+def test_an_asynchronous_method_has_a_timeout(server: Server) -> None:
     answered = server.client.post("/later", json={**ROWS, "seconds": 20})
-    assert (answered.status_code, answered.json()) == (504, {"detail": "The model had no answer within 5 seconds."})
+    assert (answered.status_code, answered.json()) == (504, {"detail": "The model did not answer within 5 seconds."})
 
 
 @pytest.mark.parametrize("route", ["/late", "/late/async"])
-def test_a_methods_own_timeout_error_is_a_failure(server: Server, route: str) -> None:
+def test_a_timeout_error_raised_by_a_method_is_a_server_error(server: Server, route: str) -> None:
     answered = server.client.post(route, json=ROWS)
     assert (answered.status_code, answered.json()) == (
         500,
@@ -89,7 +89,7 @@ def test_a_methods_own_timeout_error_is_a_failure(server: Server, route: str) ->
     assert "secret of the feature store" in next(line["trace"] for line in lines if line["event"] == "request_failed")
 
 
-def test_errors_of_methods_keep_their_status_and_their_words_below_500(server: Server) -> None:
+def test_errors_of_methods_below_500_keep_their_status_and_message(server: Server) -> None:
     refused = server.metric("model_server_refused_total")
     missing = server.client.post("/missing", json=ROWS)
     assert (missing.status_code, missing.json()) == (404, {"detail": "there is no such flower"})
@@ -98,5 +98,5 @@ def test_errors_of_methods_keep_their_status_and_their_words_below_500(server: S
         503,
         {"detail": "The server failed to answer; its log says why."},
     )
-    assert server.metric("model_server_refused_total") == refused + 1  # the 404, as of any route
+    assert server.metric("model_server_refused_total") == refused + 1  # the 404, like that of any route
     assert any("secret of the feature store" in line.get("trace", "") for line in events(server.log))

@@ -276,7 +276,7 @@ def test_middleware_and_cors_see_every_route(tmp_path: Path) -> None:
         assert bad.json() == {"detail": "data[0] has length 1; expected 4 numbers."}
 
 
-def test_another_service_can_depend_on_ours(tmp_path: Path) -> None:
+def test_another_service_can_depend_on_this_one(tmp_path: Path) -> None:
     with serving(tmp_path, {**IRIS, **SERVICES}, "caller:Caller") as server:
         answered = server.client.post("/ask", json={"rows": ROWS["data"]}).json()
         assert answered["names"] == ["setosa", "virginica"]
@@ -372,7 +372,7 @@ def test_options_are_not_abbreviated(tmp_path: Path) -> None:
     assert "--timeout" in log.read_text()
 
 
-def test_metrics_are_before_the_users_applications(tmp_path: Path) -> None:
+def test_metrics_take_precedence_over_the_users_applications(tmp_path: Path) -> None:
     imported = "\nfrom starlette.staticfiles import StaticFiles\n"
     mounted = f"{imported}\nModelLoadServer.mount_asgi_app(StaticFiles(directory='docs'))"
     (tmp_path / "edited.py").write_text(SERVICE + mounted)

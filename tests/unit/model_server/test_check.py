@@ -1,4 +1,4 @@
-"""What `check` says of a model is what the service makes of it."""
+"""`check` reports the same as the service about any model."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ from volume.settings import SettingsError
 ACCEPTED: dict[str, ModelProto] = {
     "a tensor": classifier(),
     "a fixed batch": classifier(batch=4),
-    "a ZipMap beside a label": classifier(zip_map=True, label_output=True, names=["c", "a", "b"]),
+    "a ZipMap and a label": classifier(zip_map=True, label_output=True, names=["c", "a", "b"]),
     "integer classes": classifier(zip_map=True, names=[-1, 10, 20]),
     "any length": classifier(row_shape=("height", "width")),
     "an image of booleans": classifier(TensorProto.BOOL, (1, 4, 4)),
@@ -39,7 +39,7 @@ ALL = (
 
 
 def verdict_of_the_service(model: Path, labels: Path) -> str | None:
-    """Return why the service does not start on the files; None if it does."""
+    """Return the error of the service for the files; None if it starts."""
     try:
         Model.load(Settings.read({"MODEL_FILEPATH": str(model), "LABEL_FILEPATH": str(labels)}))
     except (SettingsError, StartError) as error:
@@ -48,7 +48,7 @@ def verdict_of_the_service(model: Path, labels: Path) -> str | None:
 
 
 def verdict(model: Path, labels: Path | None = None) -> str | None:
-    """Return why `check` says that they cannot be served; None if they can."""
+    """Return the reason that `check` reports for files that cannot be served; None if they can."""
     try:
         assert examine(model, labels)["servable"]
     except (SettingsError, StartError) as error:
@@ -57,7 +57,7 @@ def verdict(model: Path, labels: Path | None = None) -> str | None:
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_says_what_the_service_says(tmp_path: Path, kind: str) -> None:
+def test_reports_the_same_errors_as_the_service(tmp_path: Path, kind: str) -> None:
     paths = save(ALL[kind], tmp_path, LABELS)
     expected = verdict_of_the_service(*paths)
     assert verdict(*paths) == verdict(paths[0]) == expected
@@ -68,7 +68,7 @@ def test_says_what_the_service_says(tmp_path: Path, kind: str) -> None:
         assert refusal.value.change
 
 
-def test_tells_what_the_model_is() -> None:
+def test_describes_the_model() -> None:
     report = examine(Path(IRIS["MODEL_FILEPATH"]), None)
     assert report["label_file"] == IRIS["LABEL_FILEPATH"]
     assert report["model"]["producer"] == "skl2onnx"
@@ -92,9 +92,7 @@ def test_tells_what_the_model_is() -> None:
     ],
     ids=["a tensor", "a ZipMap"],
 )
-def test_without_a_label_file_it_makes_up_one_that_serves(
-    tmp_path: Path, options: dict[str, Any], names: list[str]
-) -> None:
+def test_placeholder_labels_can_be_served(tmp_path: Path, options: dict[str, Any], names: list[str]) -> None:
     model, labels = save(classifier(**options), tmp_path, [])
     labels.unlink()
     report = examine(model, None)
@@ -130,10 +128,10 @@ FOREIGN = {
     "TensorFlow Lite": (b"\x1c\0\0\0TFL3", "--tflite"),
     "a zip archive": (b"PK\x03\x04", "unpack it"),
     "gzip": (gzip.compress(classifier().SerializeToString()), "unpack it"),
-    "a pointer": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-    "a page": (b"<html>Not found</html>", "get the file itself"),
+    "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    "an HTML page": (b"<html>Not found</html>", "download the file itself"),
     "XGBoost": (b'{"learner": {}}', "onnxmltools"),
-    "nothing": (b"", "it is empty"),
+    "an empty file": (b"", "it is empty"),
     "half a file": (classifier().SerializeToString()[:200], "copy it again"),
     "a newer operator set": (
         changed(lambda made: made.opset_import[0].MergeFrom(helper.make_opsetid("", 99))),
@@ -141,13 +139,16 @@ FOREIGN = {
     ),
     "a newer IR version": (changed(lambda made: setattr(made, "ir_version", 99)), "set ir_version to"),
     "an unknown operator": (changed(lambda made: setattr(made.graph.node[0], "op_type", "Mine")), "standard operators"),
-    "no weights": (weights_at("weights")[0].SerializeToString(), "put the file that holds its weights beside it"),
-    "weights elsewhere": (weights_at("../weights")[0].SerializeToString(), "keep its weights in files of its own"),
+    "missing weights": (weights_at("weights")[0].SerializeToString(), "put the file with its weights next to it"),
+    "weights elsewhere": (
+        weights_at("../weights")[0].SerializeToString(),
+        "put the files with its weights into its directory",
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_says_how_to_make_a_model_of_what_is_none(tmp_path: Path, kind: str) -> None:
+def test_suggests_how_to_convert_files_that_are_not_onnx(tmp_path: Path, kind: str) -> None:
     content, change = FOREIGN[kind]
     model, labels = save(classifier(), tmp_path, LABELS)
     model.write_bytes(content)
@@ -158,14 +159,14 @@ def test_says_how_to_make_a_model_of_what_is_none(tmp_path: Path, kind: str) -> 
     assert verdict_of_the_service(model, labels) == str(refusal.value)
 
 
-def test_says_how_to_make_a_model_of_an_archive_of_torch(tmp_path: Path) -> None:
+def test_suggests_how_to_convert_a_torch_archive(tmp_path: Path) -> None:
     model, _ = save(classifier(), tmp_path, LABELS)
     model.write_bytes(a_torch_archive(tmp_path))
     with pytest.raises(StartError, match=r"torch\.onnx\.export"):
         examine(model, None)
 
 
-def test_never_waits_for_what_is_no_file(tmp_path: Path) -> None:
+def test_never_blocks_on_paths_that_are_not_files(tmp_path: Path) -> None:
     model, labels = save(classifier(), tmp_path, LABELS)
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "saved" / "saved_model.pb").mkdir(parents=True)
@@ -183,7 +184,7 @@ def test_never_waits_for_what_is_no_file(tmp_path: Path) -> None:
     assert "cannot be loaded" in str(verdict(model))
 
 
-def test_prints_what_fits_on_a_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_fits_on_a_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"\x1b[2Jclass {index}" for index in range(1000)]
     paths = save(classifier(row_shape=(3, 32, 32), classes=1000), tmp_path, names)
     assert check(*paths, as_json=False, seconds=60) == 0
@@ -196,7 +197,7 @@ def test_prints_what_fits_on_a_screen(tmp_path: Path, capsys: pytest.CaptureFixt
     assert json.loads(capsys.readouterr().out)["labels"] == {str(index): name for index, name in enumerate(names)}
 
 
-def test_prints_why_not_and_what_to_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_the_reason_and_the_fix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = save(classifier(classes=4), tmp_path, LABELS)
     assert check(*paths, as_json=False, seconds=60) == 1
     first, second = capsys.readouterr().out.splitlines()
@@ -204,14 +205,14 @@ def test_prints_why_not_and_what_to_change(tmp_path: Path, capsys: pytest.Captur
         f"Cannot be served. MODEL_FILEPATH: {paths[0]} has 4 classes but LABEL_FILEPATH names 3; expected one name per "
         "class."
     )
-    assert second.startswith("What to change: take the label file of this model")
+    assert second.startswith("What to change: use the label file of this model")
     assert check(*paths, as_json=True, seconds=60) == 1
     assert not json.loads(capsys.readouterr().out)["servable"]
     assert check(tmp_path / "none", None, as_json=False, seconds=60) == 1
     assert capsys.readouterr().out.count("\n") == 1
 
 
-def test_a_setting_that_is_wrong_for_the_service_is_wrong_here(
+def test_invalid_service_settings_are_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("INTRA_OP_NUM_THREADS", "none")

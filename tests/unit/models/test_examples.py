@@ -1,4 +1,4 @@
-"""The examples of `make serve EXAMPLE=…` against the pipelines that they were exported from."""
+"""The examples for `make serve EXAMPLE=…`, compared with the pipelines that they were exported from."""
 
 import json
 import warnings
@@ -31,7 +31,7 @@ def as_rows(rows: Any) -> Any:
     return rows.to_dict("records") if hasattr(rows, "to_dict") else rows.tolist()
 
 
-def test_is_served_with_the_answers_of_its_pipeline(name: str, example: Example) -> None:
+def test_example_predicts_like_its_pipeline(name: str, example: Example) -> None:
     served = Model.load(Settings.read({"MODEL_FILEPATH": str(DIRECTORY / f"{name}.onnx")}))
     predictions = served.predict(served.spec.rows(as_rows(example.rows)))
     if name == "house":
@@ -42,6 +42,6 @@ def test_is_served_with_the_answers_of_its_pipeline(name: str, example: Example)
     np.testing.assert_allclose(predictions, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_says_what_it_is(example: Example) -> None:
+def test_example_has_a_sample(example: Example) -> None:
     properties = {entry.key: json.loads(entry.value) for entry in example.model.metadata_props}
     assert properties["data_sample"]

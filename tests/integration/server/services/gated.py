@@ -17,7 +17,7 @@ GATE = Path(os.environ["GATE"])
 
 
 class GatedModel(Model):
-    """A model that does not answer rows that begin with 9 while the gate file exists; two rows go to a thread."""
+    """A model that blocks on a row starting with 9 while the gate file exists; two rows run in a thread."""
 
     def predict(self, rows: Rows) -> Array:
         if rows[0, 0] == 9:
@@ -26,8 +26,8 @@ class GatedModel(Model):
                 time.sleep(0.02)
         return super().predict(rows)
 
-    def seconds(self, rows: int) -> float:
-        return 1 if rows == 2 else super().seconds(rows)
+    def estimate_latency(self, rows: int) -> float:
+        return 1 if rows == 2 else super().estimate_latency(rows)
 
 
 @bentoml.service(  # type: ignore[operator]

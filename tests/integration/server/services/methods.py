@@ -1,4 +1,4 @@
-"""A service whose methods take rows and do more than ask the model."""
+"""A service whose methods take rows and do more than call the model."""
 
 import asyncio
 import time

@@ -34,7 +34,7 @@ def test_a_scalar_row(model: Model) -> None:
     assert request_row(model, "bool", ()) == {"type": "integer", "minimum": 0, "maximum": 1}
 
 
-def test_fixed_and_free_dimensions(model: Model) -> None:
+def test_fixed_and_dynamic_dimensions(model: Model) -> None:
     row = request_row(model, "float16", (2, None))
     assert (row["minItems"], row["maxItems"]) == (2, 2)
     assert (row["items"]["minItems"], "maxItems" in row["items"]) == (1, False)

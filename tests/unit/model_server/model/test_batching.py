@@ -1,4 +1,4 @@
-"""Whether rows are answered together: by what they gain, and by whether their answers stay the same."""
+"""The batching decision depends on the gain and on whether answers stay bit-for-bit the same."""
 
 from collections.abc import Callable
 
@@ -12,10 +12,10 @@ SAMPLE = np.array([[5.1, 3.5, 1.4, 0.2]], np.float32)
 
 
 class Clock:
-    """A clock that only inferences move.
+    """A clock that only inferences advance.
 
     Attributes:
-        now: its time, in seconds.
+        now: current time in seconds.
     """
 
     def __init__(self) -> None:
@@ -31,14 +31,14 @@ def decide(
     seconds: Callable[[int], float] = lambda _rows: 0.0001,
     sample: Rows = SAMPLE,
 ) -> Batching:
-    """Return what is decided about a model that takes so many seconds for so many rows."""
+    """Return the decision for a model with the given duration in seconds for each number of rows."""
     clock = Clock()
 
     def timed(rows: Rows) -> Array:
         clock.now += seconds(len(rows))
         return answer(rows)
 
-    return decide_batching(timed, sample, mode, is_free=False, clock=clock)
+    return decide_batching(timed, sample, mode, is_dynamic=False, clock=clock)
 
 
 def doubled(rows: Rows) -> Array:
@@ -46,23 +46,23 @@ def doubled(rows: Rows) -> Array:
     return rows * 2
 
 
-def test_rows_that_gain_and_stay_the_same_are_answered_together() -> None:
+def test_requests_are_batched_if_faster_and_exact() -> None:
     batching = decide(doubled)
     assert batching.is_on
     assert (batching.code, batching.max_rows, round(batching.gain)) == ("exact", 128, 128)
 
 
 @pytest.mark.parametrize(("mode", "code", "is_on"), [("auto", "inexact", False), ("on", "on", True)])
-def test_rows_that_change_each_other_stay_apart_unless_told(mode: Mode, code: str, *, is_on: bool) -> None:
+def test_inexact_batches_require_the_setting(mode: Mode, code: str, *, is_on: bool) -> None:
     batching = decide(lambda rows: doubled(rows) + (len(rows) > 1) * np.float32(1e-6), mode)
     assert (batching.code, batching.is_on) == (code, is_on)
 
 
-def test_no_batch_is_larger_than_those_that_answered_the_same() -> None:
+def test_batches_are_limited_to_exact_sizes() -> None:
     assert decide(lambda rows: doubled(rows) + (len(rows) > 5) * np.float32(1e-6)).max_rows == 5
 
 
-def test_one_position_that_differs_is_found() -> None:
+def test_a_single_inexact_position_is_found() -> None:
     def answer(rows: Rows) -> Array:
         answers = doubled(rows)
         if len(answers) > 6:
@@ -72,11 +72,11 @@ def test_one_position_that_differs_is_found() -> None:
     assert decide(answer).max_rows == 6
 
 
-def test_a_model_that_gains_nothing_is_not_batched() -> None:
+def test_a_model_without_a_gain_is_not_batched() -> None:
     assert decide(doubled, "on", lambda rows: 0.0001 * rows).code == "no-gain"
 
 
-def test_a_batch_stays_below_the_size_from_which_on_rows_cost_more() -> None:
+def test_batches_stay_below_the_size_at_which_rows_cost_more() -> None:
     assert decide(doubled, seconds=lambda rows: 0.0001 if rows <= 16 else 0.0001 * rows).max_rows == 16
 
 
@@ -84,7 +84,7 @@ def test_a_batch_takes_at_most_ten_milliseconds() -> None:
     assert decide(doubled, "on", lambda rows: 0.0005 + 0.0002 * rows).max_rows == 32
 
 
-def test_a_model_that_is_too_slow_to_try_is_not_batched() -> None:
+def test_a_model_too_slow_to_compare_is_not_batched() -> None:
     batching = decide(doubled, seconds=lambda _rows: 0.05)
     assert (batching.code, batching.max_rows) == ("too-slow", 1)
 
@@ -98,13 +98,13 @@ def test_a_model_that_fails_with_several_rows_is_not_batched() -> None:
     assert decide(answer).code == "failed"
 
 
-@pytest.mark.parametrize(("mode", "is_free", "code"), [("off", False, "off"), ("on", True, "free-length")])
-def test_what_cannot_be_joined_is_not_tried(mode: Mode, code: str, *, is_free: bool) -> None:
-    batching = decide_batching(lambda _rows: pytest.fail("asked"), SAMPLE, mode, is_free=is_free)
+@pytest.mark.parametrize(("mode", "is_dynamic", "code"), [("off", False, "off"), ("on", True, "free-length")])
+def test_batching_is_not_tried_if_off_or_with_dynamic_lengths(mode: Mode, code: str, *, is_dynamic: bool) -> None:
+    batching = decide_batching(lambda _rows: pytest.fail("asked"), SAMPLE, mode, is_dynamic=is_dynamic)
     assert (batching.code, batching.max_rows) == (code, 1)
 
 
-def test_made_up_rows_that_the_model_refuses_are_left_out() -> None:
+def test_random_rows_that_the_model_refuses_are_replaced() -> None:
     def answer(rows: Rows) -> Array:
         if (np.asarray(rows) != SAMPLE).any():
             raise ValueError("not such a row")
@@ -113,7 +113,7 @@ def test_made_up_rows_that_the_model_refuses_are_left_out() -> None:
     assert decide(answer).code == "exact"
 
 
-def test_rows_of_several_inputs_are_tried_in_all_their_types() -> None:
+def test_all_input_types_are_varied() -> None:
     seen: list[Columns] = []
 
     def answer(rows: Rows) -> Array:

@@ -1,4 +1,4 @@
-"""Strict columns: what a model with several inputs takes, and what is wrong with anything else."""
+"""Strict validation of rows for models with several inputs."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.row_spec import RowSpec
 from model_server.model.rows import Columns, InvalidRowsError, concatenate, repeat
-from model_server.protocols.json_body import sentence_of
+from model_server.protocols.json_body import format_error
 
 
 def spec(dtype: str, *row_shape: int | None, max_length: int | None = None) -> RowSpec:
@@ -34,7 +34,7 @@ TOKENS = ColumnsSpec(
 def refusal(of: ColumnsSpec, data: object) -> str:
     with pytest.raises(InvalidRowsError) as refused:
         of.rows(data)
-    return sentence_of(refused.value, "data")
+    return format_error(refused.value, "data")
 
 
 def test_takes_objects_and_lists() -> None:
@@ -57,7 +57,7 @@ def test_takes_an_array_of_rows() -> None:
     assert numbers.as_json(numbers.rows(np.array([[1, 2], [3, 4]]))) == [{"a": 1.0, "b": 2}, {"a": 3.0, "b": 4}]
 
 
-def test_rows_are_sliced_repeated_and_put_together() -> None:
+def test_rows_can_be_sliced_repeated_and_concatenated() -> None:
     rows = PEOPLE.rows([ADA, BOB, ADA])
     assert len(rows) == 3
     assert rows["children"].tolist() == [3, 0, 3]
@@ -88,7 +88,7 @@ def test_rows_are_sliced_repeated_and_put_together() -> None:
         ({"town": "x"}, 'data[1].town is unknown; expected "age", "children", "married", "home town", "scores".'),
     ],
 )
-def test_says_which_column_is_wrong(row: dict[str, Any], sentence: str) -> None:
+def test_names_the_invalid_column(row: dict[str, Any], sentence: str) -> None:
     assert refusal(PEOPLE, [ADA, {**ADA, **row}]).startswith(sentence)
 
 
@@ -111,11 +111,11 @@ def test_a_missing_name() -> None:
         ([[1, 2, 0, 4, [1, 2, 3]]], 'data[0]["home town"] is 4; expected a string.'),
     ],
 )
-def test_refuses_what_is_no_row(data: object, sentence: str) -> None:
+def test_refuses_invalid_rows(data: object, sentence: str) -> None:
     assert refusal(PEOPLE, data).startswith(sentence)
 
 
-def test_lengths_must_agree() -> None:
+def test_shared_dimensions_must_have_the_same_length() -> None:
     assert TOKENS.rows([{"ids": [1, 2], "mask": [1, 1]}, [[3, 4], [1, 0]]])["ids"].tolist() == [[1, 2], [3, 4]]
     assert refusal(TOKENS, [[[1, 2], [1]]]) == "data[0].mask has length 1; expected 2, as in data[0].ids."
     assert (
@@ -129,7 +129,7 @@ def test_lengths_must_agree() -> None:
     )
 
 
-def test_columns_from_a_caller_in_the_process_are_checked() -> None:
+def test_columns_from_in_process_callers_are_validated() -> None:
     rows = PEOPLE.rows([ADA])
     assert "has the columns age; expected an object with" in refusal(PEOPLE, Columns({"age": rows["age"]}))
     bad = Columns({**rows.arrays, "age": np.array([[np.nan]], np.float32)})

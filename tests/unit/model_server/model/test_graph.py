@@ -1,4 +1,4 @@
-"""What is read from the nodes of a file: operators, class names and categories."""
+"""Operators, class names and categories in the nodes of a file."""
 
 import random
 import time
@@ -25,25 +25,26 @@ def node(kind: str, taken: str = "x", given: str = "y", domain: str = ML, **attr
     return helper.make_node(kind, taken.split(), given.split(), domain=domain, **attributes)
 
 
-def test_maker_of_the_iris_model() -> None:
+def test_source_operator_of_the_iris_model() -> None:
     iris = Graph.read((ROOT / "models" / "iris_svc.onnx").read_bytes())
-    assert iris.maker("probabilities") == Operator("SVMClassifier", ML)
-    assert iris.maker("data") is iris.maker("nothing") is None
+    assert iris.source_operator("probabilities") == Operator("SVMClassifier", ML)
+    assert iris.source_operator("data") is iris.source_operator("nothing") is None
     assert iris.class_names(["label", "probabilities"]) == ()
 
 
-def test_maker_is_beyond_what_only_passes_values_on() -> None:
+def test_source_operator_skips_nodes_that_pass_values_on() -> None:
     made = graph(
         node("TreeEnsembleRegressor", given="a"),
         node("Reshape", "a shape", "b", domain=""),
         node("Identity", "b", domain=""),
     )
-    assert made.maker("y") == Operator("TreeEnsembleRegressor", ML)
-    assert graph(node("LinearRegressor", given="a"), node("Exp", "a", domain="")).maker("y") == Operator("Exp", "")
+    assert made.source_operator("y") == Operator("TreeEnsembleRegressor", ML)
+    made = graph(node("LinearRegressor", given="a"), node("Exp", "a", domain=""))
+    assert made.source_operator("y") == Operator("Exp", "")
 
 
-def test_maker_of_a_circle_is_unknown() -> None:
-    assert graph(node("Identity", "y", domain="")).maker("y") is None
+def test_source_operator_in_a_cycle_is_unknown() -> None:
+    assert graph(node("Identity", "y", domain="")).source_operator("y") is None
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_class_names(made: Graph) -> None:
     assert made.class_names(["y"]) == ("b", "a")
 
 
-def test_integers_are_no_class_names() -> None:
+def test_integers_are_not_class_names() -> None:
     assert graph(node("ZipMap", classlabels_int64s=[3, 7])).class_names(["y"]) == ()
     assert graph(node("LabelEncoder", keys_int64s=[1, 0], values_strings=["b", "a"])).class_names(["y"]) == ()
 
@@ -89,23 +90,23 @@ def test_categories(nodes: list[NodeProto], categories: tuple[str | int, ...]) -
     assert graph(*nodes).categories("unknown") == ()
 
 
-def test_a_long_attribute_takes_no_time() -> None:
+def test_long_attributes_are_skipped_quickly() -> None:
     forest = node("TreeEnsembleRegressor", nodes_values=np.ones(1_000_000, np.float32).tolist())
     content = model([forest], {"x": (FLOAT, ["N", 1])}, {"y": (FLOAT, ["N", 1])}).SerializeToString()
     began = time.perf_counter()
     made = Graph.read(content)
-    assert made.maker("y") == Operator("TreeEnsembleRegressor", ML)
+    assert made.source_operator("y") == Operator("TreeEnsembleRegressor", ML)
     assert made.class_names(["y"]) == ()
     assert time.perf_counter() - began < 0.5
 
 
-def test_nothing_is_found_in_more_than_it_reads() -> None:
+def test_nothing_is_found_in_a_graph_with_too_many_fields() -> None:
     many = ModelProto()
     many.graph.node.extend([node("Identity", "x", "y", "")] * 200_000)
-    assert Graph.read(many.SerializeToString()).maker("y") is None
+    assert Graph.read(many.SerializeToString()).source_operator("y") is None
 
 
-def test_never_fails() -> None:
+def test_malformed_content_never_raises() -> None:
     content = classifier(zip_map=True, names=["a", "b", "c"]).SerializeToString()
     generator = random.Random(0)  # noqa: S311 (no secret)
     for _ in range(2000):
@@ -113,6 +114,6 @@ def test_never_fails() -> None:
         for _ in range(generator.randrange(8) if changed else 0):
             changed[generator.randrange(len(changed))] = generator.randrange(256)
         made = Graph.read(bytes(changed))
-        made.maker("probabilities")
+        made.source_operator("probabilities")
         made.class_names(["probabilities"])
         made.categories("rows")

@@ -1,4 +1,4 @@
-"""A model that wants more than its own directory, or more memory than there is, is refused with a sentence."""
+"""Models that read outside their directory or need too much memory are refused with a one-line error."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ def load(made: ModelProto, directory: Path) -> Model:
 
 
 def weights_at(location: str) -> tuple[ModelProto, bytes]:
-    """Return a classifier whose weights are in another file, and the content of that."""
+    """Return a classifier with its weights in another file, and the content of that file."""
     made = classifier()
     [weights] = [tensor for tensor in made.graph.initializer if tensor.name == "weights"]
     content = weights.raw_data
@@ -30,7 +30,7 @@ def weights_at(location: str) -> tuple[ModelProto, bytes]:
 
 
 @pytest.mark.parametrize("location", ["../weights", "{outside}", "link", "endless", "in/../../weights"])
-def test_weights_outside_of_the_directory(tmp_path: Path, location: str) -> None:
+def test_weights_outside_the_directory_are_refused(tmp_path: Path, location: str) -> None:
     inside = tmp_path / "model"
     (inside / "in").mkdir(parents=True)
     made, content = weights_at(location.format(outside=tmp_path / "weights"))
@@ -41,13 +41,13 @@ def test_weights_outside_of_the_directory(tmp_path: Path, location: str) -> None
         load(made, inside)
 
 
-def test_weights_inside_of_the_directory(tmp_path: Path) -> None:
+def test_weights_inside_the_directory_are_loaded(tmp_path: Path) -> None:
     made, content = weights_at("weights")
     (tmp_path / "weights").write_bytes(content)
     assert load(made, tmp_path).metadata.data_shape == "(1, 4)"
 
 
-def test_weights_of_a_declared_size_that_are_not_there(tmp_path: Path) -> None:
+def test_weights_smaller_than_declared_are_refused(tmp_path: Path) -> None:
     made = classifier()
     [weights] = [tensor for tensor in made.graph.initializer if tensor.name == "weights"]
     weights.dims[:] = [4, 1 << 44]
@@ -56,7 +56,7 @@ def test_weights_of_a_declared_size_that_are_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("elements", [50_000_000_000, 1 << 48])
-def test_a_tensor_that_no_memory_holds(tmp_path: Path, elements: int) -> None:
+def test_a_tensor_larger_than_memory_is_refused(tmp_path: Path, elements: int) -> None:
     if Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "1":
         pytest.skip("this machine promises any memory")
     made = classifier()
@@ -72,7 +72,7 @@ def test_a_tensor_that_no_memory_holds(tmp_path: Path, elements: int) -> None:
 @pytest.mark.parametrize(
     ("batch", "row"), [("N", (1 << 25,)), ("N", (1 << 62, 1 << 62)), (1 << 40, (4,)), (1 << 30, ("length",))]
 )
-def test_rows_that_no_memory_holds(tmp_path: Path, batch: int | str, row: tuple[int | str, ...]) -> None:
+def test_rows_with_too_many_numbers_are_refused(tmp_path: Path, batch: int | str, row: tuple[int | str, ...]) -> None:
     made = classifier(row_shape=("length",))
     shape = made.graph.input[0].type.tensor_type.shape
     shape.CopyFrom(helper.make_tensor_value_info("rows", TensorProto.FLOAT, [batch, *row]).type.tensor_type.shape)
@@ -81,7 +81,7 @@ def test_rows_that_no_memory_holds(tmp_path: Path, batch: int | str, row: tuple[
 
 
 @pytest.mark.parametrize("name", ["MODEL_FILEPATH", "LABEL_FILEPATH"])
-def test_files_without_an_end(tmp_path: Path, name: str) -> None:
+def test_endless_files_are_refused(tmp_path: Path, name: str) -> None:
     model_path, label_path = save(classifier(), tmp_path, ["a", "b", "c"])
     environment = {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)}
     os.mkfifo(tmp_path / "pipe")

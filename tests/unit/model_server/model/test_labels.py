@@ -9,7 +9,7 @@ from model_server.model.labels import load_labels
 from volume.receipt import FileRecord
 
 
-def test_orders_the_names_by_index(tmp_path: Path) -> None:
+def test_names_are_in_the_order_of_their_indices(tmp_path: Path) -> None:
     path = tmp_path / "label.json"
     path.write_text('{"2": "c", "10": "k", "0": "a", "1": "b", "3": "d", "4": "e", "5": "f", "6": "g", "7": "h",'
                     '"8": "i", "9": "\u00fc"}')  # fmt: skip
@@ -43,11 +43,11 @@ def test_refuses(tmp_path: Path, content: str, finding: str) -> None:
     assert finding in str(refusal.value)
 
 
-def test_a_file_need_not_be_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_allowed(tmp_path: Path) -> None:
     assert load_labels(tmp_path / "label.json") is None
 
 
-def test_refuses_a_file_that_is_gone(tmp_path: Path) -> None:
+def test_refuses_a_listed_or_linked_file_that_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "label.json"
     record = FileRecord(name="label.json", uri="file:///label.json", version="1", size=2, sha256="0")
     with pytest.raises(StartError, match=r"cannot read .*: No such file"):

@@ -1,4 +1,4 @@
-"""How long a row may be where the model leaves that free."""
+"""The measured maximum length of rows with dynamic dimensions."""
 
 import threading
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from model_server.model import lengths
-from model_server.model.lengths import longest_row
+from model_server.model.lengths import measure_max_row_length
 from model_server.model.model import Model
 from model_server.model.model_file import ModelFile
 from model_server.model.predictor import Predictor
@@ -27,7 +27,7 @@ def load(made: ModelProto, directory: Path) -> Predictor:
 
 
 def with_positions(count: int) -> ModelProto:
-    """Return a model of rows that have at most so many values, as those with learned positions."""
+    """Return a model whose rows have at most `count` values, like models with learned position embeddings."""
     weights: dict[str, Array] = {
         "positions": np.ones((count, 2), np.float32),
         "axis": np.array([1], np.int64),
@@ -46,10 +46,10 @@ def with_positions(count: int) -> ModelProto:
     return model(nodes, {"rows": (TensorProto.INT64, ["N", "length"])}, {"p": (TensorProto.FLOAT, ["N", 2])}, weights)
 
 
-def test_it_doubles_up_to_what_takes_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_length_doubles_until_an_inference_takes_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = load(tokens(), tmp_path)
-    monkeypatch.setattr(lengths, "_MOST_SECONDS", 0.01)
-    longest = longest_row(predictor)
+    monkeypatch.setattr(lengths, "_MAX_SECONDS", 0.01)
+    longest = measure_max_row_length(predictor)
     assert longest
     assert 16 <= longest <= 8192
     assert longest & (longest - 1) == 0
@@ -59,19 +59,19 @@ def test_it_doubles_up_to_what_takes_a_second(tmp_path: Path, monkeypatch: pytes
         predictor.spec.rows(row)
 
 
-def test_it_ends_at_the_positions_of_the_model(tmp_path: Path) -> None:
-    assert longest_row(load(with_positions(384), tmp_path)) == 384
+def test_length_ends_at_the_position_embeddings(tmp_path: Path) -> None:
+    assert measure_max_row_length(load(with_positions(384), tmp_path)) == 384
 
 
-def test_a_model_that_takes_no_longer_row_needs_no_bound(tmp_path: Path) -> None:
-    assert longest_row(load(with_positions(1), tmp_path)) is None
+def test_a_model_that_refuses_longer_rows_has_no_limit(tmp_path: Path) -> None:
+    assert measure_max_row_length(load(with_positions(1), tmp_path)) is None
 
 
-def test_no_row_is_longer_than_a_body(tmp_path: Path) -> None:
-    assert longest_row(load(classifier(row_shape=("height", "width")), tmp_path)) == 2048
+def test_length_is_limited_by_the_body_size(tmp_path: Path) -> None:
+    assert measure_max_row_length(load(classifier(row_shape=("height", "width")), tmp_path)) == 2048
 
 
-def test_the_setting_decides(tmp_path: Path) -> None:
+def test_the_setting_overrides_the_measurement(tmp_path: Path) -> None:
     model_path, label_path = save(tokens(), tmp_path, LABELS)
     variables = {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path), "MAX_ROW_LENGTH": "3"}
     served = Model.load(Settings.read(variables))
@@ -80,7 +80,7 @@ def test_the_setting_decides(tmp_path: Path) -> None:
         served.spec.rows([[[1, 2, 3, 4], [1, 1, 1, 1]]])
 
 
-def test_rows_are_run_in_pieces_until_they_are_stopped(tmp_path: Path) -> None:
+def test_rows_run_in_chunks_until_they_are_stopped(tmp_path: Path) -> None:
     predictor = load(tokens(), tmp_path)
     rows: Any = predictor.spec.rows([[[word % 50] * 9, [1] * 9] for word in range(100)])
     whole = predictor.predict(rows)
@@ -95,8 +95,8 @@ def test_rows_are_run_in_pieces_until_they_are_stopped(tmp_path: Path) -> None:
         current_stop.reset(token)
 
 
-def test_an_inference_without_end_is_stopped(tmp_path: Path) -> None:
-    """ONNX Runtime looks at the options before each operator."""
+def test_an_endless_inference_can_be_stopped(tmp_path: Path) -> None:
+    """ONNX Runtime checks the run options before each operator."""
     path, _ = save(endless(), tmp_path, LABELS)
     session = ort.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     stop = Stop()

@@ -1,4 +1,4 @@
-"""What /metadata says, for models of different kinds."""
+"""The metadata of different kinds of models."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def metadata(directory: Path, **kind: object) -> Metadata:
     return describe(Predictor(ModelFile.read(path), LABELS))
 
 
-def test_of_an_image_classifier(tmp_path: Path) -> None:
+def test_metadata_of_an_image_classifier(tmp_path: Path) -> None:
     assert metadata(tmp_path, row_shape=(1, 2, 2), batch=1, output_type=TensorProto.DOUBLE) == Metadata(
         data_type="float32",
         data_shape="(1, 1, 2, 2)",
@@ -28,18 +28,18 @@ def test_of_an_image_classifier(tmp_path: Path) -> None:
     )
 
 
-def test_of_a_boolean_model_with_a_sample(tmp_path: Path) -> None:
+def test_metadata_of_a_boolean_model_with_a_sample(tmp_path: Path) -> None:
     made = metadata(
         tmp_path, input_type=TensorProto.BOOL, row_shape=(3,), batch=8, properties={"data_sample": "[[1, 0, 1]]"}
     )
     assert (made.data_type, made.data_shape, made.data_sample) == ("bool", "(1, 3)", [[1, 0, 1]])
 
 
-def test_of_free_dimensions(tmp_path: Path) -> None:
+def test_metadata_of_dynamic_dimensions(tmp_path: Path) -> None:
     made = metadata(tmp_path, row_shape=("length", 3), zip_map=True)
     assert (made.data_shape, made.data_sample) == ("(1, None, 3)", [[[0.0, 0.0, 0.0]]])
 
 
-def test_sample_is_in_shortest_decimals(tmp_path: Path) -> None:
+def test_sample_has_the_shortest_decimals(tmp_path: Path) -> None:
     made = metadata(tmp_path, row_shape=(2,), properties={"data_sample": "[[5.1, 0.1]]"})
     assert made.data_sample == [[5.1, 0.1]]

@@ -1,4 +1,4 @@
-"""The answers of a model, and how long they take."""
+"""The predictions of a model, and its estimated latency."""
 
 import math
 from pathlib import Path
@@ -20,7 +20,7 @@ def iris() -> Model:
 SETOSA, VIRGINICA = [5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]
 
 
-def test_each_row_has_an_answer_in_order(iris: Model) -> None:
+def test_rows_are_answered_in_order(iris: Model) -> None:
     rows = np.array([SETOSA, VIRGINICA, SETOSA], np.float32)
     one_by_one = [iris.predict(rows[index : index + 1])[0].tolist() for index in range(3)]
     assert [round(probability, 2) for probability in one_by_one[0]] == [0.97, 0.02, 0.01]
@@ -37,23 +37,25 @@ def test_labels(iris: Model) -> None:
     [(0.001, 0.004, 0.001 + 9 * 0.001), (0.0001, 0.0001, 0.0001), (0.02, None, 0.2)],
     ids=["rows cost", "rows cost nothing", "slow"],
 )
-def test_time_of_many_rows(monkeypatch: pytest.MonkeyPatch, one: float, many: float | None, ten: float) -> None:
-    """The time of one row is measured and that of several, which tells what each more of them takes."""
+def test_latency_of_many_rows_is_estimated(
+    monkeypatch: pytest.MonkeyPatch, one: float, many: float | None, ten: float
+) -> None:
+    """The latencies of one row and of several rows are measured; each additional row costs the average difference."""
     measured = [0.1, *4 * [one], 0.1, *4 * [many]]
     monkeypatch.setattr("model_server.model.model.timeit.timeit", lambda *_, **__: measured.pop(0))
     monkeypatch.setattr("model_server.model.model._LONG_SECONDS", 4 * one if many else 0.005)
-    assert Model.load(Settings.read(IRIS)).seconds(10) == pytest.approx(ten)
+    assert Model.load(Settings.read(IRIS)).estimate_latency(10) == pytest.approx(ten)
 
 
-def test_time_of_rows_of_any_length_is_unknown(tmp_path: Path) -> None:
+def test_latency_of_rows_of_dynamic_length_is_unknown(tmp_path: Path) -> None:
     model_path, label_path = save(classifier(row_shape=("length", 2)), tmp_path, ["a", "b", "c"])
     settings = Settings.read({"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)})
     model = Model.load(settings)
-    assert model.seconds(1) == model.seconds(2) == math.inf
+    assert model.estimate_latency(1) == model.estimate_latency(2) == math.inf
     assert 0 < model.sample_seconds < math.inf
 
 
 def test_a_long_inference_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = iter([30.0])
     monkeypatch.setattr("model_server.model.model.timeit.timeit", lambda *_, **__: next(measured))
-    assert Model.load(Settings.read(IRIS)).seconds(2) == 60
+    assert Model.load(Settings.read(IRIS)).estimate_latency(2) == 60

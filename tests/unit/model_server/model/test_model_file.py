@@ -1,4 +1,4 @@
-"""What a model's file says of where it came from."""
+"""The name, identity and format of a model file."""
 
 import hashlib
 import os
@@ -23,21 +23,21 @@ from volume.receipt import FileRecord, Receipt
         ("file:///models/a%20b%25.onnx", "a b%.onnx"),
     ],
 )
-def test_a_model_is_called_as_its_source_calls_it(tmp_path: Path, uri: str, name: str) -> None:
+def test_name_comes_from_the_source(tmp_path: Path, uri: str, name: str) -> None:
     record = FileRecord(name="model.onnx", uri=uri, version="7", size=0, sha256="")
     receipt = Receipt(model=record, labels=record, started=datetime.now(UTC), seconds=0, attempts=1, loader_version="1")
     file = ModelFile(tmp_path / "model.onnx", tmp_path, b"", "", receipt)
     assert (file.name, file.source, file.generation) == (name, uri, "7")
 
 
-def test_a_model_that_no_loader_brought_is_called_as_its_file(tmp_path: Path) -> None:
+def test_name_without_a_receipt_is_the_file_name(tmp_path: Path) -> None:
     path = tmp_path / "ä #?%41.onnx"
     path.write_bytes(b"")
     file = ModelFile.read(path)
     assert (file.name, file.source, file.generation) == (path.name, path.as_uri(), "")
 
 
-def test_the_identity_is_that_of_all_files_and_of_no_name(tmp_path: Path) -> None:
+def test_identity_covers_all_files_but_not_their_names(tmp_path: Path) -> None:
     identities = set()
     for directory, name, weights in (
         ("a", "model.onnx", b"w" * 48),
@@ -54,13 +54,13 @@ def test_the_identity_is_that_of_all_files_and_of_no_name(tmp_path: Path) -> Non
     assert len(identities) == 2
 
 
-def test_its_format_is_shown(tmp_path: Path) -> None:
+def test_format_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(classifier().SerializeToString())
     assert ModelFile.read(path).format == {"ir_version": "9", "opsets": "17,ai.onnx.ml:3", "producer": ""}
 
 
-def test_a_receipt_that_lacks_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_receipt_without_an_external_data_file_is_refused(tmp_path: Path) -> None:
     made, weights = weights_at("weights")
     content = made.SerializeToString()
     (tmp_path / "model.onnx").write_bytes(content)
@@ -74,12 +74,12 @@ def test_a_receipt_that_lacks_a_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("problem", ["twice", "a pipe"])
-def test_a_model_whose_files_cannot_be_told_is_not_served(tmp_path: Path, problem: str) -> None:
+def test_a_model_with_unknown_external_data_is_not_served(tmp_path: Path, problem: str) -> None:
     made = classifier()
     content = made.SerializeToString()
     path = tmp_path / "model.onnx"
     if problem == "twice":
-        path.write_bytes(content + b"\x08\x09")  # the IR version once more, which ONNX Runtime takes
+        path.write_bytes(content + b"\x08\x09")  # a second IR version, which ONNX Runtime accepts
         finding = "field 1 of ModelProto occurs twice"
     else:
         made, _ = weights_at("weights")

@@ -1,4 +1,4 @@
-"""What the outputs of a file are taken for, and what is refused with which advice."""
+"""The selection of a file's output, and the suggested fixes for unsupported outputs."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ PROBABILITIES = np.exp(SCORES) / np.exp(SCORES).sum(axis=1, keepdims=True)
 def network(
     *kinds: str, columns: int = 3, output: list[int | str] | None = None, properties: dict[str, str] | None = None
 ) -> ModelProto:
-    """Return a model that multiplies a row by the first of the weights, and then applies these operators."""
+    """Return a model that multiplies a row by the first columns of the weights and then applies these operators."""
     kinds = kinds or ("Identity",)
     names = ["scores", *(f"step {index}" for index in range(len(kinds) - 1)), "y"]
     nodes = [helper.make_node("MatMul", ["x", "weights"], ["scores"])]
@@ -136,7 +136,7 @@ def test_a_regressor_needs_no_setting(tmp_path: Path) -> None:
     loaded = load(linear("LinearRegressor", "y", targets=3), tmp_path)
     np.testing.assert_allclose(loaded.predict(ROWS), SCORES, rtol=1e-5)
     assert loaded.task is Task.VALUES
-    # A loader always brings a label file along.
+    # The loader may have loaded a label file; a regressor ignores it.
     assert load(linear("LinearRegressor", "y", targets=3), tmp_path, labels=["a"]).labels == {}
 
 
@@ -146,7 +146,7 @@ def named(classes: list[str], **properties: str) -> ModelProto:
     return made
 
 
-def test_names_are_those_of_the_model(tmp_path: Path) -> None:
+def test_names_come_from_the_model(tmp_path: Path) -> None:
     assert load(named(["c", "a", "b"]), tmp_path).labels == {"0": "c", "1": "a", "2": "b"}
     assert load(named(["c", "a", "b"]), tmp_path, "values:y").labels == {}
     by_property = network("Softmax", properties={"class_names": '["c", "a", "b"]'})
@@ -162,12 +162,12 @@ def test_names_are_those_of_the_model(tmp_path: Path) -> None:
     assert loaded.predict_label(np.eye(3, dtype=np.float32)) == ["c", "a", "b"]
 
 
-def test_a_label_file_decides(tmp_path: Path) -> None:
+def test_a_label_file_overrides_the_model(tmp_path: Path) -> None:
     made = network("Softmax", properties={"class_names": '["c", "a", "b"]'})
     assert list(load(made, tmp_path, labels=["x", "y", "z"]).labels.values()) == ["x", "y", "z"]
 
 
-def test_names_are_missing(tmp_path: Path) -> None:
+def test_missing_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="does not exist, and the model does not name its 3 classes") as refusal:
         load(network("Softmax"), tmp_path)
     assert refusal.value.code == "labels-missing"
@@ -178,7 +178,7 @@ def test_names_are_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{}", '"abc"', "[1, 2, 3]", "a,b,c", "["])
-def test_a_property_may_mean_something_else_by_class_names(tmp_path: Path, text: str) -> None:
+def test_an_unrelated_class_names_property_is_ignored(tmp_path: Path, text: str) -> None:
     with pytest.raises(StartError, match="does not name its 3 classes"):
         load(network("Softmax", properties={"class_names": text}), tmp_path)
 
@@ -240,20 +240,20 @@ def test_refuses(tmp_path: Path, kind: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
-def test_a_setting_is_one_of_the_kinds(tmp_path: Path) -> None:
+def test_an_unknown_output_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^MODEL_OUTPUT is 'scores'; expected one of probabilities, logits, "):
         load(network(), tmp_path, "scores")
     assert str(ModelOutput.parse("values:a:b")) == "values:a:b"
 
 
-def test_an_infinite_logarithm_is_a_probability_of_zero(tmp_path: Path) -> None:
+def test_log_probability_of_minus_infinity_is_zero(tmp_path: Path) -> None:
     loaded = load(network("Softmax", "Log"), tmp_path, "log_probabilities", ["a", "b", "c"])
     answer = loaded.predict(np.array([WEIGHTS[:, 0] * 1000], np.float32))
     assert answer.min() == 0
     assert answer.sum() == pytest.approx(1)
 
 
-def test_large_logits_have_an_answer(tmp_path: Path) -> None:
+def test_large_logits_do_not_overflow(tmp_path: Path) -> None:
     loaded = load(network(), tmp_path, "logits", ["a", "b", "c"])
     assert loaded.predict(ROWS * 1e6).max(axis=1).tolist() == [1] * 5
     loaded = load(network(), tmp_path, "sigmoid_logits", ["a", "b", "c"])

@@ -1,4 +1,4 @@
-"""Any ONNX classifier, each loaded and run for real."""
+"""Predictors of many kinds of ONNX classifiers, with real inference."""
 
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def test_takes_any_numeric_type(tmp_path: Path, dtype: str) -> None:
 
 @pytest.mark.parametrize("row_shape", [(), (4,), (784,), (5, 3), (3, 8, 8), (2, 3, 4, 5)])
 @pytest.mark.parametrize("batch", ["N", 1, 4])
-def test_takes_any_rank_with_a_free_or_fixed_batch(
+def test_takes_any_rank_with_a_dynamic_or_fixed_batch(
     tmp_path: Path, row_shape: tuple[int, ...], batch: int | str
 ) -> None:
     made = load(tmp_path, row_shape=row_shape, batch=batch)
@@ -89,7 +89,7 @@ def test_finds_the_probabilities(tmp_path: Path, form: dict[str, Any], classes: 
     np.testing.assert_allclose(made.predict(rows), expected(rows, classes), atol=tolerance)
 
 
-def test_string_classes_stand_in_the_order_of_the_labels(tmp_path: Path) -> None:
+def test_string_classes_are_put_in_the_order_of_the_labels(tmp_path: Path) -> None:
     names = ["zebra", "ant", "mole"]
     made = load(tmp_path, names, zip_map=True, names=names)
     rows = some_rows(made, 6)
@@ -102,7 +102,7 @@ def test_integer_classes_need_not_start_at_zero(tmp_path: Path) -> None:
     np.testing.assert_allclose(made.predict(rows), expected(rows), atol=1e-6)
 
 
-def test_free_dimensions_take_any_length(tmp_path: Path) -> None:
+def test_dynamic_dimensions_take_any_length(tmp_path: Path) -> None:
     made = load(tmp_path, row_shape=("height", "width"))
     assert spec_of(made).row_shape == (None, None)
     for free in (1, 2, 9):
@@ -110,7 +110,7 @@ def test_free_dimensions_take_any_length(tmp_path: Path) -> None:
         np.testing.assert_allclose(made.predict(rows), expected(rows, averaged=True), atol=1e-6)
 
 
-def test_a_length_that_a_free_dimension_cannot_have_is_refused(tmp_path: Path) -> None:
+def test_an_unsupported_length_of_a_dynamic_dimension_is_refused(tmp_path: Path) -> None:
     weights: dict[str, Any] = {"shape": np.array([0, 4], np.int64), "weights": np.eye(4, 3, dtype=np.float32)}
     nodes = [
         helper.make_node("Reshape", ["rows", "shape"], ["square"]),

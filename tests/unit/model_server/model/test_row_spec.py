@@ -1,4 +1,4 @@
-"""Strict rows: what a model takes, and what is wrong with anything else."""
+"""Strict validation of rows for models with one input."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 
 from model_server.model.row_spec import RowSpec
 from model_server.model.rows import InvalidRowsError
-from model_server.protocols.json_body import sentence_of
+from model_server.protocols.json_body import format_error
 
 IRIS = RowSpec(np.dtype(np.float32), (4,))
 
@@ -40,7 +40,7 @@ def test_refuses_arrays(rows: Any, problem: str) -> None:
     assert str(refused.value).startswith(problem)
 
 
-def test_refuses_nan_from_a_caller_in_the_process() -> None:
+def test_refuses_nan_from_in_process_callers() -> None:
     with pytest.raises(InvalidRowsError, match=r"rows\[0\]\[0\] is nan"):
         IRIS.rows([[float("nan"), 1, 1, 1]])
 
@@ -79,7 +79,7 @@ def test_refuses_a_number_outside_the_type(dtype: str, number: float, sentence: 
         ("bool", [0, 1, 1.0]),
     ],
 )
-def test_takes_all_that_fits_the_type(dtype: str, numbers: list[Any]) -> None:
+def test_takes_all_numbers_that_fit_the_type(dtype: str, numbers: list[Any]) -> None:
     taken = RowSpec(np.dtype(dtype), ()).rows(numbers)
     assert taken.dtype == dtype
     assert [taken.dtype.type(number) for number in numbers] == taken.tolist()
@@ -99,7 +99,7 @@ def test_keeps_rank_and_order() -> None:
         ([1], "data[0] is 1; expected a list of lists."),
     ],
 )
-def test_refuses_ragged_free_dimensions(data: object, sentence: str) -> None:
+def test_refuses_ragged_dynamic_dimensions(data: object, sentence: str) -> None:
     with pytest.raises(InvalidRowsError) as refused:
         RowSpec(np.dtype(np.float32), (None, None)).rows(data)
-    assert sentence_of(refused.value, "data") == sentence
+    assert format_error(refused.value, "data") == sentence

@@ -1,4 +1,4 @@
-"""Files that cannot be served, each refused with a sentence that says what was found."""
+"""Files that cannot be served are refused with an error that names the problem."""
 
 import json
 from pathlib import Path
@@ -72,11 +72,11 @@ def with_sequence() -> ModelProto:
 REFUSED = {
     "a regressor": (
         of_one_node("ReduceSum", {"rows": ["N", 4]}, ["N", 1], keepdims=1),
-        'does not say what its output is: "answer" is float32 of shape (1, 1)',
+        'has no output of a known kind: "answer" is float32 of shape (1, 1)',
     ),
     "a regressor of as many numbers as labels": (
         of_one_node("Exp", {"rows": ["N", 3]}, ["N", 3]),
-        'does not say what its output is: "answer" is float32 of shape (1, 3)',
+        'has no output of a known kind: "answer" is float32 of shape (1, 3)',
     ),
     "a single label output": (
         model(
@@ -84,27 +84,27 @@ REFUSED = {
             {"rows": (FLOAT, ["N", 4])},
             {"label": (INT64, ["N"])},
         ),
-        'does not say what its output is: "label" is int64 of shape (1,)',
+        'has no output of a known kind: "label" is int64 of shape (1,)',
     ),
     "no inputs": (
         model([helper.make_node("Identity", ["weights"], ["p"])], {}, {"p": (FLOAT, [1, 3])}, {"weights": SURE}),
-        "has no inputs: it answers the same whatever it is asked",
+        "has no inputs, so its answer never changes",
     ),
     "inputs of different batches": (
         of_one_node("Add", {"left": [1, 3], "right": [2, 3]}, [2, 3]),
-        'takes 1 rows at once as its input "left", and 2 as its input "right"',
+        'takes 1 rows at once as its input "left", but 2 as its input "right"',
     ),
     "one input without a batch dimension": (
         of_one_node("Add", {"left": ["N", 3], "right": []}, ["N", 3]),
         'declares no shape for its input "right"',
     ),
-    "an input that is no tensor": (
+    "an input that is not a tensor": (
         with_sequence(),
         'takes seq(tensor(float)) as its input "parts"; expected a tensor of numbers, text or booleans',
     ),
     "a sum of two inputs": (
         of_one_node("Add", {"left": ["N", 3], "right": ["N", 3]}, ["N", 3]),
-        'does not say what its output is: "answer" is float32 of shape (1, 3)',
+        'has no output of a known kind: "answer" is float32 of shape (1, 3)',
     ),
     "text that is read as numbers": (
         model(
@@ -120,16 +120,16 @@ REFUSED = {
     ),
     "two answers": (
         twice_the_same_probabilities(),
-        'has 2 outputs that may be class probabilities ("first", "second")',
+        'has 2 outputs that can be class probabilities ("first", "second")',
     ),
     "more classes than labels": (classifier(classes=4), "has 4 classes but LABEL_FILEPATH names 3"),
     "fewer classes than labels": (classifier(classes=2), "has 2 classes but LABEL_FILEPATH names 3"),
-    "names that are partly those of the labels": (
+    "class names that partly match the labels": (
         classifier(zip_map=True, names=["a", "b", "sea"]),
-        'has classes that LABEL_FILEPATH calls by other names: "sea"',
+        'has classes that LABEL_FILEPATH does not name: "sea"',
     ),
-    "a free number of features": (only_for_rows_of_four(), "does not say how many numbers a row has"),
-    "a free dimension that is not free": (
+    "a dynamic number of features": (only_for_rows_of_four(), "does not declare how many numbers a row has"),
+    "a dynamic dimension that supports only one length": (
         only_for_squares(),
         'put a row that it takes into its metadata property "data_sample"',
     ),
@@ -137,13 +137,13 @@ REFUSED = {
         only_for_squares("[[[1, 2]]]"),
         'fails on the row in its property "data_sample"',
     ),
-    "a sample beyond any number": (
+    "a sample with a number out of range": (
         classifier(properties={"data_sample": f"[[1, 2, 3, 1{'0' * 400}]]"}),
-        'has a metadata property "data_sample" that is no row of it: ',
+        'has a metadata property "data_sample" that is not a row of the model: ',
     ),
     "a sample of another width": (
         classifier(properties={"data_sample": "[[1, 2, 3]]"}),
-        'has a metadata property "data_sample" that is no row of it: rows[0] has length 3; expected 4 numbers',
+        'has a metadata property "data_sample" that is not a row of the model: rows[0] has length 3',
     ),
     "a sample that is not JSON": (
         classifier(properties={"data_sample": "[[1,"}),
@@ -165,7 +165,7 @@ def test_refuses(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>Not found</html>", classifier().SerializeToString()[:200]])
-def test_refuses_what_is_no_onnx_file(tmp_path: Path, content: bytes) -> None:
+def test_refuses_files_that_are_not_onnx(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(StartError, match=r"cannot be loaded as an ONNX model: \w+"):
@@ -195,14 +195,14 @@ def test_takes_the_sample_from_the_file(tmp_path: Path) -> None:
         ("[]", (4,), []),
     ],
 )
-def test_takes_names_of_the_values_from_the_file(
+def test_takes_feature_names_from_the_file(
     tmp_path: Path, text: str, row_shape: tuple[int, ...], names: list[str]
 ) -> None:
     path, _ = save(classifier(row_shape=row_shape, properties={"feature_names": text}), tmp_path, LABELS)
     assert list(Predictor(ModelFile.read(path), LABELS).feature_names) == names
 
 
-def test_makes_up_another_row_where_zeros_have_no_answer(tmp_path: Path) -> None:
+def test_tries_another_synthetic_row_if_zeros_fail(tmp_path: Path) -> None:
     normalised = model(
         [
             helper.make_node("ReduceSum", ["rows", "axes"], ["sums"], keepdims=1),
@@ -216,7 +216,7 @@ def test_makes_up_another_row_where_zeros_have_no_answer(tmp_path: Path) -> None
     assert sample_of(Predictor(ModelFile.read(path), LABELS)) == [[1, 1, 1]]
 
 
-def test_feeds_one_by_one_what_only_claims_a_free_batch(tmp_path: Path) -> None:
+def test_feeds_rows_one_by_one_if_the_dynamic_batch_is_false(tmp_path: Path) -> None:
     claims = model(
         [helper.make_node("Reshape", ["rows", "shape"], ["one"]), helper.make_node("Softmax", ["one"], ["p"])],
         {"rows": (FLOAT, ["N", 3])},
@@ -229,12 +229,12 @@ def test_feeds_one_by_one_what_only_claims_a_free_batch(tmp_path: Path) -> None:
 
 
 def sigmoids() -> ModelProto:
-    """Two independent sigmoids: a half each on zeros."""
+    """Return a model with two independent sigmoids; both are 0.5 on zeros."""
     return of_one_node("Sigmoid", {"rows": ["N", 2]}, ["N", 2])
 
 
 def with_names(names: list[str]) -> ModelProto:
-    """Return a softmax over the row itself, beside the name of the most probable class."""
+    """Return a model with the softmax of the row and the name of the most probable class as outputs."""
     nodes = [
         helper.make_node("Softmax", ["rows"], ["p"], axis=1),
         helper.make_node("ArgMax", ["p"], ["index"], axis=1, keepdims=0),
@@ -250,21 +250,22 @@ def with_names(names: list[str]) -> ModelProto:
     )
 
 
-def test_refuses_what_is_probabilities_on_zeros_alone(tmp_path: Path) -> None:
+def test_refuses_outputs_that_are_probabilities_only_on_zeros(tmp_path: Path) -> None:
     path, _ = save(sigmoids(), tmp_path, ["a", "b"])
-    with pytest.raises(StartError, match="does not say what its output is"):
+    with pytest.raises(StartError, match="has no output of a known kind"):
         Predictor(ModelFile.read(path), ["a", "b"])
 
 
-def test_refuses_labels_in_another_order_than_the_models_own(tmp_path: Path) -> None:
+def test_refuses_labels_in_the_wrong_order(tmp_path: Path) -> None:
     path, _ = save(with_names(["c", "b", "a"]), tmp_path, LABELS)
-    with pytest.raises(StartError, match='calls a row "a" whose most probable class LABEL_FILEPATH calls "c"'):
+    sentence = 'outputs the class "a" for a row whose most probable class LABEL_FILEPATH names "c"'
+    with pytest.raises(StartError, match=sentence):
         Predictor(ModelFile.read(path), LABELS)
     path, _ = save(with_names(LABELS), tmp_path, LABELS)
     assert Predictor(ModelFile.read(path), LABELS).sample_prediction.argmax() == 2
 
 
-def test_an_output_without_rows_is_no_candidate(tmp_path: Path) -> None:
+def test_an_output_without_rows_is_ignored(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Softmax", ["rows"], ["p"], axis=1),
         helper.make_node("NonZero", ["rows"], ["indices"]),

@@ -1,4 +1,4 @@
-"""What the service says that it opens is what ONNX Runtime opens, and what everything else says of it."""
+"""The declared newest ONNX format is the newest that ONNX Runtime opens, and all documents name the same."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from volume.onnx_file import parse_opsets
 
 
 def opens(ir_version: int, opsets: dict[str, int]) -> bool:
-    """Return whether ONNX Runtime opens a model in these versions."""
+    """Return whether ONNX Runtime opens a model with these format versions."""
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", values[:1], values[1:])
     imports = [helper.make_opsetid("" if domain == "ai.onnx" else domain, number) for domain, number in opsets.items()]
@@ -24,12 +24,12 @@ def opens(ir_version: int, opsets: dict[str, int]) -> bool:
     options.log_severity_level = 4
     try:
         ort.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception:  # noqa: BLE001 (ONNX Runtime's errors have no base in common)
+    except Exception:  # noqa: BLE001 (ONNX Runtime's errors share no other base class)
         return False
     return True
 
 
-def test_onnx_runtime_opens_the_newest() -> None:
+def test_onnx_runtime_opens_the_newest_format() -> None:
     assert opens(NEWEST.ir_version, NEWEST.opsets)
 
 
@@ -54,7 +54,7 @@ def test_the_version_is_printed(flags: tuple[str, ...]) -> None:
     }
 
 
-def test_manifests_and_image_say_the_same() -> None:
+def test_manifests_and_image_name_the_same_versions() -> None:
     settings = dict(
         line.split("=", 1)
         for line in (ROOT / "k8s/base/settings.env").read_text().splitlines()
@@ -66,7 +66,7 @@ def test_manifests_and_image_say_the_same() -> None:
     assert labels == {"max-ir-version": str(NEWEST.ir_version), "max-opset": NEWEST.opsets_text}
 
 
-def test_the_documents_say_the_same() -> None:
+def test_documents_name_the_same_versions() -> None:
     [row] = re.findall(
         r"^\| `Unreleased` \| ([\d.]+) \| (\d+) \| (\d+) \| (\d+) \|$", DOCUMENTS["docs/deployment.md"], re.MULTILINE
     )

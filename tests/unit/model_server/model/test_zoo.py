@@ -1,4 +1,4 @@
-"""Models of tables, exported by their libraries: served with the same answers, or refused with advice that works."""
+"""Tabular models, exported by their libraries: served with equal predictions, or refused with a fix that works."""
 
 import warnings
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from tests.support.zoo import ANOTHER_EXPORT, CLASSIFIERS, REGRESSORS, WITH_SETT
 
 @pytest.fixture(autouse=True)
 def _no_warnings() -> Iterator[None]:
-    """Ignore the warnings of the libraries that train and export."""
+    """Ignore the warnings of the training and export libraries."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -60,7 +60,7 @@ def test_regressors(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", WITH_SETTING)
-def test_served_with_the_setting_that_the_refusal_names(tmp_path: Path, kind: str) -> None:
+def test_suggested_setting_works(tmp_path: Path, kind: str) -> None:
     make, setting = WITH_SETTING[kind]
     exported = make(tmp_path)
     with pytest.raises(StartError) as refusal:
@@ -70,7 +70,7 @@ def test_served_with_the_setting_that_the_refusal_names(tmp_path: Path, kind: st
 
 
 @pytest.mark.parametrize("kind", ANOTHER_EXPORT)
-def test_served_once_exported_as_the_refusal_says(tmp_path: Path, kind: str) -> None:
+def test_suggested_export_works(tmp_path: Path, kind: str) -> None:
     make, change, make_again, setting = ANOTHER_EXPORT[kind]
     with pytest.raises(StartError) as refusal:
         load(make(tmp_path), tmp_path)

@@ -1,4 +1,4 @@
-"""Requests that are answered together: each gets its own answers, and none is harmed by another."""
+"""Batched requests get their own answers, and a failing request does not affect the others."""
 
 import asyncio
 import threading
@@ -20,7 +20,7 @@ def rows(*numbers: float) -> Array:
 
 
 class Model:
-    """A model that doubles, and fails for a negative number.
+    """A model that doubles numbers and fails on negative numbers.
 
     Attributes:
         calls: the rows of each call.
@@ -46,10 +46,10 @@ class Model:
 
 
 class Answered:
-    """What was delivered.
+    """Delivered answers.
 
     Attributes:
-        answers: by a name, what was delivered.
+        answers: the delivered answers or error by request name.
         observed: rows and whether time was taken, of each call that has succeeded.
     """
 
@@ -70,11 +70,11 @@ class Answered:
 
     async def until(self, count: int) -> None:
         async with asyncio.timeout(LONG):
-            while len(self.answers) < count:  # noqa: ASYNC110 (it is polled)
+            while len(self.answers) < count:  # noqa: ASYNC110 (polling is enough here)
                 await asyncio.sleep(0.001)
 
 
-def test_requests_of_one_turn_share_one_call() -> None:
+def test_requests_of_one_loop_iteration_share_a_call() -> None:
     async def run() -> None:
         model, answered = Model(), Answered()
         batches = LoopBatches(model, 4, answered.observe)
@@ -89,7 +89,7 @@ def test_requests_of_one_turn_share_one_call() -> None:
     asyncio.run(run())
 
 
-def test_a_batch_has_no_more_rows_than_it_may() -> None:
+def test_batches_have_at_most_the_maximum_number_of_rows() -> None:
     async def run() -> None:
         model, answered = Model(), Answered()
         batches = LoopBatches(model, 4, answered.observe)
@@ -102,7 +102,7 @@ def test_a_batch_has_no_more_rows_than_it_may() -> None:
     asyncio.run(run())
 
 
-def test_a_request_that_fails_does_not_fail_the_others() -> None:
+def test_a_failing_request_does_not_fail_the_others() -> None:
     async def run() -> None:
         model, answered = Model(), Answered()
         batches = LoopBatches(model, 8, answered.observe)
@@ -116,7 +116,7 @@ def test_a_request_that_fails_does_not_fail_the_others() -> None:
     asyncio.run(run())
 
 
-def test_a_request_that_is_cancelled_is_left_out() -> None:
+def test_a_cancelled_request_is_left_out() -> None:
     async def run() -> None:
         model, answered = Model(), Answered()
         batches = LoopBatches(model, 8, answered.observe)
@@ -129,7 +129,7 @@ def test_a_request_that_is_cancelled_is_left_out() -> None:
     asyncio.run(run())
 
 
-def test_what_arrives_while_threads_are_busy_is_answered_together() -> None:
+def test_requests_that_arrive_while_threads_are_busy_share_a_call() -> None:
     async def run() -> None:
         model, answered = Model(), Answered()
         model.gate.clear()
@@ -147,7 +147,7 @@ def test_what_arrives_while_threads_are_busy_is_answered_together() -> None:
     asyncio.run(run())
 
 
-def test_what_does_not_fit_into_a_batch_is_in_the_next_one() -> None:
+def test_requests_that_do_not_fit_go_to_the_next_batch() -> None:
     async def run() -> None:
         model, answered = Model(), Answered()
         model.gate.clear()
@@ -163,7 +163,7 @@ def test_what_does_not_fit_into_a_batch_is_in_the_next_one() -> None:
     asyncio.run(run())
 
 
-def test_a_request_that_fails_in_a_thread_does_not_fail_the_others() -> None:
+def test_a_failing_request_in_a_thread_does_not_fail_the_others() -> None:
     async def run() -> None:
         model, answered = Model(), Answered()
         model.gate.clear()
@@ -179,7 +179,7 @@ def test_a_request_that_fails_in_a_thread_does_not_fail_the_others() -> None:
     asyncio.run(run())
 
 
-def test_a_late_request_holds_up_no_other() -> None:
+def test_a_timed_out_request_does_not_delay_others() -> None:
     async def run() -> None:
         model, answered = Model(), Answered()
         model.gate.clear()
@@ -202,7 +202,7 @@ def test_a_late_request_holds_up_no_other() -> None:
     asyncio.run(run())
 
 
-def test_a_batch_goes_on_while_one_of_its_requests_is_wanted() -> None:
+def test_a_batch_continues_until_all_its_requests_are_cancelled() -> None:
     async def run() -> None:
         model, answered = Model(), Answered()
         model.gate.clear()
@@ -216,7 +216,7 @@ def test_a_batch_goes_on_while_one_of_its_requests_is_wanted() -> None:
         await answered.until(1)
         model.gate.clear()
         assert await asyncio.to_thread(model.begun.wait, LONG)
-        if model.calls[-1] == [1, 2]:  # else it was answered while the gate was open
+        if model.calls[-1] == [1, 2]:  # otherwise the batch was answered while the gate was open
             leaves.cancel()
             assert not runner.is_occupied
         model.gate.set()

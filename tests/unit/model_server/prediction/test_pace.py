@@ -1,4 +1,4 @@
-"""A method that takes long leaves the event loop, and returns once its calls are short."""
+"""A slow method leaves the event loop and returns to it after enough short calls."""
 
 from model_server.prediction.pace import Pace
 

@@ -1,4 +1,4 @@
-"""Work in threads: in order, within its time, and dropped when nobody waits for it."""
+"""Work runs in threads in order, has a timeout, and is dropped when its result is no longer needed."""
 
 import asyncio
 import threading
@@ -13,27 +13,27 @@ LONG = 10.0
 
 
 class Results:
-    """What jobs have delivered.
+    """Delivered results.
 
     Attributes:
-        delivered: result and error of each, by its name.
+        delivered: result and error of each job by name.
     """
 
     def __init__(self) -> None:
         self.delivered: dict[str, tuple[Any, BaseException | None]] = {}
 
     def of(self, name: str) -> Any:
-        """Return what takes the result of a job."""
+        """Return a callback that stores the result of a job."""
         return lambda result, error: self.delivered.update({name: (result, error)})
 
     async def until(self, count: int) -> None:
-        """Wait until so many have delivered."""
+        """Wait until `count` jobs have delivered."""
         async with asyncio.timeout(LONG):
-            while len(self.delivered) < count:  # noqa: ASYNC110 (it is polled)
+            while len(self.delivered) < count:  # noqa: ASYNC110 (polling is enough here)
                 await asyncio.sleep(0.001)
 
 
-def test_results_and_errors_are_delivered_in_the_loop() -> None:
+def test_results_and_errors_are_delivered_on_the_loop() -> None:
     async def run() -> None:
         runner, results = Runner(2), Results()
         runner.submit(lambda: threading.current_thread().name, results.of("name"), LONG)
@@ -45,7 +45,7 @@ def test_results_and_errors_are_delivered_in_the_loop() -> None:
     asyncio.run(run())
 
 
-def test_late_work_that_has_begun_is_told_to_stop_and_other_work_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timed_out_work_is_stopped_if_started_and_dropped_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         runner, results = Runner(1), Results()
         gate = threading.Event()

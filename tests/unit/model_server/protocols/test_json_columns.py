@@ -1,4 +1,4 @@
-"""Rows of named columns in JSON: the fast way and the strict one agree on any body."""
+"""JSON rows with named columns: the fast path and the strict parser agree on any body."""
 
 import json
 from contextlib import suppress
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.row_spec import RowSpec
 from model_server.model.rows import Columns, InvalidRowsError
-from model_server.protocols.json_body import BodyError, sentence_of
-from model_server.protocols.json_columns import JsonColumns, rows_reader
+from model_server.protocols.json_body import BodyError, format_error
+from model_server.protocols.json_columns import JsonColumns, make_rows_parser
 from model_server.protocols.json_rows import JsonRows
 
 
@@ -50,11 +50,11 @@ ROW: dict[str, Any] = {
 
 
 class RefusedError(Exception):
-    """The reference does not take it."""
+    """The reference refuses the body."""
 
 
 def reference(body: bytes) -> Columns:
-    """Read a body the slow way, with names that are there twice refused."""
+    """Return the rows of a body as the strict parser reads them; repeated names are refused."""
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) != len(pairs):
@@ -102,7 +102,7 @@ SCALARS: dict[str, st.SearchStrategy[Any]] = {
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
-    """Draw a body that has such rows, or nearly."""
+    """Draw a body with valid or nearly valid rows."""
     are_lists = draw(st.booleans())
     rows: list[Any] = []
     for _ in range(draw(st.integers(0, 3))):
@@ -138,7 +138,7 @@ def bodies(draw: st.DrawFn) -> bytes:
 @example(b'\xef\xbb\xbf{"data":[]}')
 @example(json.dumps({"data": [ROW]}).encode().replace(b'"age": 31.5', b'"age": "x", "age": 31.5'))
 @example(json.dumps({"data": [{**ROW, "name": '"' * 4}]}).encode().replace(b'"age": 31.5', b'"age": 1, "age": 31.5'))
-def test_reads_as_the_reference_does(body: bytes) -> None:
+def test_parses_like_the_reference(body: bytes) -> None:
     parse = JsonColumns(MIXED).parse
     try:
         expected = reference(body)
@@ -156,7 +156,7 @@ def test_reads_as_the_reference_does(body: bytes) -> None:
 
 @pytest.mark.parametrize("count", [1, 3, 200])
 @pytest.mark.parametrize("form", [dict, lambda row: list(row.values())], ids=["objects", "lists"])
-def test_plain_rows_are_read_the_fast_way(count: int, form: Any) -> None:
+def test_plain_rows_use_the_fast_path(count: int, form: Any) -> None:
     body = json.dumps({"data": [form(ROW)] * count}).encode()
     rows = JsonColumns(MIXED)._parse_typed(body)
     assert rows is not None
@@ -166,31 +166,31 @@ def test_plain_rows_are_read_the_fast_way(count: int, form: Any) -> None:
 def refusal(reader: JsonRows | JsonColumns, body: bytes) -> str:
     with pytest.raises((BodyError, InvalidRowsError)) as refused:
         reader.parse(body)
-    return sentence_of(refused.value, "data") if isinstance(refused.value, InvalidRowsError) else str(refused.value)
+    return format_error(refused.value, "data") if isinstance(refused.value, InvalidRowsError) else str(refused.value)
 
 
-def test_names_twice_are_named() -> None:
+def test_repeated_names_are_reported() -> None:
     body = json.dumps({"data": [ROW, ROW]}).encode()
     reader = JsonColumns(MIXED)
     again = body[: body.rindex(b'"age"')] + b'"age": 5, ' + body[body.rindex(b'"age"') :]
-    assert refusal(reader, again) == "data[1].age is there twice; expected it once."
-    assert refusal(reader, b'{"data": 1, ' + body[1:]) == 'The field "data" is there twice; expected it once.'
+    assert refusal(reader, again) == "data[1].age appears twice; expected once."
+    assert refusal(reader, b'{"data": 1, ' + body[1:]) == 'The field "data" appears twice; expected once.'
     assert refusal(reader, b'{"x": 1, ' + body[1:]) == "The field 'x' is unknown; expected \"data\" only."
 
 
-def test_other_fields_are_given_apart() -> None:
+def test_other_fields_are_returned_separately() -> None:
     rows, fields = JsonColumns(MIXED, "rows").parse_with_fields(json.dumps({"rows": [ROW], "top": 2}).encode())
     assert (MIXED.as_json(rows), fields) == ([ROW], {"top": 2})
 
 
 @pytest.mark.parametrize("depth", [900, 1010])
-def test_a_deep_field_is_taken_or_refused(depth: int) -> None:
+def test_deep_nesting_is_accepted_or_refused(depth: int) -> None:
     body = json.dumps({"data": [ROW]})[:-1] + ', "top": ' + "[" * depth + "]" * depth + "}"
     with suppress(BodyError):  # whether it is too deep depends on Python
         JsonColumns(MIXED).parse_with_fields(body.encode())
 
 
-def test_names_that_only_the_slow_way_takes() -> None:
+def test_names_that_only_the_slow_path_supports() -> None:
     odd = ColumnsSpec({'a "quoted" name': spec("float32"), "\\": spec("float32")})
     rows = {'a "quoted" name': 1.5, "\\": 2.5}
     assert odd.as_json(JsonColumns(odd).parse(json.dumps({"data": [rows]}).encode())) == [rows]
@@ -199,8 +199,8 @@ def test_names_that_only_the_slow_way_takes() -> None:
 IRIS = RowSpec(np.dtype(np.float32), (2,), ["width", "length"])
 
 
-def test_one_input_by_its_feature_names() -> None:
-    reader = rows_reader(IRIS, "data")
+def test_one_input_with_feature_names() -> None:
+    reader = make_rows_parser(IRIS, "data")
     assert isinstance(reader, JsonRows)
     rows = reader.parse(b'{"data": [{"length": 2, "width": 1}, [3, 4]]}')
     assert rows.tolist() == [[1, 2], [3, 4]]
@@ -208,12 +208,12 @@ def test_one_input_by_its_feature_names() -> None:
     assert refusal(reader, b'{"data": [[1, 2], {"length": "2", "width": 1}]}').startswith("data[1].length is a string")
     assert refusal(reader, b'{"data": [{"length": 2, "width": 1, "x": 1}]}').startswith("data[0].x is unknown;")
     twice = b'{"data": [{"length": 2, "width": 1, "width": 1}]}'
-    assert refusal(reader, twice) == "data[0].width is there twice; expected it once."
+    assert refusal(reader, twice) == "data[0].width appears twice; expected once."
     with pytest.raises(InvalidRowsError):
         reader.parse_with_fields(twice)
 
 
-def test_names_that_are_there_twice_name_nothing() -> None:
+def test_ambiguous_feature_names_are_ignored() -> None:
     assert RowSpec(np.dtype(np.float32), (2,), ["a", "a"]).names == ()
 
 
@@ -225,4 +225,4 @@ def test_text(shape: tuple[int, ...]) -> None:
     assert reader.parse(body).ravel().tolist() == texts
     wrong = json.dumps({"data": [[5] if shape else 5]}).encode()
     assert refusal(reader, wrong) == f"data[0]{'[0]' if shape else ''} is 5; expected a string."
-    assert refusal(reader, b'{"data": 1, ' + body[1:]) == 'The field "data" is there twice; expected it once.'
+    assert refusal(reader, b'{"data": 1, ' + body[1:]) == 'The field "data" appears twice; expected once.'

@@ -1,4 +1,4 @@
-"""Strict rows: what is taken, and the sentence for what is not."""
+"""Strict parsing of rows, and the error messages for invalid bodies."""
 
 import signal
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 
 from model_server.model.row_spec import RowSpec
 from model_server.model.rows import InvalidRowsError
-from model_server.protocols.json_body import BodyError, sentence_of
+from model_server.protocols.json_body import BodyError, format_error
 from model_server.protocols.json_rows import JsonRows, encode_answers
 
 IRIS = RowSpec(np.dtype(np.float32), (4,))
@@ -23,7 +23,7 @@ def refusal(body: bytes) -> str:
     try:
         JsonRows(IRIS).parse(body)
     except InvalidRowsError as error:
-        return sentence_of(error, "data")
+        return format_error(error, "data")
     except BodyError as error:
         return str(error)
     raise AssertionError(body)
@@ -42,8 +42,8 @@ def refusal(body: bytes) -> str:
         (b"[[1, 2, 3, 4]]", 'The body is a list; expected an object, {"data": [row, ...]}.'),
         (b"null", 'The body is null; expected an object, {"data": [row, ...]}.'),
         (b"{}", 'The field "data" is missing; expected {"data": [row, ...]}.'),
-        (b'{"data": [], "data": [[1, 2, 3, 4]]}', 'The field "data" is there twice; expected it once.'),
-        (b'{"d\\u0061ta": [], "data": [[1, 2, 3, 4]]}', 'The field "data" is there twice; expected it once.'),
+        (b'{"data": [], "data": [[1, 2, 3, 4]]}', 'The field "data" appears twice; expected once.'),
+        (b'{"d\\u0061ta": [], "data": [[1, 2, 3, 4]]}', 'The field "data" appears twice; expected once.'),
         (b'{"data": [], "extra": 1}', "The field 'extra' is unknown; expected \"data\" only."),
     ],
 )
@@ -51,7 +51,7 @@ def test_refuses_a_body(body: bytes, sentence: str) -> None:
     assert refusal(body).startswith(sentence)
 
 
-def test_a_body_that_no_memory_holds_is_not_called_invalid() -> None:
+def test_a_body_larger_than_memory_is_not_reported_as_invalid() -> None:
     program = """
         import resource
         from pathlib import Path
@@ -69,7 +69,7 @@ def test_a_body_that_no_memory_holds_is_not_called_invalid() -> None:
         """
     command = [sys.executable, "-c", textwrap.dedent(program)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    # orjson itself may not survive it.
+    # orjson itself may crash when memory is exhausted.
     assert (ended.returncode, ended.stdout) in [(0, "no memory\n"), (-signal.SIGSEGV, "")], ended.stderr
 
 
@@ -119,7 +119,7 @@ def test_many_answers_have_every_digit() -> None:
     assert orjson.loads(encode_answers(answers))["prediction"] == answers.tolist()
 
 
-def test_other_fields_are_given_apart() -> None:
+def test_other_fields_are_returned_separately() -> None:
     rows, fields = JsonRows(IRIS, "rows").parse_with_fields(orjson.dumps({"rows": [ROW], "top": 2}))
     assert (rows.shape, fields) == ((1, 4), {"top": 2})
     with pytest.raises(BodyError, match='The field "rows" is missing'):

@@ -1,4 +1,4 @@
-"""Any body gives the rows that a slow, obvious reading gives, or is refused like there."""
+"""The parser agrees with a slow, simple reference parser on any body."""
 
 import json
 import math
@@ -41,7 +41,7 @@ OTHERS: list[Any] = [None, True, False, "1", "[", "", {}, []]
 
 
 class RefusedError(Exception):
-    """The reference does not take it."""
+    """The reference refuses the body."""
 
 
 def read(value: Any, shape: tuple[int | None, ...], dtype: np.dtype[Any]) -> Any:
@@ -78,7 +78,7 @@ def shape_of(value: Any) -> tuple[int, ...]:
 
 
 def reference(body: bytes, shape: tuple[int | None, ...], dtype: np.dtype[Any]) -> list[Any]:
-    """Read a body the slow and obvious way."""
+    """Return the rows of a body, parsed in the slow and simple way."""
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) != len(pairs):
@@ -110,7 +110,7 @@ def nested(shape: tuple[int | None, ...], numbers: st.SearchStrategy[Any]) -> st
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[tuple[int | None, ...], str, bytes]:
-    """Draw a shape, a type, and a body that has such rows, or nearly."""
+    """Draw a shape, a type, and a body with valid or nearly valid rows."""
     shape, dtype = draw(st.sampled_from(SHAPES)), draw(st.sampled_from(DTYPES))
     small = st.one_of(st.integers(0, 1), st.integers(-200, 200), st.integers(-10, 10).map(float))
     number = small if draw(st.booleans()) else st.one_of(small, st.floats(allow_nan=False), st.sampled_from(EDGES))
@@ -139,8 +139,8 @@ def cases(draw: st.DrawFn) -> tuple[tuple[int | None, ...], str, bytes]:
 @example(((2, 3), "float32", b'{"data":[[[1,2],[3,4],[5,6]]]}'), 0)
 @example(((), "uint64", b'{"data":[9007199254740993,18446744073709551615]}'), 0)
 @example(((), "float32", b'{"data":[]}'), 0)
-def test_reads_as_the_reference_does(case: tuple[tuple[int | None, ...], str, bytes], few_bytes: int) -> None:
-    """Small bodies are read in both ways, as if they were few rows or many."""
+def test_parses_like_the_reference(case: tuple[tuple[int | None, ...], str, bytes], few_bytes: int) -> None:
+    """Small bodies are parsed in both ways, as if they held few rows and as if they held many."""
     shape, dtype, body = case
     parse = JsonRows(RowSpec(np.dtype(dtype), shape)).parse
     try:
