@@ -185,7 +185,7 @@ class Staging:
 
     def _under(self, directory: Path, name: str) -> Path:
         path = directory / name
-        with translate_os_errors(f"cannot make the directory {path.parent}"):
+        with translate_os_errors(f"cannot create the directory {path.parent}"):
             path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -221,7 +221,7 @@ def staging(final_model: Path, final_labels: Path, key: str) -> Iterator[Staging
         LoadError: a directory cannot be written, or another loader is running in it.
     """
     for final in (final_model, final_labels):
-        with translate_os_errors(f"cannot make the directory {final.parent}"):
+        with translate_os_errors(f"cannot create the directory {final.parent}"):
             final.parent.mkdir(parents=True, exist_ok=True)
     finals = _real(final_model, final_labels)
     parent = finals[0].parent

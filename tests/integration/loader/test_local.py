@@ -132,7 +132,7 @@ def test_target_below_a_file(place: Place, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ended = place.load("--model_filepath", str(tmp_path / "file" / "model.onnx"))
     assert ended.returncode == 1
-    assert json.loads(ended.stderr)["error"].startswith(f"cannot make the directory {tmp_path}/file: ")
+    assert json.loads(ended.stderr)["error"].startswith(f"cannot create the directory {tmp_path}/file: ")
 
 
 @pytest.mark.parametrize("before", ["nothing", "a load", "plain files"])

@@ -11,7 +11,7 @@ from volume.receipt import FileRecord, Receipt
 
 
 def publish(model: Path, labels: Path, **external: str) -> None:
-    """Publish files with these contents; the model says how many of them there are."""
+    """Publish files with these contents; the model contains the number of external data files."""
     contents = {model.name: f"model of {external}", labels.name: f"labels of {external}", **external}
     with staging(model, labels, "key") as staged:
         records = []

@@ -227,7 +227,7 @@ WRONG_STATEMENTS: dict[str, dict[str, Any]] = {
     "blake3": with_field((*SERIALIZATION, "hash_type"), "blake3"),
     "blake2 for a file": with_field(("predicate", "resources", 0, "algorithm"), "blake2b"),
     "the digest of a weak hash": with_field(("predicate", "resources", 0, "digest"), "a" * 32),
-    "a digest in capitals": with_field(("predicate", "resources", 0, "digest"), "A" * 64),
+    "a digest in uppercase": with_field(("predicate", "resources", 0, "digest"), "A" * 64),
     "another field of a file": with_field(("predicate", "resources", 0, "size"), 5),
     "several subjects": with_field(SUBJECT, resources(("a", "b" * 64))["subject"] * 2),
     "no subject": with_field(SUBJECT, []),
