@@ -14,7 +14,7 @@ from model_server.model.row_spec import RowSpec
 from model_server.model.tasks import Task
 
 _ERRORS = {
-    400: "The body is not JSON, or its data are not rows that the model takes.",
+    400: "The body is not JSON, or its rows are invalid for the model.",
     408: "The request did not arrive in time.",
     413: "The body is larger than the limit.",
     415: "The body is not application/json.",
@@ -83,7 +83,7 @@ def add_predictions(document: dict[str, Any], methods: Iterable[RowsMethod], mod
         request = {
             "type": "object",
             "properties": {
-                method.parameter: {**rows, "description": "One row or more."},
+                method.parameter: {**rows, "description": "One or more rows."},
                 **parameters.get("properties", {}),
             },
             "required": [method.parameter, *parameters.get("required", [])],

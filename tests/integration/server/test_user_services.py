@@ -42,7 +42,7 @@ SERVICE = (ROOT / "service.py").read_text()
 
 @contextmanager
 def serving_options(home: Path, **options: Any) -> Iterator[Server]:
-    """Serve with these options for BentoML's decorator."""
+    """Serve with these options of BentoML's decorator."""
     environment = {**IRIS, **SERVICES, "OPTIONS": json.dumps(options)}
     prefix = f"/{options['path_prefix'].strip('/')}" if "path_prefix" in options else ""
     with serving(home, environment, "options:Options", ONE_PROCESS, prefix=prefix) as server:
@@ -139,7 +139,7 @@ def test_a_wrapped_method_takes_effect(tmp_path: Path) -> None:
     ],
 )
 def test_answers_like_stock_bentoml(extended: Server, stock: Server, method: str, path: str, body: object) -> None:
-    """Statuses and bodies are the same, except that errors have our format, with the message that was raised."""
+    """Statuses and bodies are the same, except that errors use this server's format and keep the raised message."""
     with ThreadPoolExecutor(2) as clients:
         ours, theirs = clients.map(
             lambda server: server.client.request(method, path, **({} if body is None else {"json": body})),
@@ -168,7 +168,7 @@ def test_answers_like_stock_bentoml(extended: Server, stock: Server, method: str
 
 
 def test_slow_routes_are_limited_by_the_services_timeout(extended: Server) -> None:
-    """They may take longer than REQUEST_TIMEOUT_SECONDS, which limits predictions only."""
+    """Slow routes may take longer than REQUEST_TIMEOUT_SECONDS, which limits predictions only."""
     assert extended.client.post("/slow", json={"seconds": 4}).text == "done"
     assert extended.client.get("/extra/stream", params={"seconds": 7}).text == "part " * 4
 
@@ -320,7 +320,7 @@ def test_metrics_can_be_switched(tmp_path: Path, status: int, *, enabled: bool) 
 
 
 def refusal(home: Path, environment: dict[str, str], target: str, command: tuple[str, ...]) -> dict[str, Any]:
-    """Return the last line of a server that must not start, and that must not log a trace."""
+    """Return the last log line of a server that must refuse to start, without a traceback."""
     with starting(home, environment, target, command=command) as (process, log):
         assert process.wait(timeout=60) == 1
     assert "Traceback" not in log.read_text()

@@ -1,4 +1,4 @@
-"""A service that calls ours, which then runs in its own process."""
+"""A BentoML service that depends on the model service, which then runs in its own process."""
 
 import bentoml
 
@@ -7,7 +7,7 @@ from service import ModelLoadServer
 
 @bentoml.service(name="caller")  # type: ignore[operator]
 class Caller:
-    """Returns the answers of our service."""
+    """Returns the answers of the model service."""
 
     ours = bentoml.depends(ModelLoadServer)  # type: ignore[call-overload]
 

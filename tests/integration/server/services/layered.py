@@ -21,7 +21,7 @@ class Layer(BaseHTTPMiddleware):
 
 
 class Replacement:
-    """Middleware that waits for the answer and then gives another one, where the client asks for that."""
+    """Middleware that waits for the answer and replaces it if the client requests that."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -38,7 +38,7 @@ class Replacement:
 
 
 class Versions:
-    """Middleware that answers /v1/... like /..."""
+    """Middleware that serves /v1/... like /..."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Our service with other BentoML options, from the variable OPTIONS as JSON."""
+"""The service with other BentoML options, read as JSON from the environment variable OPTIONS."""
 
 import json
 import os

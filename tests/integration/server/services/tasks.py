@@ -1,4 +1,4 @@
-"""A service with a task, and with a deployment hook."""
+"""A service with a task and a deployment hook."""
 
 import os
 from pathlib import Path
