@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
         sys.exit(check(options.model, options.labels, as_json=options.json, seconds=options.timeout))
     if options.command == "version":
-        from model_server.model.supported import describe_version  # noqa: PLC0415 (likewise)
+        from model_server.model.supported import describe_version  # noqa: PLC0415 (not needed by the other commands)
 
         print(describe_version(as_json=options.json))
         sys.exit()

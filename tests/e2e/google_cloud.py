@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 PORT, EMULATOR = int(sys.argv[1]), sys.argv[2]
 TOKEN = secrets.token_urlsafe()
 ACCOUNT = "/computeMetadata/v1/instance/service-accounts/default"
-TEXTS = {
+STRINGS = {
     "/": "computeMetadata/",
     "/computeMetadata/v1/project/project-id": "e2e",
     "/computeMetadata/v1/universe/universe-domain": "googleapis.com",
@@ -22,7 +22,7 @@ DOCUMENTS = {
     f"{ACCOUNT}/": {"email": "model-loader@e2e.iam.gserviceaccount.com", "scopes": []},
     f"{ACCOUNT}/token": {"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"},
 }
-METADATA = {path: ("application/text", text) for path, text in TEXTS.items()} | {
+METADATA = {path: ("application/text", text) for path, text in STRINGS.items()} | {
     path: ("application/json", json.dumps(document)) for path, document in DOCUMENTS.items()
 }
 

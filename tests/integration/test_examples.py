@@ -1,4 +1,4 @@
-"""`make serve EXAMPLE=…`: the loader brings an example, which has no label file, and the service serves it."""
+"""`make serve EXAMPLE=…`: the loader copies an example, which has no label file, and the service serves it."""
 
 import os
 import subprocess

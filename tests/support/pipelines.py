@@ -22,7 +22,7 @@ PORTS = ["Cherbourg", "Queenstown", "Southampton"]
 PASSENGER: dict[str, Any] = {"age": 31.5, "fare": 7.25, "siblings": 1, "alone": True, "sex": "male", "port": PORTS[1]}
 
 TOPICS = ["space", "sport"]
-TEXTS = [
+STRINGS = [
     ("the rocket left earth for the moon", 0),
     ("a probe flew past the planet and its moon", 0),
     ("the team won the match in the last minute", 1),
@@ -91,13 +91,13 @@ def probabilities(frame: pd.DataFrame) -> Array:
 
 @cache
 def _fitted_text() -> Pipeline:
-    texts, topics = zip(*TEXTS, strict=True)
-    return Pipeline([("words", TfidfVectorizer()), ("classifier", LogisticRegression())]).fit(texts, topics)
+    strings, topics = zip(*STRINGS, strict=True)
+    return Pipeline([("words", TfidfVectorizer()), ("classifier", LogisticRegression())]).fit(strings, topics)
 
 
-def text_probabilities(texts: list[str]) -> Array:
+def text_probabilities(strings: list[str]) -> Array:
     """Return the predictions of the scikit-learn text classifier, of shape (N, 2)."""
-    answer: Array = _fitted_text().predict_proba(texts)
+    answer: Array = _fitted_text().predict_proba(strings)
     return answer
 
 

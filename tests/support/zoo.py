@@ -59,7 +59,7 @@ from tests.support.classifiers import Array
 
 ROWS, INTEGERS = make_classification(300, 6, n_informative=4, n_classes=3, random_state=0)
 ROWS = ROWS.astype(np.float32)
-TEXTS = np.array(["green", "blue", "red"])[INTEGERS]
+STRINGS = np.array(["green", "blue", "red"])[INTEGERS]
 TWO = np.array(["no", "yes"])[(INTEGERS > 0).astype(int)]
 LABELS = (ROWS[:, :3] > 0).astype(int)
 TARGET = make_regression(300, 6, random_state=0)[1]
@@ -87,7 +87,7 @@ class Exported(NamedTuple):
 
 
 def export_scikit_learn(
-    estimator: Any, target: Array = TEXTS, method: str = "predict_proba", **options: Any
+    estimator: Any, target: Array = STRINGS, method: str = "predict_proba", **options: Any
 ) -> Exported:
     """Return an estimator, trained on `target`, as skl2onnx exports it.
 
@@ -138,8 +138,8 @@ def export_columns(estimator: Any, target: Array, columns: Any) -> Exported:
     frame["letter"] = np.array(["a", "b", "c"])[(ROWS[:, 2] > 0).astype(int) + (ROWS[:, 2] > 1)]
     frame["word"] = np.array(["left", "right"])[(ROWS[:, 3] > 0).astype(int)]
     numbers = (StandardScaler(), ["first", "second"])
-    texts = (OneHotEncoder(handle_unknown="ignore"), ["letter", "word"])
-    chosen = {"all": (numbers, texts), "numbers": (numbers,), "texts": (texts,)}[columns]
+    strings = (OneHotEncoder(handle_unknown="ignore"), ["letter", "word"])
+    chosen = {"all": (numbers, strings), "numbers": (numbers,), "strings": (strings,)}[columns]
     frame = frame[[name for _, names in chosen for name in names]]
     model = make_pipeline(make_column_transformer(*chosen), estimator).fit(frame, target)
     made = to_onnx(model, frame[:1])
@@ -151,10 +151,10 @@ def export_columns(estimator: Any, target: Array, columns: Any) -> Exported:
 def export_text_classifier(vectorizer: Any, shape: list[Any], options: Any) -> Exported:
     """Return a text classifier."""
     words = np.array(["red", "green", "blue", "the", "and", "dark"])
-    texts = np.array([" ".join(words[row > 0]) for row in ROWS])
-    model = make_pipeline(vectorizer, LogisticRegression()).fit(texts, TEXTS)
+    strings = np.array([" ".join(words[row > 0]) for row in ROWS])
+    model = make_pipeline(vectorizer, LogisticRegression()).fit(strings, STRINGS)
     made = to_onnx(model, initial_types=[("text", StringTensorType(shape))], options=options)
-    rows = texts[:200]
+    rows = strings[:200]
     data = rows.tolist() if len(shape) == 1 else [[text] for text in rows.tolist()]
     return Exported(made.SerializeToString(), model.predict_proba, _names(model), rows, data)
 
@@ -188,21 +188,21 @@ CLASSIFIERS: Mapping[str, Callable[[Any], Exported]] = {
     "StackingClassifier": lambda _: export_scikit_learn(
         StackingClassifier([("a", LogisticRegression()), ("b", GaussianNB())]), zipmap=False
     ),
-    "a data frame": lambda _: export_columns(LogisticRegression(), TEXTS, "all"),
-    "two numeric columns": lambda _: export_columns(LogisticRegression(), TEXTS, "numbers"),
-    "two columns of texts": lambda _: export_columns(LogisticRegression(), TEXTS, "texts"),
-    "texts": lambda _: export_text_classifier(TfidfVectorizer(), [None], {TfidfVectorizer: {"locale": "C"}}),
-    "texts in lists of one": lambda _: export_text_classifier(
+    "a data frame": lambda _: export_columns(LogisticRegression(), STRINGS, "all"),
+    "two numeric columns": lambda _: export_columns(LogisticRegression(), STRINGS, "numbers"),
+    "two columns of strings": lambda _: export_columns(LogisticRegression(), STRINGS, "strings"),
+    "strings": lambda _: export_text_classifier(TfidfVectorizer(), [None], {TfidfVectorizer: {"locale": "C"}}),
+    "strings in lists of one": lambda _: export_text_classifier(
         CountVectorizer(), [None, 1], {CountVectorizer: {"locale": "C"}}
     ),
     "XGBClassifier": lambda _: export_boosting(xgboost.XGBClassifier(n_estimators=5), INTEGERS),
     "XGBClassifier of two classes": lambda _: export_boosting(xgboost.XGBClassifier(n_estimators=5), INTEGERS > 0),
-    "LGBMClassifier": lambda _: export_boosting(lightgbm.LGBMClassifier(**_LIGHTGBM), TEXTS),
+    "LGBMClassifier": lambda _: export_boosting(lightgbm.LGBMClassifier(**_LIGHTGBM), STRINGS),
     "LGBMClassifier without a ZipMap": lambda _: export_boosting(
-        lightgbm.LGBMClassifier(**_LIGHTGBM), TEXTS, zipmap=False
+        lightgbm.LGBMClassifier(**_LIGHTGBM), STRINGS, zipmap=False
     ),
     "LGBMClassifier of two classes": lambda _: export_boosting(lightgbm.LGBMClassifier(**_LIGHTGBM), TWO),
-    "CatBoostClassifier": lambda path: export_catboost(catboost.CatBoostClassifier(**_CATBOOST), TEXTS, path),
+    "CatBoostClassifier": lambda path: export_catboost(catboost.CatBoostClassifier(**_CATBOOST), STRINGS, path),
     "CatBoostClassifier of integers": lambda path: export_catboost(
         catboost.CatBoostClassifier(**_CATBOOST), INTEGERS, path
     ),
@@ -263,7 +263,7 @@ WITH_SETTING: Mapping[str, tuple[Callable[[Any], Exported], str]] = {
 Reexport = tuple[Callable[[Any], Exported], str, Callable[[Any], Exported], str]
 
 
-def without_probabilities(estimator: Any, target: Array = TEXTS, **options: Any) -> Reexport:
+def without_probabilities(estimator: Any, target: Array = STRINGS, **options: Any) -> Reexport:
     """Return the exports of a classifier without predict_proba, alone and wrapped in CalibratedClassifierCV."""
     return (
         lambda _: export_scikit_learn(estimator, target, "predict", **options),

@@ -18,7 +18,7 @@ from tests.support.pipelines import (
     PASSENGER,
     PORTS,
     SEXES,
-    TEXTS,
+    STRINGS,
     TOPICS,
     passengers,
     probabilities,
@@ -163,13 +163,13 @@ def test_an_unknown_category_is_refused(tmp_path: Path) -> None:
 
 
 def test_text(tmp_path: Path) -> None:
-    texts = [text for text, _ in TEXTS] + ['The MOON and \\ the "Team"', "", "\U0001f680 \0 moon"]
+    strings = [text for text, _ in STRINGS] + ['The MOON and \\ the "Team"', "", "\U0001f680 \0 moon"]
     with serving(tmp_path, variables(text_classifier(), tmp_path, TOPICS)) as server:
         metadata = server.client.get("/metadata").json()
         assert (metadata["data_type"], metadata["data_shape"]) == ("string", "(1, 1)")
         assert server_answers(server, metadata["data_sample"])
-        np.testing.assert_allclose(server.predict([[text] for text in texts]), text_probabilities(texts), atol=1e-5)
-        assert server.predict([[texts[0]]], "/predict/label") == "space"
+        np.testing.assert_allclose(server.predict([[text] for text in strings]), text_probabilities(strings), atol=1e-5)
+        assert server.predict([[strings[0]]], "/predict/label") == "space"
         assert refusal(server, ["text"]) == "data[0] is a string; expected a list of 1 strings."
         assert refusal(server, [[5]]) == "data[0][0] is 5; expected a string."
         surrogate = server.client.post(
@@ -194,8 +194,8 @@ def test_text_with_a_locale(tmp_path: Path) -> None:
     assert "localedef -i en_US -f UTF-8 en_US.UTF-8" in checked.stdout
     (locales / "en_US.utf8").symlink_to("/usr/lib/locale/C.utf8")
     with serving(tmp_path, {**environment, "LOCPATH": str(locales)}) as server:
-        texts = ["The MOON", "a MATCH"]
-        np.testing.assert_allclose(server.predict([[text] for text in texts]), text_probabilities(texts), atol=1e-5)
+        strings = ["The MOON", "a MATCH"]
+        np.testing.assert_allclose(server.predict([[text] for text in strings]), text_probabilities(strings), atol=1e-5)
 
 
 def test_two_numeric_inputs(tmp_path: Path) -> None:

@@ -372,7 +372,7 @@ def by_onnx(content: bytes) -> tuple[int, dict[str, int], str, str, set[str]]:
 
 # Mostly valid values: an input with several faults would be refused for the first one and not test the others.
 NUMBERS = [1] * 12 + [0, 13, (1 << 32) + 1, 1 << 31, (1 << 63) + 1, (1 << 64) + 1]
-TEXTS = [b"w", b"v", b"location", b"a/b"] * 6 + [b"", b"../w", b"*", b"ai.onnx", b"\xff"]
+STRINGS = [b"w", b"v", b"location", b"a/b"] * 6 + [b"", b"../w", b"*", b"ai.onnx", b"\xff"]
 ODDITIES = [""] * 45 + ["tag", "wire", "twice", "cut", "overlong"]
 
 
@@ -403,7 +403,7 @@ def fields_of(draw: st.DrawFn, message: str, depth: int = 5, without: frozenset[
         elif kind in (1, 5):
             wire, value = kind, bytes(8 if kind == 1 else 4)
         else:
-            wire, value = kind, draw(st.sampled_from(NUMBERS)) if kind == 0 else draw(st.sampled_from(TEXTS))
+            wire, value = kind, draw(st.sampled_from(NUMBERS)) if kind == 0 else draw(st.sampled_from(STRINGS))
         out += oddly(piece(number, wire, value), number, wire, draw(st.sampled_from(ODDITIES)))
     return out
 

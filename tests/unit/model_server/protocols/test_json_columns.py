@@ -82,10 +82,10 @@ NUMBERS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     st.sampled_from([0, -0.0, 5.0, 2**53 + 1, 2**64 - 1, 2**64, -(2**63), 3.4028235677973366e38, 10**30, 1e-320]),
 )
-TEXTS = st.one_of(
+STRINGS = st.one_of(
     st.text(max_size=5), st.sampled_from(['"', "\\", '\\"', "{", "[", "]", "\0", "é", "😀", "data", '"data":'])
 )
-ANY = st.one_of(NUMBERS, TEXTS, st.booleans(), st.none(), st.just([]), st.just({}))
+ANY = st.one_of(NUMBERS, STRINGS, st.booleans(), st.none(), st.just([]), st.just({}))
 SCALARS: dict[str, st.SearchStrategy[Any]] = {
     "age": NUMBERS,
     "fare": NUMBERS,
@@ -93,10 +93,10 @@ SCALARS: dict[str, st.SearchStrategy[Any]] = {
     "children": st.one_of(st.integers(-128, 127), NUMBERS),
     "id": st.integers(0, 2**64 - 1),
     "married": st.one_of(st.booleans(), st.integers(0, 2)),
-    "home town": TEXTS,
-    "name": TEXTS,
+    "home town": STRINGS,
+    "name": STRINGS,
     "scores": st.lists(NUMBERS, min_size=2, max_size=2),
-    "words": st.lists(TEXTS, min_size=1, max_size=2),
+    "words": st.lists(STRINGS, min_size=1, max_size=2),
 }
 
 
@@ -219,10 +219,10 @@ def test_ambiguous_feature_names_are_ignored() -> None:
 
 @pytest.mark.parametrize("shape", [(), (1,)])
 def test_text(shape: tuple[int, ...]) -> None:
-    texts = ["plain", 'with "quotes"', "back\\slash", "\0", "😀", "", '\\"']
+    strings = ["plain", 'with "quotes"', "back\\slash", "\0", "😀", "", '\\"']
     reader = JsonRows(RowSpec(np.dtype(object), shape))
-    body = json.dumps({"data": [[text] if shape else text for text in texts]}).encode()
-    assert reader.parse(body).ravel().tolist() == texts
+    body = json.dumps({"data": [[text] if shape else text for text in strings]}).encode()
+    assert reader.parse(body).ravel().tolist() == strings
     wrong = json.dumps({"data": [[5] if shape else 5]}).encode()
     assert refusal(reader, wrong) == f"data[0]{'[0]' if shape else ''} is 5; expected a string."
     assert refusal(reader, b'{"data": 1, ' + body[1:]) == 'The field "data" appears twice; expected once.'
