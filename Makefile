@@ -53,7 +53,8 @@ serve: $(UV) ## Load MODEL (default: iris) and LABELS (default: label.json next 
 	exec $(VENV)-serve/bin/bentoml serve --host 127.0.0.1 --port $(PORT) # so that make's signals reach it
 
 check: $(UV) ## Report whether the service can serve MODEL with LABELS (default: label.json next to it)
-	$(if $(MODEL),,$(error MODEL is not set: make check MODEL=path/to/model.onnx))$(SERVE) python -m model_server check $(MODEL) $(LABELS)
+	$(if $(MODEL),,$(error MODEL is not set: make check MODEL=path/to/model.onnx))UV_PROJECT_ENVIRONMENT=$(VENV)-serve $(SYNC) --group loader
+	$(VENV)-serve/bin/python -m model_server check $(MODEL) $(LABELS)
 
 environments: $(UV) ## Build the environments that the tests run the programs in: VENV-loader, VENV-service, VENV-serve and VENV-signing
 	UV_PROJECT_ENVIRONMENT=$(VENV)-loader $(SYNC) --only-group loader --only-group coverage
@@ -72,7 +73,7 @@ nightly: environments ## Run the slow tests, repeat the fault tests, and test wi
 	NIGHTLY=true $(RUN) --group dev pytest tests/unit/model_server/protocols/test_json_rows_properties.py \
 		tests/unit/model_server/http/test_admission.py \
 		tests/integration/server/test_hostile.py tests/integration/server/test_overload.py \
-		tests/integration/server/test_end.py
+		tests/integration/server/test_end.py tests/integration/loader/test_resume.py
 	$(UV) venv --quiet --clear --python $(PYTHON) $(VENV)-networks
 	$(UV) pip install --quiet --python $(VENV)-networks keras onnx onnxscript scikit-learn torch transformers
 	NETWORKS_PYTHON=$(CURDIR)/$(VENV)-networks/bin/python $(RUN) --group dev pytest \

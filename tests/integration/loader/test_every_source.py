@@ -95,7 +95,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield Servers(tmp_path_factory.mktemp("servers"), stack)
 
 
-@pytest.fixture(params=KINDS)
+# The nightly run has the variants of a source, too.
+@pytest.fixture(
+    params=[pytest.param(kind, marks=pytest.mark.nightly) if " without " in kind else kind for kind in KINDS]
+)
 def storage(servers: Servers, request: pytest.FixtureRequest, pair: Pair) -> Iterator[Storage]:
     """A storage with the small pair."""
     with servers.storage(request.param) as storage:
@@ -448,10 +451,10 @@ def secrets(tmp_path: Path) -> dict[str, str]:
         ({}, {}),
         ({}, {"dry_run": "true"}),
         ({"metadata": refuse(403)}, {}),
-        ({"metadata": refuse(500, Location=f"/?{SECRET}")}, {}),
-        ({"bytes": cut}, {}),
+        ({"metadata": refuse(500, Location=f"/?{SECRET}")}, {"load_timeout_seconds": "2"}),
+        pytest.param({"bytes": cut}, {"load_timeout_seconds": "2"}, marks=pytest.mark.nightly),
         ({"bytes": refuse(401)}, {}),
-        ({}, {"no_proxy": "elsewhere"}),
+        pytest.param({}, {"no_proxy": "elsewhere"}, marks=pytest.mark.nightly),
     ],
 )
 def test_secrets_are_never_shown(

@@ -9,7 +9,9 @@ from loader.transfer.journal import PIECE_SIZE
 from tests.integration.loader.conftest import LABELS, MODEL, Pair, make_labels, make_model
 from tests.integration.loader.fault_server import Exchange, FaultServer, StoredObject
 from tests.integration.loader.running import Target
+from tests.support.nightly import NIGHTLY
 
+_KILLS = 20 if NIGHTLY else 5
 _PIECES_PER_REQUEST = 8
 
 
@@ -85,7 +87,7 @@ def test_a_load_killed_at_any_time_leaves_a_complete_pair(target: Target, server
     start = time.monotonic()
     target.load()
     seconds = time.monotonic() - start
-    for number in range(1, 21):
+    for number in range(1, _KILLS + 1):
         new = serve(number)
         with target.start() as process:
             try:
