@@ -1,7 +1,7 @@
 """Decides, from measurements when the model is loaded, whether several requests share one inference."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,7 +44,13 @@ class Batching:
 
 
 def decide_batching(
-    answer: Callable[[Rows], Array], sample: Rows, mode: Mode, *, is_dynamic: bool, clock: Clock = time.perf_counter
+    answer: Callable[[Rows], Array],
+    sample: Rows,
+    categories: Mapping[str, Sequence[object]],
+    mode: Mode,
+    *,
+    is_dynamic: bool,
+    clock: Clock = time.perf_counter,
 ) -> Batching:
     """Return how many rows of several requests the model should answer together.
 
@@ -54,6 +60,7 @@ def decide_batching(
     Args:
         answer: the model; takes rows and returns one answer per row.
         sample: a row that the model can answer.
+        categories: the values that the model's encoders know, by input; other inputs of text cannot be varied.
         mode: "auto" requires a gain and identical answers, "on" requires only a gain.
         is_dynamic: whether rows may differ in length, so that they do not fit into one array.
         clock: returns the current time in seconds.
@@ -63,19 +70,24 @@ def decide_batching(
     if is_dynamic:
         return Batching(1, 1.0, "free-length", "rows may differ in length")
     try:
-        return _try_batching(answer, sample, mode, clock)
+        return _try_batching(answer, sample, categories, mode, clock)
     except Exception as error:  # noqa: BLE001 (memory may not suffice; ONNX Runtime's errors share no other base class)
         return Batching(1, 1.0, "failed", f"the model failed with several rows: {type(error).__name__}")
 
 
-def _try_batching(answer: Callable[[Rows], Array], sample: Rows, mode: Mode, clock: Clock) -> Batching:
+def _try_batching(
+    answer: Callable[[Rows], Array], sample: Rows, categories: Mapping[str, Sequence[object]], mode: Mode, clock: Clock
+) -> Batching:
     deadline = clock() + _TRIAL_SECONDS
     size, gain = _measure(answer, sample, deadline, clock)
     if size == 1 or gain < _MIN_GAIN:
         return Batching(1, gain, "no-gain", "a batch costs as much as its rows one after the other")
     if mode == "on":
         return Batching(size, gain, "on", "BATCHING is on")
-    same = _max_exact_rows(answer, sample, size, deadline, clock)
+    varied = _varied_rows(answer, sample, categories)
+    if varied is None:
+        return Batching(1, gain, "unvaried", "no other rows are known to compare the answers of batches with")
+    same = _max_exact_rows(answer, varied, size, deadline, clock)
     if same > 1:
         reason = f"a row gets bit-for-bit the same answer alone and in batches of up to {same} rows"
         return Batching(same, gain, "exact", reason)
@@ -111,9 +123,11 @@ def _best_seconds(answer: Callable[[Rows], Array], rows: Rows, clock: Clock) -> 
     return min(seconds)
 
 
-def _max_exact_rows(answer: Callable[[Rows], Array], sample: Rows, size: int, deadline: float, clock: Clock) -> int:
+def _max_exact_rows(
+    answer: Callable[[Rows], Array], varied: tuple[Rows, Array], size: int, deadline: float, clock: Clock
+) -> int:
     """Return the largest batch size, up to `size`, at and below which each row gets the same answer as alone."""
-    rows, answers = _varied_rows(answer, sample)
+    rows, answers = varied
     for count in range(2, size + 1):
         for start in range(0, _VARIED_ROWS, count):
             indices = np.arange(start, start + count) % _VARIED_ROWS
@@ -123,31 +137,46 @@ def _max_exact_rows(answer: Callable[[Rows], Array], sample: Rows, size: int, de
     return size
 
 
-def _varied_rows(answer: Callable[[Rows], Array], sample: Rows) -> tuple[Rows, Array]:
-    """Return random variations of the sample and their answers; the sample replaces rows that the model refuses."""
-    varied = _vary(repeat(sample, _VARIED_ROWS))
+def _varied_rows(
+    answer: Callable[[Rows], Array], sample: Rows, categories: Mapping[str, Sequence[object]]
+) -> tuple[Rows, Array] | None:
+    """Return random variations of the sample and their answers, or None if the model answers few of them.
+
+    The sample replaces variations that the model refuses.
+    """
+    varied = _vary(repeat(sample, _VARIED_ROWS), categories)
+    if varied is None:
+        return None
     rows: list[Rows] = []
     answers: list[Array] = []
     own = answer(sample)
+    refused = 0
     for index in range(_VARIED_ROWS):
         row = varied[index : index + 1]
         try:
             answers.append(answer(row))
         except Exception:  # noqa: BLE001 (the model may refuse a random row)
+            refused += 1
             row = sample
             answers.append(own)
         rows.append(row)
-    return concatenate(rows), np.concatenate(answers)
+    return None if refused > _VARIED_ROWS // 2 else (concatenate(rows), np.concatenate(answers))
 
 
-def _vary(rows: Rows) -> Rows:
+def _vary(rows: Rows, categories: Mapping[str, Sequence[object]]) -> Rows | None:
+    """Return the rows with random values, or None if an input of text has no categories."""
     random = np.random.default_rng(0)
-    if isinstance(rows, Columns):
-        return Columns({name: _vary_array(array, random) for name, array in rows.arrays.items()})
-    return _vary_array(rows, random)
+    if not isinstance(rows, Columns):
+        return _vary_array(rows, next(iter(categories.values()), ()), random)
+    arrays = {name: _vary_array(array, categories.get(name, ()), random) for name, array in rows.arrays.items()}
+    found = {name: array for name, array in arrays.items() if array is not None}
+    return Columns(found) if len(found) == len(arrays) else None
 
 
-def _vary_array(array: Array, random: np.random.Generator) -> Array:
+def _vary_array(array: Array, categories: Sequence[object], random: np.random.Generator) -> Array | None:
+    if categories:
+        chosen: Array = random.choice(np.array(categories, array.dtype), array.shape)
+        return chosen
     match array.dtype.kind:
         case "f":
             spread = np.maximum(np.abs(array), 1).astype(np.float64)
@@ -158,5 +187,5 @@ def _vary_array(array: Array, random: np.random.Generator) -> Array:
             return whole
         case "b":
             return random.integers(0, 1, array.shape, endpoint=True).astype(np.bool_)
-        case _:  # text stays as it is
-            return array
+        case _:
+            return None

@@ -73,7 +73,7 @@ class Model:
         # A row that is longer than the sample may take any time.
         self._one_seconds = math.inf if predictor.spec.is_dynamic else self.sample_seconds
         self.batching = decide_batching(
-            predictor.predict, predictor.sample, batching, is_dynamic=predictor.spec.is_dynamic
+            predictor.predict, predictor.sample, self.categories, batching, is_dynamic=predictor.spec.is_dynamic
         )
 
     @classmethod

@@ -1,6 +1,6 @@
 """The batching decision depends on the gain and on whether answers stay bit-for-bit the same."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -30,6 +30,7 @@ def decide(
     mode: Mode = "auto",
     seconds: Callable[[int], float] = lambda _rows: 0.0001,
     sample: Rows = SAMPLE,
+    categories: Mapping[str, Sequence[object]] | None = None,
 ) -> Batching:
     """Return the decision for a model with the given duration in seconds for each number of rows."""
     clock = Clock()
@@ -38,7 +39,7 @@ def decide(
         clock.now += seconds(len(rows))
         return answer(rows)
 
-    return decide_batching(timed, sample, mode, is_dynamic=False, clock=clock)
+    return decide_batching(timed, sample, categories or {}, mode, is_dynamic=False, clock=clock)
 
 
 def doubled(rows: Rows) -> Array:
@@ -100,17 +101,37 @@ def test_a_model_that_fails_with_several_rows_is_not_batched() -> None:
 
 @pytest.mark.parametrize(("mode", "is_dynamic", "code"), [("off", False, "off"), ("on", True, "free-length")])
 def test_batching_is_not_tried_if_off_or_with_dynamic_lengths(mode: Mode, code: str, *, is_dynamic: bool) -> None:
-    batching = decide_batching(lambda _rows: pytest.fail("asked"), SAMPLE, mode, is_dynamic=is_dynamic)
+    batching = decide_batching(lambda _rows: pytest.fail("asked"), SAMPLE, {}, mode, is_dynamic=is_dynamic)
     assert (batching.code, batching.max_rows) == (code, 1)
 
 
-def test_random_rows_that_the_model_refuses_are_replaced() -> None:
+def test_a_few_random_rows_that_the_model_refuses_are_replaced() -> None:
+    def answer(rows: Rows) -> Array:
+        if (np.asarray(rows)[:, 0] > SAMPLE[0, 0] + 3).any():
+            raise ValueError("not such a row")
+        return doubled(rows)
+
+    assert decide(answer).code == "exact"
+
+
+def test_a_model_that_refuses_most_random_rows_is_not_batched() -> None:
     def answer(rows: Rows) -> Array:
         if (np.asarray(rows) != SAMPLE).any():
             raise ValueError("not such a row")
         return doubled(rows)
 
-    assert decide(answer).code == "exact"
+    assert decide(answer).code == "unvaried"
+
+
+def test_text_is_varied_by_its_categories_only() -> None:
+    def answer(rows: Rows) -> Array:
+        assert isinstance(rows, np.ndarray)
+        return np.array([[len(text)] for [text] in rows.tolist()], np.float32)
+
+    sample = np.array([["Bern"]], object)
+    assert decide(answer, sample=sample).code == "unvaried"
+    assert decide(answer, "on", sample=sample).is_on
+    assert decide(answer, sample=sample, categories={"city": ["Bern", "Basel"]}).code == "exact"
 
 
 def test_all_input_types_are_varied() -> None:
@@ -129,9 +150,9 @@ def test_all_input_types_are_varied() -> None:
             "city": np.array([["Bern"]], object),
         }
     )
-    assert decide(answer, sample=sample).code == "exact"
+    assert decide(answer, sample=sample, categories={"city": ["Bern", "Basel"]}).code == "exact"
     last = seen[-1]
-    assert all(len(set(last[name].ravel().tolist())) > 1 for name in ("age", "visits", "is_new"))
+    assert all(len(set(last[name].ravel().tolist())) > 1 for name in ("age", "visits", "is_new", "city"))
     assert {name: array.dtype for name, array in last.arrays.items()} == {
         name: array.dtype for name, array in sample.arrays.items()
     }

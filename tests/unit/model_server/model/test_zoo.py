@@ -1,15 +1,20 @@
 """Tabular models, exported by their libraries: served with equal predictions, or refused with a fix that works."""
 
+import asyncio
+import random
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from model_server.errors import StartError
 from model_server.model.model import Model
+from model_server.model.rows import Rows
 from model_server.model.tasks import Task
+from model_server.prediction.batches import LoopBatches
 from model_server.settings import Settings
 from tests.support.zoo import ANOTHER_EXPORT, CLASSIFIERS, REGRESSORS, WITH_SETTING, Exported, label_file
 
@@ -38,6 +43,35 @@ def check(model: Model, exported: Exported) -> None:
     if model.task is Task.CLASSES:
         assert list(model.labels.values()) == exported.names
         assert model.predict_label(rows) == [exported.names[index] for index in expected.argmax(axis=1)]
+    if model.batching.is_on:
+        check_batches(model, rows)
+
+
+def check_batches(model: Model, rows: Rows) -> None:
+    """Check that requests answered together get, to the last bit, the answers that they get alone."""
+    answered: dict[int, object] = {}
+    sizes: list[int] = []
+
+    async def answer_together() -> None:
+        batches = LoopBatches(
+            lambda some, _entries: model.predict(some),
+            model.batching.max_rows,
+            lambda count, _seconds: sizes.append(count),
+        )
+        chance = random.Random(0)  # noqa: S311 (a fixed seed)
+        for index in range(len(rows)):
+
+            def deliver(answers: Any, error: BaseException | None, index: int = index) -> None:
+                answered[index] = error or np.asarray(answers).tolist()
+
+            batches.submit(rows[index : index + 1], deliver)
+            if chance.random() < 1 / 16:
+                await asyncio.sleep(0)  # ends a turn of the event loop
+        await asyncio.sleep(0)
+
+    asyncio.run(answer_together())
+    assert max(sizes) > 1
+    assert answered == {index: model.predict(rows[index : index + 1]).tolist() for index in range(len(rows))}
 
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)
