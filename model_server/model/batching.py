@@ -22,6 +22,21 @@ _TRIAL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
+class Sample:
+    """A row to try a model with, and how to vary it.
+
+    Attributes:
+        row: a row that the model can answer.
+        categories: the values that the model's encoders know, by input; other inputs of text cannot be varied.
+        is_dynamic: whether rows may differ in length, so that they do not fit into one array.
+    """
+
+    row: Rows
+    categories: Mapping[str, Sequence[object]]
+    is_dynamic: bool
+
+
+@dataclass(frozen=True)
 class Batching:
     """The batching decision for a model.
 
@@ -44,13 +59,7 @@ class Batching:
 
 
 def decide_batching(
-    answer: Callable[[Rows], Array],
-    sample: Rows,
-    categories: Mapping[str, Sequence[object]],
-    mode: Mode,
-    *,
-    is_dynamic: bool,
-    clock: Clock = time.perf_counter,
+    answer: Callable[[Rows], Array], sample: Sample, mode: Mode, *, clock: Clock = time.perf_counter
 ) -> Batching:
     """Return how many rows of several requests the model should answer together.
 
@@ -60,31 +69,27 @@ def decide_batching(
     Args:
         answer: the model; takes rows and returns one answer per row.
         sample: a row that the model can answer.
-        categories: the values that the model's encoders know, by input; other inputs of text cannot be varied.
         mode: "auto" requires a gain and identical answers, "on" requires only a gain.
-        is_dynamic: whether rows may differ in length, so that they do not fit into one array.
         clock: returns the current time in seconds.
     """
     if mode == "off":
         return Batching(1, 1.0, "off", "BATCHING is off")
-    if is_dynamic:
+    if sample.is_dynamic:
         return Batching(1, 1.0, "free-length", "rows may differ in length")
     try:
-        return _try_batching(answer, sample, categories, mode, clock)
+        return _try_batching(answer, sample, mode, clock)
     except Exception as error:  # noqa: BLE001 (memory may not suffice; ONNX Runtime's errors share no other base class)
         return Batching(1, 1.0, "failed", f"the model failed with several rows: {type(error).__name__}")
 
 
-def _try_batching(
-    answer: Callable[[Rows], Array], sample: Rows, categories: Mapping[str, Sequence[object]], mode: Mode, clock: Clock
-) -> Batching:
+def _try_batching(answer: Callable[[Rows], Array], sample: Sample, mode: Mode, clock: Clock) -> Batching:
     deadline = clock() + _TRIAL_SECONDS
-    size, gain = _measure(answer, sample, deadline, clock)
+    size, gain = _measure(answer, sample.row, deadline, clock)
     if size == 1 or gain < _MIN_GAIN:
         return Batching(1, gain, "no-gain", "a batch costs as much as its rows one after the other")
     if mode == "on":
         return Batching(size, gain, "on", "BATCHING is on")
-    varied = _varied_rows(answer, sample, categories)
+    varied = _varied_rows(answer, sample.row, sample.categories)
     if varied is None:
         return Batching(1, gain, "unvaried", "no other rows are known to compare the answers of batches with")
     same = _max_exact_rows(answer, varied, size, deadline, clock)

@@ -5,7 +5,7 @@ import timeit
 from typing import Any, Self
 
 from model_server.errors import StartError
-from model_server.model.batching import Mode, decide_batching
+from model_server.model.batching import Mode, Sample, decide_batching
 from model_server.model.labels import EXAMPLE, load_labels
 from model_server.model.lengths import measure_max_row_length
 from model_server.model.metadata import describe
@@ -72,9 +72,8 @@ class Model:
         predictor.limit_chunks(self._row_seconds)
         # A row that is longer than the sample may take any time.
         self._one_seconds = math.inf if predictor.spec.is_dynamic else self.sample_seconds
-        self.batching = decide_batching(
-            predictor.predict, predictor.sample, self.categories, batching, is_dynamic=predictor.spec.is_dynamic
-        )
+        sample = Sample(predictor.sample, self.categories, predictor.spec.is_dynamic)
+        self.batching = decide_batching(predictor.predict, sample, batching)
 
     @classmethod
     def load(cls, settings: Settings) -> Self:

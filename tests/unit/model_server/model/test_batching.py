@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pytest
 
-from model_server.model.batching import Batching, Mode, decide_batching
+from model_server.model.batching import Batching, Mode, Sample, decide_batching
 from model_server.model.rows import Array, Columns, Rows
 
 SAMPLE = np.array([[5.1, 3.5, 1.4, 0.2]], np.float32)
@@ -39,7 +39,7 @@ def decide(
         clock.now += seconds(len(rows))
         return answer(rows)
 
-    return decide_batching(timed, sample, categories or {}, mode, is_dynamic=False, clock=clock)
+    return decide_batching(timed, Sample(sample, categories or {}, is_dynamic=False), mode, clock=clock)
 
 
 def doubled(rows: Rows) -> Array:
@@ -101,7 +101,7 @@ def test_a_model_that_fails_with_several_rows_is_not_batched() -> None:
 
 @pytest.mark.parametrize(("mode", "is_dynamic", "code"), [("off", False, "off"), ("on", True, "free-length")])
 def test_batching_is_not_tried_if_off_or_with_dynamic_lengths(mode: Mode, code: str, *, is_dynamic: bool) -> None:
-    batching = decide_batching(lambda _rows: pytest.fail("asked"), SAMPLE, {}, mode, is_dynamic=is_dynamic)
+    batching = decide_batching(lambda _rows: pytest.fail("asked"), Sample(SAMPLE, {}, is_dynamic=is_dynamic), mode)
     assert (batching.code, batching.max_rows) == (code, 1)
 
 
