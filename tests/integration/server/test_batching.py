@@ -1,6 +1,8 @@
 """Requests that arrive together: each gets the answer that its rows get alone."""
 
 import asyncio
+import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import pytest
 from model_server.model.model import Model
 from model_server.settings import Settings
 from tests.support.processes import IRIS, ONE_PROCESS, Server, events, serving
+from tests.support.wire import answer, connect, request
 
+LIVEZ = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
 CONNECTIONS = 32
 REQUESTS = 20
 
@@ -34,17 +38,31 @@ def test_answers_under_load_are_those_of_single_requests(tmp_path: Path, batchin
         requests.append([[*rows[0][:3], None]] if index % 50 == 0 else rows)
     with serving(tmp_path, {**IRIS, "BATCHING": batching}, command=ONE_PROCESS) as server:
         answers = asyncio.run(ask_together(server, requests))
-        count = server.metric("model_server_inference_rows_count")
-        [about] = [event for event in events(server.log) if event["event"] == "serving"]
 
-    valid = 0
     for rows, (status, body) in zip(requests, answers, strict=True):
         if None in rows[0]:
             assert status == 400
             assert body["detail"].startswith("data[0][3] is null; expected a number")
             continue
-        valid += 1
         expected = model.predict(np.array(rows, np.float32)).tolist()
         assert (status, body) == (200, {"prediction": expected if len(expected) > 1 else expected[0]})
-    assert count == valid if batching == "off" else count < valid
-    assert about["batching"] == ("BATCHING is off" if batching == "off" else model.batching.reason)
+
+
+@pytest.mark.parametrize(
+    ("batching", "inferences", "reason"), [("auto", 1, "a row gets"), ("off", 8, "BATCHING is off")]
+)
+def test_requests_of_one_turn_share_an_inference(tmp_path: Path, batching: str, inferences: int, reason: str) -> None:
+    with serving(tmp_path, {**IRIS, "BATCHING": batching}, command=ONE_PROCESS) as server, ExitStack() as opened:
+        connections = [opened.enter_context(connect(server)) for _ in range(8)]
+        for connection in connections:  # accepted, and known to the event loop
+            connection.sendall(LIVEZ)
+            assert answer(connection).status == 200
+        server.process.send_signal(signal.SIGSTOP)
+        for connection in connections:
+            connection.sendall(request())
+        server.process.send_signal(signal.SIGCONT)
+        assert {answer(connection).status for connection in connections} == {200}
+        assert server.metric("model_server_inference_rows_count") == inferences
+        assert server.metric("model_server_rows_total") == 8
+        [about] = [event for event in events(server.log) if event["event"] == "serving"]
+        assert about["batching"].startswith(reason)
