@@ -334,7 +334,8 @@ class Connection(asyncio.Protocol):
         if head.version not in ("1.1", "1.0"):
             detail = f"HTTP {head.version} is not supported; expected HTTP/1.1."
             raise self._stop_parser(RequestError(detail, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, code="http-version"))
-        if self._received > _MAX_HEAD_BYTES:  # the count includes other bytes of the same part: measure the head
+        # The count includes other bytes of the last part and may lack bytes of the first one: measure the head.
+        if self._received > _MAX_HEAD_BYTES - _MAX_PARSED_BYTES:
             size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
             if size > _MAX_HEAD_BYTES:
                 raise self._stop_parser(_head_too_large())

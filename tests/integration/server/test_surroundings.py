@@ -55,7 +55,7 @@ def gated(self, rows):
 
 time.time = jumped
 Model.predict = gated
-Model.seconds = lambda self, rows: 1 if rows == 2 else 0
+Model.estimate_latency = lambda self, rows: 1 if rows == 2 else 0
 """
 GATED_ROWS = [[9, 9, 9, 9], [1, 1, 1, 1]]  # two rows go to a thread
 DAY = 86_400
