@@ -120,18 +120,17 @@ def _server(name: str, *arguments: Path) -> Iterator[str]:
 
 
 def write_model(file: BinaryIO, size: int) -> None:
-    """Write an ONNX model of about `size` bytes with random weights, without holding it in memory.
-
-    The weights are in a second occurrence of the field `graph`, which protobuf merges with the first.
-    """
+    """Write an ONNX model of about `size` bytes with random weights, without holding it in memory."""
     count = size - 200
-    graph = helper.make_graph([helper.make_node("Identity", ["w"], ["y"])], "g", [], [])
-    file.write(helper.make_model(graph).SerializeToString())
+    model = helper.make_model(helper.make_graph([helper.make_node("Identity", ["w"], ["y"])], "g", [], []))
+    graph = model.graph.SerializeToString()
+    model.ClearField("graph")
+    file.write(model.SerializeToString())
     raw_data = field_header(9, count)
     tensor = b"\x08" + varint(count) + b"\x10\x02" + b"\x42\x01w"
     initializer = field_header(5, len(tensor) + len(raw_data) + count)
-    file.write(field_header(7, len(initializer) + len(tensor) + len(raw_data) + count))
-    file.write(initializer + tensor + raw_data)
+    file.write(field_header(7, len(graph) + len(initializer) + len(tensor) + len(raw_data) + count))
+    file.write(graph + initializer + tensor + raw_data)
     file.writelines(os.urandom(min(1 << 20, count - start)) for start in range(0, count, 1 << 20))
 
 
