@@ -15,11 +15,10 @@ import orjson
 from model_server.errors import StartError
 from model_server.model.inputs import SAMPLE_PROPERTY
 from model_server.model.labels import load_labels
-from model_server.model.lengths import measure_max_row_length
-from model_server.model.model import Model
+from model_server.model.model import Model, load_predictor
 from model_server.model.model_file import ModelFile
 from model_server.model.predictor import Predictor
-from model_server.model.tasks import ModelOutput, OutputKind, Task
+from model_server.model.tasks import OutputKind, Task
 from model_server.protocols.json_rows import encode_answers
 from model_server.settings import Settings
 from volume.log import printable
@@ -86,10 +85,7 @@ def examine(model: Path, labels: Path | None) -> dict[str, Any]:
     )
     file = ModelFile.read(settings.model_filepath)
     names = load_labels(labels, file.receipt.labels if file.receipt else None) if labels else None
-    choice = ModelOutput.parse(settings.model_output) if settings.model_output else None
-    predictor = Predictor(file, names, choice, settings.intra_op_num_threads)
-    if predictor.spec.is_dynamic:
-        predictor.limit_lengths(settings.max_row_length or measure_max_row_length(predictor))
+    predictor = load_predictor(file, names, settings)
     return _describe(
         file,
         labels,

@@ -383,7 +383,7 @@ class Connection(asyncio.Protocol):
         job = endpoint.answer(exchange.record, bytes(body), partial(self._respond, exchange))
         if job:
             exchange.job = job
-            # Predictions answered on the event loop need no permit: it does nothing else meanwhile.
+            # Predictions answered on the event loop need no permit: the loop does nothing else until they are answered.
             if exchange.permit is None and type(job) is not Entry:
                 exchange.permit = admission.try_acquire()
 

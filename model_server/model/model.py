@@ -2,6 +2,7 @@
 
 import math
 import timeit
+from collections.abc import Sequence
 from typing import Any, Self
 
 from model_server.errors import StartError
@@ -84,10 +85,7 @@ class Model:
         """
         file = ModelFile.read(settings.model_filepath)
         names = load_labels(settings.label_filepath, file.receipt.labels if file.receipt else None)
-        choice = ModelOutput.parse(settings.model_output) if settings.model_output else None
-        predictor = Predictor(file, names, choice, settings.intra_op_num_threads)
-        if predictor.spec.is_dynamic:
-            predictor.limit_lengths(settings.max_row_length or measure_max_row_length(predictor))
+        predictor = load_predictor(file, names, settings)
         if predictor.task is not Task.VALUES and not predictor.names:
             raise StartError(
                 "labels-missing",
@@ -119,6 +117,19 @@ class Model:
                 for row in predictions.tolist()
             ]
         return [self._names[index] for index in predictions.argmax(axis=1)]
+
+
+def load_predictor(file: ModelFile, labels: Sequence[str] | None, settings: Settings) -> Predictor:
+    """Return a predictor for the file that reads the output and limits the length of rows as the settings require.
+
+    Raises:
+        StartError: the model cannot be used, or does not match the labels or the settings.
+    """
+    choice = ModelOutput.parse(settings.model_output) if settings.model_output else None
+    predictor = Predictor(file, labels, choice, settings.intra_op_num_threads)
+    if predictor.spec.is_dynamic:
+        predictor.limit_lengths(settings.max_row_length or measure_max_row_length(predictor))
+    return predictor
 
 
 def _measure(predictor: Predictor) -> tuple[float, float]:
