@@ -74,6 +74,15 @@ class Answered:
                 await asyncio.sleep(0.001)
 
 
+async def busy_batches(model: Model, answered: Answered, max_rows: int) -> ThreadBatches:
+    """Return batches whose only thread answers the request "first" until the model's gate is set."""
+    model.gate.clear()
+    batches = ThreadBatches(model, max_rows, answered.observe, Runner(1), LONG)
+    batches.submit(rows(0), answered.by("first"))
+    assert await asyncio.to_thread(model.begun.wait, LONG)
+    return batches
+
+
 def test_requests_of_one_loop_iteration_share_a_call() -> None:
     async def run() -> None:
         model, answered = Model(), Answered()
@@ -132,10 +141,7 @@ def test_a_cancelled_request_is_left_out() -> None:
 def test_requests_that_arrive_while_threads_are_busy_share_a_call() -> None:
     async def run() -> None:
         model, answered = Model(), Answered()
-        model.gate.clear()
-        batches = ThreadBatches(model, 4, answered.observe, Runner(1), LONG)
-        batches.submit(rows(0), answered.by("first"))
-        assert await asyncio.to_thread(model.begun.wait, LONG)
+        batches = await busy_batches(model, answered, 4)
         for number in range(1, 7):
             batches.submit(rows(number), answered.by(str(number)))
         model.gate.set()
@@ -150,10 +156,7 @@ def test_requests_that_arrive_while_threads_are_busy_share_a_call() -> None:
 def test_requests_that_do_not_fit_go_to_the_next_batch() -> None:
     async def run() -> None:
         model, answered = Model(), Answered()
-        model.gate.clear()
-        batches = ThreadBatches(model, 4, answered.observe, Runner(1), LONG)
-        batches.submit(rows(0), answered.by("first"))
-        assert await asyncio.to_thread(model.begun.wait, LONG)
+        batches = await busy_batches(model, answered, 4)
         for name, some in {"a": rows(1, 2, 3), "b": rows(4, 5, 6), "c": rows(7, 8)}.items():
             batches.submit(some, answered.by(name))
         model.gate.set()
@@ -166,10 +169,7 @@ def test_requests_that_do_not_fit_go_to_the_next_batch() -> None:
 def test_a_failing_request_in_a_thread_does_not_fail_the_others() -> None:
     async def run() -> None:
         model, answered = Model(), Answered()
-        model.gate.clear()
-        batches = ThreadBatches(model, 8, answered.observe, Runner(1), LONG)
-        batches.submit(rows(0), answered.by("first"))
-        assert await asyncio.to_thread(model.begun.wait, LONG)
+        batches = await busy_batches(model, answered, 8)
         for name, number in {"a": 1, "b": -1, "c": 2}.items():
             batches.submit(rows(number), answered.by(name))
         model.gate.set()
