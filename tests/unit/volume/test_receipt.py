@@ -44,42 +44,37 @@ def test_reads_a_written_receipt(tmp_path: Path, receipt: Receipt) -> None:
     assert Receipt.read(tmp_path) == receipt
 
 
-def test_reads_the_receipt_of_loader_0_1_0(tmp_path: Path) -> None:
+def receipt_of_loader_0_1_0(external_data: str) -> bytes:
+    """Return a receipt as loader 0.1.0 wrote it, for a model with its weights in a file of this name."""
     file = {"uri": "gs://b/m", "generation": 1700000000000000, "size": 5, "sha256": "ab" * 32, "crc32c": "AAAAAA=="}
-    written = {
-        "model": {"name": "model.onnx", **file},
-        "labels": {"name": "label.json", **file},
-        "external_data": [{"name": "parts/w", **file}],
-        "started": "2026-01-01T00:00:00Z",
-        "seconds": 1.5,
-        "attempts": 2,
-        "loader_version": "0.1.0",
-    }
-    (tmp_path / RECEIPT).write_bytes(msgspec.json.encode(written))
+    return msgspec.json.encode(
+        {
+            "model": {"name": "model.onnx", **file},
+            "labels": {"name": "label.json", **file},
+            "external_data": [{"name": external_data, **file}],
+            "started": "2026-01-01T00:00:00Z",
+            "seconds": 1.5,
+            "attempts": 2,
+            "loader_version": "0.1.0",
+        }
+    )
+
+
+def test_reads_the_receipt_of_loader_0_1_0(tmp_path: Path) -> None:
+    (tmp_path / RECEIPT).write_bytes(receipt_of_loader_0_1_0("parts/w"))
 
     receipt = Receipt.read(tmp_path)
 
     assert receipt is not None
     assert (receipt.schema, receipt.loader_version, receipt.external_data[0].name) == (1, "0.1.0", "parts/w")
     assert (receipt.model.version, receipt.model.checksums) == ("1700000000000000", {"crc32c": "AAAAAA=="})
-    text = msgspec.json.encode(written).replace(b"parts/w", b"../w")
-    (tmp_path / RECEIPT).write_bytes(text)
+    (tmp_path / RECEIPT).write_bytes(receipt_of_loader_0_1_0("../w"))
     with pytest.raises(ReceiptError, match="points outside"):
         Receipt.read(tmp_path)
 
 
 def test_the_identity_of_loader_0_1_0_is_kept(tmp_path: Path) -> None:
-    file = {"uri": "gs://b/m", "generation": 1, "size": 5, "sha256": "ab" * 32, "crc32c": "AAAAAA=="}
-    written = {
-        "model": {"name": "model.onnx", **file},
-        "labels": {"name": "label.json", **file},
-        "external_data": [{"name": "w", **file}],
-        "started": "2026-01-01T00:00:00Z",
-        "seconds": 1.5,
-        "attempts": 2,
-        "loader_version": "0.1.0",
-    }
-    (tmp_path / RECEIPT).write_bytes(msgspec.json.encode(written))
+    (tmp_path / RECEIPT).write_bytes(receipt_of_loader_0_1_0("w"))
     receipt = Receipt.read(tmp_path)
     assert receipt
     lines = f"{'ab' * 32}  model.onnx\n{'ab' * 32}  w"
