@@ -266,8 +266,8 @@ class OpenInference:
             return self._classify(np.asarray(answers), output.classes)
         if output.name == LABEL:
             # Several labels of a row are one string, since rows may have different numbers of them.
-            texts = [label if isinstance(label, str) else orjson.dumps(label).decode() for label in answers]
-            return np.array(texts, np.object_)
+            strings = [label if isinstance(label, str) else orjson.dumps(label).decode() for label in answers]
+            return np.array(strings, np.object_)
         array = np.asarray(answers)
         if array.dtype.kind not in "biuf":
             raise TypeError(f"the method for {output.name} returned {array.dtype}; expected numbers")
@@ -275,11 +275,11 @@ class OpenInference:
 
     def _classify(self, scores: Array, count: int) -> Array:
         best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-        texts = [
+        strings = [
             [f"{row[index]:f}:{index}:{self._labels[index]}" for index in indices]
             for row, indices in zip(scores.tolist(), best.tolist(), strict=True)
         ]
-        return np.array(texts, np.object_)
+        return np.array(strings, np.object_)
 
 
 class _Input:

@@ -79,27 +79,27 @@ def encode(array: Array) -> bytes:
     """Return the bytes of a tensor."""
     if array.dtype.kind != "O":
         return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-    texts = [text.encode() for text in array.ravel().tolist()]
-    return b"".join(part for text in texts for part in (_LENGTH.pack(len(text)), text))
+    strings = [text.encode() for text in array.ravel().tolist()]
+    return b"".join(part for text in strings for part in (_LENGTH.pack(len(text)), text))
 
 
 def _decode_text(body: bytes, start: int, size: int, count: int) -> Sequence[str]:
     if size < count * _LENGTH.size:
-        raise TensorError(f"has {size} bytes; expected {count} texts, each after its length in {_LENGTH.size} bytes")
+        raise TensorError(f"has {size} bytes; expected {count} strings, each after its length in {_LENGTH.size} bytes")
     end = start + size
-    texts = []
+    strings = []
     for index in range(count):
         if start + _LENGTH.size > end:
-            raise TensorError(f"ends before the length of text {index}")
+            raise TensorError(f"ends before the length of string {index}")
         (length,) = _LENGTH.unpack_from(body, start)
         start += _LENGTH.size
         if start + length > end:
-            raise TensorError(f"has a text {index} of {length} bytes, but {end - start} are left")
+            raise TensorError(f"has a string {index} of {length} bytes, but {end - start} are left")
         try:
-            texts.append(body[start : start + length].decode())
+            strings.append(body[start : start + length].decode())
         except UnicodeDecodeError:
-            raise TensorError(f"has a text {index} that is not UTF-8") from None
+            raise TensorError(f"has a string {index} that is not UTF-8") from None
         start += length
     if start != end:
-        raise TensorError(f"has {end - start} bytes after its last text; expected none")
-    return texts
+        raise TensorError(f"has {end - start} bytes after its last string; expected none")
+    return strings

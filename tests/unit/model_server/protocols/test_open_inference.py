@@ -368,12 +368,12 @@ def test_binary_sizes_that_lie(iris: Asked, size: Any, shape: list[int], data: b
 
 
 TEXT_LIES = {
-    "a length past the end": (b"\xff\xff\xff\xffaaaaaaaa", 1, "has a text 0 of 4294967295 bytes, but 8 are left."),
-    "more texts than bytes": (texts(b"a"), 2**40, "has 5 bytes; expected 1099511627776 texts, each after its length"),
-    "fewer texts than the shape": (texts(b"aaaaaaaa"), 3, "ends before the length of text 1."),
-    "bytes after the last text": (texts(b"a") + b"b", 1, "has 1 bytes after its last text; expected none."),
-    "half a length": (texts(b"a") + b"\0\0\0", 2, "ends before the length of text 1."),
-    "no UTF-8": (texts(b"\xff"), 1, "has a text 0 that is not UTF-8."),
+    "a length past the end": (b"\xff\xff\xff\xffaaaaaaaa", 1, "has a string 0 of 4294967295 bytes, but 8 are left."),
+    "more texts than bytes": (texts(b"a"), 2**40, "has 5 bytes; expected 1099511627776 strings, each after its length"),
+    "fewer texts than the shape": (texts(b"aaaaaaaa"), 3, "ends before the length of string 1."),
+    "bytes after the last text": (texts(b"a") + b"b", 1, "has 1 bytes after its last string; expected none."),
+    "half a length": (texts(b"a") + b"\0\0\0", 2, "ends before the length of string 1."),
+    "no UTF-8": (texts(b"\xff"), 1, "has a string 0 that is not UTF-8."),
 }
 
 
