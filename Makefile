@@ -126,6 +126,7 @@ manifests: $(UV) ## Render the manifests into build/manifests, and check them wi
 	for directory in build/k8s/overlays/* build/k8s/monitoring; do \
 		$(KUSTOMIZE) $$directory > build/manifests/$$(basename $$directory).yml || exit 1; \
 	done
+	cp k8s/examples/*.yml build/manifests
 	$(RUN) --group dev pytest tests/manifests --numprocesses 0
 	$(CHECKS) kubernetes-validate --strict --kubernetes-version $(KUBERNETES_VERSION) build/manifests/*.yml
 	$(CHECKS) checkov --config-file k8s/checkov.yml --directory build/manifests

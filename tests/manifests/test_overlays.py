@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tests.support.documents import blocks
 from tests.support.manifests import Manifest, copy, kustomize, one, render
 from tests.support.processes import ROOT
 
@@ -49,7 +51,31 @@ def test_local_overlay_fits_on_two_processors(tmp_path: Path) -> None:
     assert requests == {"100m"}
 
 
-def test_second_model_has_its_own_namespace(tmp_path: Path) -> None:
-    for manifest in render("gcs", tmp_path, {"GCS_MODEL_BLOB": "pets/1/model.onnx"}, "pets"):
-        name = manifest["metadata"]["name"] if manifest["kind"] == "Namespace" else manifest["metadata"]["namespace"]
-        assert name == "pets"
+def test_second_model_is_deployed_to_its_own_namespace(tmp_path: Path) -> None:
+    [block] = [block for block in blocks("yaml") if "namespace: pets" in block.text]
+    overlay = copy(tmp_path) / "overlays" / "pets"
+    overlay.mkdir()
+    (overlay / "kustomization.yml").write_text(block.text)
+    rendered = kustomize(overlay)
+    assert rendered.returncode == 0, rendered.stderr
+    manifests = list(yaml.safe_load_all(rendered.stdout))
+    assert {manifest["metadata"].get("namespace") or manifest["metadata"]["name"] for manifest in manifests} == {"pets"}
+    assert one(manifests, "ConfigMap")["data"]["GCS_MODEL_BLOB"] == "pets/1/model.onnx"
+
+
+def test_examples_name_the_service() -> None:
+    service = yaml.safe_load((ROOT / "k8s/base/service.yml").read_text())
+    [port] = service["spec"]["ports"]
+    gateway, route = yaml.safe_load_all((ROOT / "k8s/examples/gateway.yml").read_text())
+    ingress = yaml.safe_load((ROOT / "k8s/examples/ingress.yml").read_text())
+    assert {backend["name"] for rule in route["spec"]["rules"] for backend in rule["backendRefs"]} == {
+        service["metadata"]["name"]
+    }
+    assert {backend["port"] for rule in route["spec"]["rules"] for backend in rule["backendRefs"]} == {port["port"]}
+    assert route["spec"]["parentRefs"] == [{"name": gateway["metadata"]["name"]}]
+    paths = ingress["spec"]["rules"][0]["http"]["paths"]
+    assert [path["backend"]["service"] for path in paths] == [
+        {"name": service["metadata"]["name"], "port": {"name": port["name"]}}
+    ] * len(paths)
+    routed = [match["path"]["value"] for match in route["spec"]["rules"][0]["matches"]]
+    assert routed == [path["path"] for path in paths] == ["/predict", "/metadata", "/label", "/health"]
