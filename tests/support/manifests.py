@@ -53,6 +53,11 @@ def render(overlay: str, directory: Path, settings: Mapping[str, str], namespace
     }
     copy(directory)
     (directory / "kustomization.yml").write_text(yaml.safe_dump(changes))
+    return manifests(directory)
+
+
+def manifests(directory: Path) -> list[Manifest]:
+    """Return the manifests of the kustomization in the directory."""
     rendered = kustomize(directory)
     assert rendered.returncode == 0, rendered.stderr
     return list(yaml.safe_load_all(rendered.stdout))
@@ -63,7 +68,12 @@ def kustomize(directory: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*_KUSTOMIZE, directory], capture_output=True, text=True, check=False)
 
 
-def one(manifests: list[Manifest], kind: str) -> Manifest:
+def all_of(rendered: list[Manifest], kind: str) -> list[Manifest]:
+    """Return the manifests of this kind."""
+    return [manifest for manifest in rendered if manifest["kind"] == kind]
+
+
+def one(rendered: list[Manifest], kind: str) -> Manifest:
     """Return the only manifest of this kind."""
-    [manifest] = [manifest for manifest in manifests if manifest["kind"] == kind]
+    [manifest] = all_of(rendered, kind)
     return manifest
