@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.support.documents import blocks
-from tests.support.manifests import Manifest, all_of, copy, kustomize, manifests, one
+from tests.support.manifests import all_of, copy, kustomize, manifests, namespace, one
 from tests.support.processes import ROOT
 
 OVERLAYS = sorted(path.parent.name for path in (ROOT / "k8s" / "overlays").glob("*/kustomization.yml"))
@@ -59,12 +59,6 @@ def test_second_model_is_deployed_to_its_own_namespace(tmp_path: Path) -> None:
     rendered = manifests(overlay)
     assert {*map(namespace, rendered)} == {"pets"}
     assert one(rendered, "ConfigMap")["data"]["GCS_MODEL_BLOB"] == "pets/1/model.onnx"
-
-
-def namespace(manifest: Manifest) -> str:
-    """Return the manifest's namespace, or the one that it is."""
-    found: str = manifest["metadata"].get("namespace") or manifest["metadata"]["name"]
-    return found
 
 
 @pytest.mark.parametrize("overlay", ["canary", "canary-mirror"])

@@ -30,18 +30,18 @@ def copy(directory: Path) -> Path:
     return copied
 
 
-def render(overlay: str, directory: Path, settings: Mapping[str, str], namespace: str = "model-load") -> list[Manifest]:
+def render(overlay: str, directory: Path, settings: Mapping[str, str], target: str = "model-load") -> list[Manifest]:
     """Return the overlay's manifests.
 
     Args:
         overlay: the overlay's name in `k8s/overlays`.
         directory: an empty directory, for an overlay on top of it.
         settings: variables to set in the ConfigMap.
-        namespace: the namespace for all objects.
+        target: the namespace for all objects.
     """
     changes: Manifest = {
         "resources": [f"k8s/overlays/{overlay}"],
-        "namespace": namespace,
+        "namespace": target,
         "configMapGenerator": [
             {
                 "name": "settings",
@@ -66,6 +66,12 @@ def manifests(directory: Path) -> list[Manifest]:
 def kustomize(directory: Path) -> subprocess.CompletedProcess[str]:
     """Render the kustomization in the directory."""
     return subprocess.run([*_KUSTOMIZE, directory], capture_output=True, text=True, check=False)
+
+
+def namespace(manifest: Manifest) -> str:
+    """Return the manifest's namespace, or the one that it is."""
+    found: str = manifest["metadata"].get("namespace") or manifest["metadata"]["name"]
+    return found
 
 
 def all_of(rendered: list[Manifest], kind: str) -> list[Manifest]:
