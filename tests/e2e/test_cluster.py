@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import secrets
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from tests.e2e.cluster import DEPLOYMENT, Cluster
 from tests.support.classifiers import classifier, save
+from tests.support.documents import blocks
 from tests.support.fake_gcs import storage_client
 from tests.support.manifests import Manifest, all_of, copy, manifests, namespace, one, render
 from tests.support.processes import ROOT, until
@@ -160,21 +162,25 @@ def test_old_pods_keep_serving_when_the_new_model_is_refused(
 ) -> None:
     with cluster.load(iris) as stop:
         deploy(MODEL_SHA256="0" * 64)
-        until(lambda: any("but MODEL_SHA256 is" in reason for reason in refusals(cluster)), 300)
+        until(lambda: "but MODEL_SHA256 is" in shown(cluster), 300)
+        until(lambda: condition(cluster, "Progressing")["reason"] == "ProgressDeadlineExceeded", 400)
         report = stop()
     assert report["failures"] == []
     assert set(report["answers"]) == {"setosa"}
 
 
-def refusals(cluster: Cluster) -> list[str]:
-    """Return the termination messages of failed loaders."""
-    states: list[dict[str, Any]] = [
-        state
-        for pod in cluster.pods()
-        for status in pod["status"].get("initContainerStatuses", [])
-        for state in (status["state"], status["lastState"])
-    ]
-    return [state["terminated"].get("message", "") for state in states if "terminated" in state]
+def shown(cluster: Cluster) -> str:
+    """Return the output of the documented command that follows a rollout, at this moment."""
+    commands = [command for block in blocks("console cluster") for command, _ in block.commands]
+    [command] = {command for command in commands if "custom-columns" in command}
+    _, _, _, *arguments = shlex.split(command.replace("\\\n", ""))
+    arguments.remove("--watch")
+    return cluster.kubectl(*arguments)
+
+
+def condition(cluster: Cluster, name: str) -> Any:
+    [found] = [entry for entry in cluster.get(DEPLOYMENT)["status"]["conditions"] if entry["type"] == name]
+    return found
 
 
 def test_deleted_pod_is_replaced_without_a_failed_request(cluster: Cluster, iris: list[Manifest]) -> None:
