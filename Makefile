@@ -58,11 +58,12 @@ check: $(UV) ## Report whether the service can serve MODEL with LABELS (default:
 	$(if $(MODEL),,$(error MODEL is not set: make check MODEL=path/to/model.onnx))UV_PROJECT_ENVIRONMENT=$(VENV)-serve $(SYNC) --group loader
 	$(VENV)-serve/bin/python -m model_server check $(MODEL) $(LABELS)
 
-environments: $(UV) ## Build the environments that the tests run the programs in: VENV-loader, VENV-service, VENV-serve and VENV-signing
+environments: $(UV) ## Build the environments that the tests run the programs in: VENV-loader, VENV-service, VENV-serve, VENV-signing and VENV-clients
 	UV_PROJECT_ENVIRONMENT=$(VENV)-loader $(SYNC) --only-group loader --only-group coverage
 	UV_PROJECT_ENVIRONMENT=$(VENV)-service $(SYNC) --group coverage
 	UV_PROJECT_ENVIRONMENT=$(VENV)-serve $(SYNC) --group loader
 	UV_PROJECT_ENVIRONMENT=$(VENV)-signing $(SYNC) --only-group signing
+	UV_PROJECT_ENVIRONMENT=$(VENV)-clients $(SYNC) --only-group clients
 
 test: environments ## Run all tests except the nightly ones, and report coverage
 	$(RUN) --group dev coverage erase
