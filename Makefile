@@ -120,7 +120,7 @@ requirements: $(UV) ## Export the requirements of both images from uv.lock, and 
 
 manifests: $(UV) ## Render the manifests into build/manifests, and check them with kubernetes-validate and checkov (needs kubectl or npx)
 	rm -rf build/manifests && mkdir -p build/manifests
-	for rendered in overlays/local overlays/gcs overlays/gcs-key overlays/image-volume overlays/signed monitoring; do \
+	for rendered in overlays/local overlays/gcs overlays/gcs-key overlays/image-volume overlays/signed monitoring kserve; do \
 		$(KUSTOMIZE) k8s/$$rendered > build/manifests/$$(basename $$rendered).yml || exit 1; \
 	done
 	$(CHECKS) kubernetes-validate --strict --kubernetes-version $(KUBERNETES_VERSION) build/manifests/*.yml

@@ -22,8 +22,9 @@ def test_lock_has_it() -> None:
 
 
 def test_manifests_have_it() -> None:
-    base = yaml.safe_load((ROOT / "k8s/base/kustomization.yml").read_text())
-    assert {image["newTag"] for image in base["images"]} == {VERSION}
+    for directory in ("base", "kserve"):
+        kustomization = yaml.safe_load((ROOT / "k8s" / directory / "kustomization.yml").read_text())
+        assert {image["newTag"] for image in kustomization["images"]} == {VERSION}
 
 
 def test_changelog_begins_with_it() -> None:
