@@ -124,7 +124,7 @@ requirements: $(UV) ## Export the requirements of both images from uv.lock, and 
 manifests: $(UV) ## Render the manifests into build/manifests, and check them with kubernetes-validate and checkov (needs kubectl or npx)
 	rm -rf build/k8s build/manifests && mkdir -p build/manifests
 	cp -R k8s build/k8s && sed -i 's/^#\(.*_IMAGE=\)/\1/' build/k8s/overlays/*/settings.env
-	for directory in build/k8s/overlays/* build/k8s/monitoring; do \
+	for directory in build/k8s/overlays/* build/k8s/monitoring build/k8s/kserve; do \
 		$(KUSTOMIZE) $$directory > build/manifests/$$(basename $$directory).yml || exit 1; \
 	done
 	cp k8s/examples/*.yml build/manifests

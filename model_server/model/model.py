@@ -88,17 +88,22 @@ class Model:
     def load(cls, settings: Settings) -> Self:
         """Return the model at `MODEL_FILEPATH` with the labels at `LABEL_FILEPATH`, or else with its own labels.
 
+        If `MODEL_FILEPATH` is a directory, classes without a name are named by their indices.
+
         Raises:
             StartError: the model or the label file cannot be used, or they do not match.
         """
-        file = ModelFile.read(settings.model_filepath)
+        file = ModelFile.read(settings.model_file)
         names = load_labels(settings.label_filepath, file.receipt.labels if file.receipt else None)
         predictor = load_predictor(file, names, settings)
         if predictor.task is not Task.VALUES and not predictor.names:
+            count = predictor.sample_prediction.shape[1]
+            if settings.model_filepath.is_dir():
+                return cls(predictor, tuple(map(str, range(count))), file, settings.batching)
             raise StartError(
                 "labels-missing",
                 f"LABEL_FILEPATH: {settings.label_filepath} does not exist, and the model does not name its "
-                f"{predictor.sample_prediction.shape[1]} classes itself",
+                f"{count} classes itself",
                 f"create that file, for example {EXAMPLE}, or list the names in the model's metadata property "
                 f'"{CLASS_NAMES_PROPERTY}", a JSON list',
             )
