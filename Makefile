@@ -58,11 +58,12 @@ check: $(UV) ## Report whether the service can serve MODEL with LABELS (default:
 	$(if $(MODEL),,$(error MODEL is not set: make check MODEL=path/to/model.onnx))UV_PROJECT_ENVIRONMENT=$(VENV)-serve $(SYNC) --group loader
 	$(VENV)-serve/bin/python -m model_server check $(MODEL) $(LABELS)
 
-environments: $(UV) ## Build the environments that the tests run the programs in: VENV-loader, VENV-service, VENV-serve and VENV-signing
+environments: $(UV) ## Build the environments that the tests run the programs in: VENV-loader, VENV-service, VENV-serve, VENV-signing and VENV-clients
 	UV_PROJECT_ENVIRONMENT=$(VENV)-loader $(SYNC) --only-group loader --only-group coverage
 	UV_PROJECT_ENVIRONMENT=$(VENV)-service $(SYNC) --group coverage
 	UV_PROJECT_ENVIRONMENT=$(VENV)-serve $(SYNC) --group loader
 	UV_PROJECT_ENVIRONMENT=$(VENV)-signing $(SYNC) --only-group signing
+	UV_PROJECT_ENVIRONMENT=$(VENV)-clients $(SYNC) --only-group clients
 
 test: environments ## Run all tests except the nightly ones, and report coverage
 	$(RUN) --group dev coverage erase
@@ -123,7 +124,7 @@ requirements: $(UV) ## Export the requirements of both images from uv.lock, and 
 manifests: $(UV) ## Render the manifests into build/manifests, and check them with kubernetes-validate and checkov (needs kubectl or npx)
 	rm -rf build/k8s build/manifests && mkdir -p build/manifests
 	cp -R k8s build/k8s && sed -i 's/^#\(.*_IMAGE=\)/\1/' build/k8s/overlays/*/settings.env
-	for directory in build/k8s/overlays/* build/k8s/monitoring; do \
+	for directory in build/k8s/overlays/* build/k8s/monitoring build/k8s/kserve; do \
 		$(KUSTOMIZE) $$directory > build/manifests/$$(basename $$directory).yml || exit 1; \
 	done
 	cp k8s/examples/*.yml build/manifests

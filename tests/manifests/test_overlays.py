@@ -128,4 +128,4 @@ def test_examples_name_the_service() -> None:
     for path in paths:
         assert path["backend"]["service"] == {"name": service["metadata"]["name"], "port": {"name": port["name"]}}
     routed = [match["path"]["value"] for match in rule["matches"]]
-    assert routed == [path["path"] for path in paths] == ["/predict", "/metadata", "/label", "/health"]
+    assert routed == [path["path"] for path in paths] == ["/predict", "/v2", "/metadata", "/label", "/health"]

@@ -3,6 +3,8 @@
 import re
 import tomllib
 
+import yaml
+
 import loader
 from tests.support.documents import DOCUMENTS
 from tests.support.processes import ROOT
@@ -25,6 +27,8 @@ def test_manifests_have_it() -> None:
             r"^#?(SERVER|LOADER)_IMAGE=.*/model-load-(server|loader):(.*)$", path.read_text(), re.MULTILINE
         )
         assert images == [("SERVER", "server", VERSION), ("LOADER", "loader", VERSION)]
+    kserve = yaml.safe_load((ROOT / "k8s/kserve/kustomization.yml").read_text())
+    assert {image["newTag"] for image in kserve["images"]} == {VERSION}
 
 
 def test_changelog_begins_with_it() -> None:
