@@ -66,15 +66,15 @@ class Tracing:
 
         return traced
 
-    def share(self, name: str, function: Callable[[Any], B]) -> Callable[[Any, Sequence[Any]], B]:
-        """Return the function with a span of that name around each call for several requests, linked to theirs.
+    def shared_step(self, name: str, function: Callable[[Any], B]) -> Callable[[Any, Sequence[Any]], B]:
+        """Return the function with a span around each call for several requests, linked to these requests' spans.
 
         Args:
-            name: the name.
+            name: the span's name.
             function: takes the rows of the requests.
 
         Returns:
-            A function that takes the rows, and the requests: each has its span as `span`, the first is the parent.
+            A function that takes the rows and the requests. The first request's `span` is the parent.
         """
 
         def traced(rows: Any, requests: Sequence[Any]) -> B:  # noqa: ANN401 (of any function)

@@ -53,7 +53,7 @@ def threads_of_steps(model: Model, observer: Observer, *, is_async: bool, body: 
 
     async def answer() -> int:
         shared = Shared(Runner(1), Admission(1, 10**9), observer, 10**9, 60, step)
-        shared.share = lambda name, call: lambda rows, _entries: step(name, call)(rows)
+        shared.shared_step = lambda name, call: lambda rows, _entries: step(name, call)(rows)
         call = asynchronous if is_async else lambda rows: rows
         endpoint = Endpoint(RowsMethod("same", "/same", "data", call, is_async, None, None, "Same."), model, shared)
         answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
