@@ -79,7 +79,7 @@ def _add_check(commands: "_Commands") -> None:
         epilog="exit codes: 0 the model can be served, 1 it cannot, 2 wrong usage",
         allow_abbrev=False,
     )
-    command.add_argument("model", type=Path, metavar="MODEL", help="the ONNX file")
+    command.add_argument("model", type=Path, metavar="MODEL", help="the ONNX file, or a directory with one")
     command.add_argument(
         "labels",
         type=Path,

@@ -44,7 +44,7 @@ def check(model: Path, labels: Path | None, *, as_json: bool, seconds: float) ->
     """Print whether the model can be served, with its properties or the reason; return 0 if it can and 1 if not.
 
     Args:
-        model: the ONNX file.
+        model: the ONNX file, or a directory with one.
         labels: the label file; None uses the `label.json` next to the model, or placeholder names if it is missing.
         as_json: print a JSON document instead of text.
         seconds: time limit; after it, the process exits with status 1.
@@ -76,28 +76,29 @@ def examine(model: Path, labels: Path | None) -> dict[str, Any]:
         SettingsError: a path does not name a file, or another setting of the service is invalid.
         StartError: the files cannot be served.
     """
-    sibling = model.with_name("label.json")
+    sibling = model / "label.json" if model.is_dir() else model.with_name("label.json")
     if labels is None and os.path.lexists(sibling):
         labels = sibling
     settings = Settings.read(
         # The setting must name an existing file. Without a label file, any file will do, because it is not read.
         {**os.environ, "MODEL_FILEPATH": str(model), "LABEL_FILEPATH": str(labels or __file__)}
     )
-    file = ModelFile.read(settings.model_filepath)
+    file = ModelFile.read(settings.model_file)
     names = load_labels(labels, file.receipt.labels if file.receipt else None) if labels else None
     predictor = load_predictor(file, names, settings)
     return _describe(
         file,
         labels,
         predictor,
-        Model(predictor, predictor.names or _placeholder_names(predictor), file, settings.batching),
+        Model(predictor, predictor.names or _placeholder_names(predictor, model), file, settings.batching),
     )
 
 
-def _placeholder_names(predictor: Predictor) -> tuple[str, ...]:
+def _placeholder_names(predictor: Predictor, model: Path) -> tuple[str, ...]:
     if predictor.task is Task.VALUES:
         return ()
-    return tuple(f"class {index}" for index in range(predictor.sample_prediction.shape[1]))
+    prefix = "" if model.is_dir() else "class "  # without names, the service serves the model of a directory by indices
+    return tuple(f"{prefix}{index}" for index in range(predictor.sample_prediction.shape[1]))
 
 
 def _describe(file: ModelFile, labels: Path | None, predictor: Predictor, model: Model) -> dict[str, Any]:
