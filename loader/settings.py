@@ -20,10 +20,10 @@ _MAX_PORT = 65_535
 
 
 # Settings that cannot be combined with MODEL_URI: each names a source or a version.
-_OTHER_PLACES = (
+_OTHER_SOURCE_SETTINGS = (
     "gcs_bucket", "gcs_model_blob", "gcs_label_blob", "gcs_model_generation", "gcs_label_generation", "use_local_model",
 )  # fmt: skip
-_COMPANIONS = ("label_uri", "model_version", "label_version")
+_MODEL_URI_OPTIONS = ("label_uri", "model_version", "label_version")
 
 
 class FileReference(NamedTuple):
@@ -110,7 +110,7 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Check that the settings name a source and are consistent."""
-        self._check_places()
+        self._check_source()
         if "/" in self.gcs_bucket:
             raise ValueError(f"GCS_BUCKET is {self.gcs_bucket!r}: expected the bucket's bare name, without gs:// or /")
         if self.model_signature and not self.requires_signature:
@@ -163,38 +163,39 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
         """The URI of the model's signature; empty for model.sig next to the model."""
         return _as_uri(self.model_signature)
 
-    def _check_places(self) -> None:
-        others = [name.upper() for name in _OTHER_PLACES if getattr(self, name)]
+    def _check_source(self) -> None:
+        others = [name.upper() for name in _OTHER_SOURCE_SETTINGS if getattr(self, name)]
         if self.model_uri:
             if others:
                 raise ValueError(f"MODEL_URI is set, but so is {' and '.join(others)}: expected only one source")
             _check_uri("MODEL_URI", self.model_uri)
             _check_uri("LABEL_URI", self.label_uri)
             return
-        if alone := [name.upper() for name in _COMPANIONS if getattr(self, name)]:
-            raise ValueError(f"{' and '.join(alone)} is set, but MODEL_URI is not: expected the model's URI there")
+        if alone := [name.upper() for name in _MODEL_URI_OPTIONS if getattr(self, name)]:
+            raise ValueError(f"{' and '.join(alone)} cannot be set without MODEL_URI: set it to the model's URI")
         missing = [name.upper() for name in ("gcs_bucket", "gcs_model_blob") if not getattr(self, name)]
         if missing and not self.use_local_model:
             raise ValueError(
-                f"{' and '.join(missing)} not set: name the model with MODEL_URI, or the bucket and the model's object "
-                "in it with GCS_BUCKET and GCS_MODEL_BLOB, or copy a local model with USE_LOCAL_MODEL=true"
+                f"no model is named (not set: {', '.join(missing)}): name it with MODEL_URI, or the bucket and the "
+                "model's object in it with GCS_BUCKET and GCS_MODEL_BLOB, or copy a local model with "
+                "USE_LOCAL_MODEL=true"
             )
 
 
-def _as_uri(place: str) -> str:
-    return place if "://" in place or not place else Path(place).absolute().as_uri()
+def _as_uri(uri: str) -> str:
+    return uri if "://" in uri or not uri else Path(uri).absolute().as_uri()
 
 
-def _check_uri(variable: str, place: str) -> None:
+def _check_uri(variable: str, uri: str) -> None:
     """Raise `ValueError` unless the URI is valid; the message quotes only the scheme, as the rest may hold secrets."""
-    scheme, separator, rest = place.partition("://")
+    scheme, separator, rest = uri.partition("://")
     if not separator:
         return
     if scheme not in SCHEMES:
         raise ValueError(f"{variable} begins with {scheme}://: expected a path, or one of {', '.join(SCHEMES)}")
     if scheme == "file":
         if not rest.startswith("/"):
-            raise ValueError(f"{variable} is {place!r}: expected file:// and an absolute path")
+            raise ValueError(f"{variable} is {uri!r}: expected file:// and an absolute path")
         return
     host, _, path = rest.partition("/")
     if "@" in host:

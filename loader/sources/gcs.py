@@ -170,7 +170,7 @@ class GcsSource(Source):
     def _open(self) -> tuple[AuthorizedSession, storage.Client]:
         """Return the session and the client, created at the first call that succeeds."""
         if self._opened is None:
-            # With "always", lookups would go to a host other than GCS_ENDPOINT.
+            # GOOGLE_API_USE_MTLS_ENDPOINT=always would send lookups to a host other than GCS_ENDPOINT.
             os.environ["GOOGLE_API_USE_MTLS_ENDPOINT"] = "never"
             tokens = requests.Session()
             configure_session(tokens, 1)

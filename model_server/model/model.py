@@ -80,7 +80,7 @@ class Model:
         self.sample_seconds, self._row_seconds = _measure(predictor)
         predictor.limit_chunks(self._row_seconds)
         # A row that is longer than the sample may take any time.
-        self._one_seconds = math.inf if predictor.spec.is_dynamic else self.sample_seconds
+        self._one_row_seconds = math.inf if predictor.spec.is_dynamic else self.sample_seconds
         sample = Sample(predictor.sample, self.categories, predictor.spec.is_dynamic)
         self.batching = decide_batching(predictor.predict, sample, batching)
 
@@ -111,7 +111,7 @@ class Model:
 
     def estimate_latency(self, rows: int) -> float:
         """Return the seconds that an inference on this number of rows takes at least; infinity if unknown."""
-        return self._one_seconds + (rows - 1) * self._row_seconds
+        return self._one_row_seconds + (rows - 1) * self._row_seconds
 
     def predict(self, rows: Rows) -> Array:
         """Return one prediction per row.
@@ -154,7 +154,7 @@ class Model:
 
 
 def load_predictor(file: ModelFile, labels: Sequence[str] | None, settings: Settings) -> Predictor:
-    """Return a predictor for the file that reads the output and limits the length of rows as the settings require.
+    """Return a predictor for the file, with the output and the row length limit from the settings.
 
     Raises:
         StartError: the model cannot be used, or does not match the labels or the settings.
