@@ -1,8 +1,8 @@
 """Both images in the pods that KServe makes of our resources, under podman."""
 
+import copy
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,8 +12,9 @@ import yaml
 
 from tests.e2e.conftest import Emulator
 from tests.e2e.podman import Pod, playing
+from tests.support import manifests
 from tests.support.classifiers import classifier
-from tests.support.manifests import Manifest
+from tests.support.manifests import Manifest, kustomize, one
 from tests.support.processes import ROOT
 
 INITIALIZER = "storage-initializer"
@@ -23,26 +24,20 @@ SETOSA = [5.1, 3.5, 1.4, 0.2]
 LIST = "import os; print([os.path.join(at, name) for at, _, names in os.walk('/mnt/models') for name in names])"
 
 
-def resource(name: str) -> Any:
-    """Return the specification in a file of `k8s/kserve`."""
-    return yaml.safe_load((ROOT / "k8s" / "kserve" / f"{name}.yml").read_text())["spec"]
-
-
-def deployment(name: str, uri: str, variables: dict[str, str]) -> Manifest:
+def deployment(resources: list[Manifest], name: str, uri: str, variables: dict[str, str]) -> Manifest:
     """Return the Deployment of an InferenceService, as KServe 0.21 creates it and its webhook changes it.
 
     Args:
+        resources: those of `k8s/kserve`.
         name: the name of the InferenceService.
         uri: its storage URI.
         variables: more variables for the storage container.
     """
-    runtime, loader = resource("serving-runtime"), resource("storage-container")["container"]
+    runtime = one(resources, "ClusterServingRuntime")["spec"]
+    loader = copy.deepcopy(one(resources, "ClusterStorageContainer")["spec"]["container"])
     [server] = json.loads(json.dumps(runtime["containers"]).replace("{{.Name}}", name))
-    server |= {
-        "image": os.environ["SERVER_IMAGE"],
-        "volumeMounts": [*server["volumeMounts"], {**MOUNT, "readOnly": True}],
-    }
-    loader |= {"image": os.environ["LOADER_IMAGE"], "args": [uri, "/mnt/models"], "volumeMounts": [{**MOUNT}]}
+    server["volumeMounts"].append({**MOUNT, "readOnly": True})
+    loader |= {"args": [uri, "/mnt/models"], "volumeMounts": [{**MOUNT}]}
     added = {"HF_HUB_ENABLE_HF_TRANSFER": "1", "HF_XET_HIGH_PERFORMANCE": "1"}  # to every storage container
     loader["env"] += [{"name": name, "value": value} for name, value in (variables | added).items()]
     spec = {
@@ -57,13 +52,15 @@ Play = Callable[[str, str], AbstractContextManager[Pod]]
 
 
 @pytest.fixture(scope="module")
-def play(emulator: Emulator, network: str) -> Play:
+def play(emulator: Emulator, network: str, tmp_path_factory: pytest.TempPathFactory) -> Play:
     """Return a function that runs the pod of an InferenceService with this name and URI below the bucket."""
+    rendered = kustomize(manifests.copy(tmp_path_factory.mktemp("manifests")) / "kserve")
+    resources = list(yaml.safe_load_all(rendered.stdout))
     variables = {"STORAGE_EMULATOR_HOST": emulator.url}
     bucket = emulator.bucket
 
     def run(name: str, path: str) -> AbstractContextManager[Pod]:
-        return playing([deployment(name, f"gs://{bucket.name}/{path}", variables)], network)
+        return playing([deployment(resources, name, f"gs://{bucket.name}/{path}", variables)], network)
 
     return run
 
