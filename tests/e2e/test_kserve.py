@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -15,13 +16,30 @@ from tests.e2e.podman import Pod, playing
 from tests.support import manifests
 from tests.support.classifiers import classifier
 from tests.support.manifests import Manifest, kustomize, one
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, interpreter
 
 INITIALIZER = "storage-initializer"
 MOUNT = {"name": "kserve-provision-location", "mountPath": "/mnt/models"}
 IRIS = (ROOT / "models" / "iris_svc.onnx").read_bytes()
 SETOSA = [5.1, 3.5, 1.4, 0.2]
 LIST = "import os; print([os.path.join(at, name) for at, _, names in os.walk('/mnt/models') for name in names])"
+# Asks the model of an InferenceService in binary tensors, and prints what the client received.
+ASK = """
+import json, sys
+import numpy as np
+from tritonclient import http
+
+client = http.InferenceServerClient(sys.argv[1])
+rows = http.InferInput("data", [1, 4], "FP32")
+rows.set_data_from_numpy(np.array([json.loads(sys.argv[3])], np.float32))
+answer = client.infer(sys.argv[2], [rows])
+print(json.dumps({
+    "ready": client.is_server_ready() and client.is_model_ready(sys.argv[2]),
+    "versions": client.get_model_metadata(sys.argv[2])["versions"],
+    "label": answer.as_numpy("label")[0].decode(),
+    "probabilities": [round(float(p), 2) for p in answer.as_numpy("probabilities")[0]],
+}))
+"""
 
 
 def deployment(resources: list[Manifest], name: str, uri: str, variables: dict[str, str]) -> Manifest:
@@ -80,6 +98,18 @@ def test_a_pinned_model_is_served(iris: Pod) -> None:
     assert iris.client.get("/metadata").headers["etag"] == f'"{hashlib.sha256(IRIS).hexdigest()}"'
     answer = iris.client.post("/predict/label", json={"data": [SETOSA]})
     assert answer.json() == {"prediction": "setosa"}
+
+
+def test_tritonclient_asks_for_the_model_by_the_name_of_its_service(iris: Pod) -> None:
+    command = [interpreter("clients"), "-c", ASK, iris.client.base_url.netloc.decode(), "iris", json.dumps(SETOSA)]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert asked.stderr == ""
+    assert json.loads(asked.stdout) == {
+        "ready": True,
+        "versions": [hashlib.sha256(IRIS).hexdigest()[:12]],
+        "label": "setosa",
+        "probabilities": [0.97, 0.02, 0.01],
+    }
 
 
 def test_the_volume_holds_plain_files_only(iris: Pod) -> None:
