@@ -152,6 +152,8 @@ class Job:
         check_names(self._model, self._labels, self._others)
         if labels := files.get(self._labels):
             check_labels_size(labels.uri, labels.size)
+        elif self._settings.label_sha256:
+            raise NotFoundError("object-missing", f"{self._uri}{self._labels} does not exist, but LABEL_SHA256 is set")
         return {name: files[name] for name in (self._model, self._labels, *self._others) if name in files}
 
     def _resolve_labels(self) -> ObjectVersion | None:
@@ -355,7 +357,7 @@ class Job:
         self._progress.would_load(
             Plan(
                 artifacts=tuple(self._planned(name, found, files) for name, found in versions.items()),
-                all_known=self._model in files,
+                all_known=self._is_prefix or self._model in files,
                 in_place=len(in_place) == len(versions) and target.is_published(in_place),
                 bytes_free=target.free(),
                 credentials=self._source.credentials,

@@ -38,10 +38,12 @@ class DirectoryStaging(Staging):
         with translate_os_errors(f"cannot publish to {self._parent}"):
             self._write_receipt(receipt)
             seal(self._files, {self._files / name for name in (*names, RECEIPT)})
-            earlier = [record.name for record in self._published.files] if self._published else []
-            self._delete(name for name in earlier if is_model(name) or name not in names)
-            self._move([RECEIPT, *(name for name in names if not is_model(name))])
-            self._move([name for name in names if is_model(name)])
+            if earlier := self._published:
+                models = _models(earlier)
+                self._delete(file.name for file in earlier.files if file.name in models or file.name not in names)
+            models = _models(receipt)
+            self._move([RECEIPT, *(name for name in names if name not in models)])
+            self._move([name for name in names if name in models])
 
     def _delete(self, names: Iterable[str]) -> None:
         """Delete published files, and the directories that become empty."""
@@ -67,6 +69,11 @@ class DirectoryStaging(Staging):
         if final.parent.resolve() != final.parent:
             raise OSError(errno.ELOOP, f"{final.parent} {os.strerror(errno.ELOOP).lower()}")
         return final
+
+
+def _models(receipt: Receipt) -> set[str]:
+    """Return the names of the ONNX files in a receipt; a single model can have any name."""
+    return {receipt.model.name, *(file.name for file in receipt.files if is_model(file.name))}
 
 
 def is_model(name: str) -> bool:

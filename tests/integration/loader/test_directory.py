@@ -142,6 +142,7 @@ def test_one_file_is_loaded_under_its_name(storage: Storage, load: Load, target:
     assert contents(target).keys() == {"iris v1.onnx", "w.bin", "label.json"}
     receipt = receipt_in(target)
     before = receipt.encode()
+    assert load(storage.uri("iris/1/iris v1.onnx"), "--dry-run") == (0, ": ")
     pinned = f"{storage.uri('iris/1/iris v1.onnx')}#sha256={receipt.identity}"
     assert load(pinned) == (0, ": ")
     assert receipt_in(target).encode() == before
@@ -188,9 +189,20 @@ def test_all_files_below_a_prefix_are_loaded(storage: Storage, load: Load, targe
         ({}, ("--max-total-bytes", "2000"), "prefix-too-large"),
         ({}, ("--max-opset", "1"), "model-too-new"),
         ({}, ("--model-version", "1"), "settings-invalid"),
+        ({}, ("--label-sha256", "0" * 64), "object-missing"),
         ({name: None for name in REPOSITORY if name.endswith(".onnx")}, (), "object-missing"),
     ],
-    ids=["a damaged model", "bad labels", "no weights", "files", "bytes", "too new", "a version", "no model"],
+    ids=[
+        "a damaged model",
+        "bad labels",
+        "no weights",
+        "files",
+        "bytes",
+        "too new",
+        "a version",
+        "pinned labels",
+        "no model",
+    ],
 )
 def test_nothing_is_published_if_one_file_is_wrong(  # noqa: PLR0917 (most are parameters)
     load: Load, target: Path, tmp_path: Path, change: dict[str, bytes | None], flags: tuple[str, ...], finding: str
