@@ -1,17 +1,17 @@
 """Runs the loader as a process, and inspects its results."""
 
-import atexit
 import json
 import os
-import select
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests.support.forks import Forks
 from tests.support.processes import ROOT, interpreter
 from volume.receipt import Receipt
 
@@ -138,23 +138,20 @@ class Target:
 
 def run_in_fork(environment: Mapping[str, str], *arguments: str, module: str = "loader") -> Run:
     """Run the module with this environment and these arguments, in a fork of a process that has imported the loader."""
-    process = _forks()
-    assert process.stdin is not None
-    assert process.stdout is not None
-    request = {"module": module, "arguments": arguments, "environment": dict(environment)}
-    print(json.dumps(request), file=process.stdin, flush=True)
-    if not select.select([process.stdout], [], [], _SECONDS)[0]:
-        process.kill()
-        raise TimeoutError(f"the load did not end within {_SECONDS} s")
-    return Run(*json.loads(process.stdout.readline()))
+    with TemporaryDirectory() as directory:
+        output, error = Path(directory, "output"), Path(directory, "error")
+        process = _forks().start(module, arguments, environment, output, error)
+        try:
+            exit_code = process.wait(_SECONDS)
+        finally:
+            process.kill()
+        return Run(exit_code, output.read_text(), error.read_text())
 
 
 @cache
-def _forks() -> subprocess.Popen[str]:
-    command = [interpreter("loader"), "-m", "tests.integration.loader.forks"]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    atexit.register(process.communicate)  # closes its stdin, which ends it
-    return process
+def _forks() -> Forks:
+    sources = [f"loader.sources.{name}" for name in ("gcs", "https", "local", "oci", "s3")]
+    return Forks(interpreter("loader"), os.environ, ROOT, ["loader.job", *sources])
 
 
 # A permanent failure ends the load between two attempts, or the deadline ends the load within the last attempt.
