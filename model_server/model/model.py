@@ -79,7 +79,7 @@ class Model:
         self.sample_seconds, self._row_seconds = _measure(predictor)
         predictor.limit_chunks(self._row_seconds)
         # A row that is longer than the sample may take any time.
-        self._one_seconds = math.inf if predictor.spec.is_dynamic else self.sample_seconds
+        self._one_row_seconds = math.inf if predictor.spec.is_dynamic else self.sample_seconds
         sample = Sample(predictor.sample, self.categories, predictor.spec.is_dynamic)
         self.batching = decide_batching(predictor.predict, sample, batching)
 
@@ -87,17 +87,22 @@ class Model:
     def load(cls, settings: Settings) -> Self:
         """Return the model at `MODEL_FILEPATH` with the labels at `LABEL_FILEPATH`, or else with its own labels.
 
+        If `MODEL_FILEPATH` is a directory, classes without a name are named by their indices.
+
         Raises:
             StartError: the model or the label file cannot be used, or they do not match.
         """
-        file = ModelFile.read(settings.model_filepath)
+        file = ModelFile.read(settings.model_file)
         names = load_labels(settings.label_filepath, file.receipt.labels if file.receipt else None)
         predictor = load_predictor(file, names, settings)
         if predictor.task is not Task.VALUES and not predictor.names:
+            count = predictor.sample_prediction.shape[1]
+            if settings.model_filepath.is_dir():
+                return cls(predictor, tuple(map(str, range(count))), file, settings.batching)
             raise StartError(
                 "labels-missing",
                 f"LABEL_FILEPATH: {settings.label_filepath} does not exist, and the model does not name its "
-                f"{predictor.sample_prediction.shape[1]} classes itself",
+                f"{count} classes itself",
                 f"create that file, for example {EXAMPLE}, or list the names in the model's metadata property "
                 f'"{CLASS_NAMES_PROPERTY}", a JSON list',
             )
@@ -105,7 +110,7 @@ class Model:
 
     def estimate_latency(self, rows: int) -> float:
         """Return the seconds that an inference on this number of rows takes at least; infinity if unknown."""
-        return self._one_seconds + (rows - 1) * self._row_seconds
+        return self._one_row_seconds + (rows - 1) * self._row_seconds
 
     def predict(self, rows: Rows) -> Array:
         """Return one prediction per row.
@@ -150,7 +155,7 @@ class Once:
 
 
 def load_predictor(file: ModelFile, labels: Sequence[str] | None, settings: Settings) -> Predictor:
-    """Return a predictor for the file that reads the output and limits the length of rows as the settings require.
+    """Return a predictor for the file, with the output and the row length limit from the settings.
 
     Raises:
         StartError: the model cannot be used, or does not match the labels or the settings.
