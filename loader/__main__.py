@@ -23,7 +23,7 @@ from loader.job import Job
 from loader.progress import Progress
 from loader.settings import TERMINATION_LOG, Settings
 from loader.watchdog import watchdog
-from volume.log import printable, say_end
+from volume.log import log_exit, printable
 from volume.settings import SettingsError
 
 _DESCRIPTION = """\
@@ -103,7 +103,7 @@ def _report(environment: Mapping[str, str], progress: Progress, error: LoadError
     """Log the error as one line, and write it to the file from which the kubelet reads the reason for a failure."""
     termination_log = Path(environment.get("TERMINATION_LOG") or TERMINATION_LOG)
     sentence = " ".join(str(error).split())
-    say_end("loader", sentence, progress.model, code=error.code, exit_code=error.exit_code)
+    log_exit("loader", sentence, progress.model, code=error.code, exit_code=error.exit_code)
     with suppress(OSError):
         if termination_log.exists():
             termination_log.write_text(f"loader: {printable(sentence)}\n", encoding="utf-8", errors="backslashreplace")
@@ -134,10 +134,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _exit_codes() -> str:
-    kinds: list[type[LoadError]] = [LoadError, *LoadError.__subclasses__()]
-    kinds.sort(key=lambda kind: kind.exit_code)
-    lines = [f"{kind.exit_code:3}  {(kind.__doc__ or '').splitlines()[0]}" for kind in kinds]
-    return "\n".join(["exit codes:", "  0  The model and its label file are at their final paths.", *lines])
+    texts = {kind.exit_code: (kind.__doc__ or "").splitlines()[0] for kind in LoadError.__subclasses__()}
+    texts |= {
+        0: "The model and its label file are at their final paths.",
+        LoadError.exit_code: "Any other failure; the message gives the reason.",
+    }
+    return "\n".join(["exit codes:", *(f"{code:3}  {texts[code]}" for code in sorted(texts))])
 
 
 def _discard_unwritten_output() -> None:

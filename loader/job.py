@@ -16,8 +16,8 @@ from loader.release.staging import Staging, inspect_target, staging, staging_key
 from loader.settings import Settings
 from loader.sources.base import ObjectVersion
 from loader.sources.schemes import Sources
+from loader.verification.compatibility import check_compatibility
 from loader.verification.files import check_labels, check_labels_size, check_names, check_sha256, read_model
-from loader.verification.fit import check_compatibility
 from loader.verification.identity import check_identity
 from loader.watchdog import Deadline
 from volume.receipt import FileRecord, Receipt, sha256_of

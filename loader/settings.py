@@ -21,11 +21,11 @@ _MAX_PORT = 65_535
 
 
 # Settings that cannot be combined with MODEL_URI: each names a source or a version.
-_OTHER_PLACES = (
+_OTHER_SOURCE_SETTINGS = (
     "gcs_bucket", "gcs_model_blob", "gcs_label_blob", "gcs_model_generation", "gcs_label_generation", "use_local_model",
 )  # fmt: skip
 _DEFAULT_PATHS = VolumeSettings().model_filepath, VolumeSettings().label_filepath
-_COMPANIONS = ("label_uri", "model_version", "label_version")
+_MODEL_URI_OPTIONS = ("label_uri", "model_version", "label_version")
 
 
 class FileReference(NamedTuple):
@@ -123,7 +123,7 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Check that the settings name a source and are consistent."""
-        self._check_places()
+        self._check_source()
         if self.model_directory and (self.model_filepath, self.label_filepath) != _DEFAULT_PATHS:
             raise ValueError(
                 "MODEL_DIRECTORY is set, but so is MODEL_FILEPATH or LABEL_FILEPATH: expected only the directory"
@@ -187,21 +187,22 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
         """The URI of the model's signature; empty for model.sig next to the model."""
         return _as_uri(self.model_signature)
 
-    def _check_places(self) -> None:
-        others = [name.upper() for name in _OTHER_PLACES if getattr(self, name)]
+    def _check_source(self) -> None:
+        others = [name.upper() for name in _OTHER_SOURCE_SETTINGS if getattr(self, name)]
         if self.model_uri:
             if others:
                 raise ValueError(f"MODEL_URI is set, but so is {' and '.join(others)}: expected only one source")
             _check_uri("MODEL_URI", self.model_uri)
             _check_uri("LABEL_URI", self.label_uri)
             return
-        if alone := [name.upper() for name in _COMPANIONS if getattr(self, name)]:
-            raise ValueError(f"{' and '.join(alone)} is set, but MODEL_URI is not: expected the model's URI there")
+        if alone := [name.upper() for name in _MODEL_URI_OPTIONS if getattr(self, name)]:
+            raise ValueError(f"{' and '.join(alone)} cannot be set without MODEL_URI: set it to the model's URI")
         missing = [name.upper() for name in ("gcs_bucket", "gcs_model_blob") if not getattr(self, name)]
         if missing and not self.use_local_model:
             raise ValueError(
-                f"{' and '.join(missing)} not set: name the model with MODEL_URI, or the bucket and the model's object "
-                "in it with GCS_BUCKET and GCS_MODEL_BLOB, or copy a local model with USE_LOCAL_MODEL=true"
+                f"no model is named (not set: {', '.join(missing)}): name it with MODEL_URI, or the bucket and the "
+                "model's object in it with GCS_BUCKET and GCS_MODEL_BLOB, or copy a local model with "
+                "USE_LOCAL_MODEL=true"
             )
 
 
@@ -216,20 +217,20 @@ def _file_name(uri: str) -> str:
     return unquote(name) if scheme in ("file", "https") else name
 
 
-def _as_uri(place: str) -> str:
-    return place if "://" in place or not place else Path(place).absolute().as_uri()
+def _as_uri(uri: str) -> str:
+    return uri if "://" in uri or not uri else Path(uri).absolute().as_uri()
 
 
-def _check_uri(variable: str, place: str) -> None:
+def _check_uri(variable: str, uri: str) -> None:
     """Raise `ValueError` unless the URI is valid; the message quotes only the scheme, as the rest may hold secrets."""
-    scheme, separator, rest = place.partition("://")
+    scheme, separator, rest = uri.partition("://")
     if not separator:
         return
     if scheme not in SCHEMES:
         raise ValueError(f"{variable} begins with {scheme}://: expected a path, or one of {', '.join(SCHEMES)}")
     if scheme == "file":
         if not rest.startswith("/"):
-            raise ValueError(f"{variable} is {place!r}: expected file:// and an absolute path")
+            raise ValueError(f"{variable} is {uri!r}: expected file:// and an absolute path")
         return
     host, _, path = rest.partition("/")
     if "@" in host:

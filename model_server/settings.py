@@ -49,7 +49,9 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
     ] = 1024
     max_row_length: Annotated[
         Annotated[int, Meta(gt=0)] | None,
-        Meta(description="the maximum length of a dynamic dimension of a row (default: what takes a second)"),
+        Meta(
+            description="the maximum length of a dynamic dimension of a row (default: the length that takes a second)"
+        ),
     ] = None
     access_log_sample_rate: Annotated[
         float, Meta(ge=0, le=1, description="the share of successful requests to log; all errors are logged")

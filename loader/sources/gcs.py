@@ -207,7 +207,7 @@ class GcsSource(Source):
     def _open(self) -> tuple[AuthorizedSession, storage.Client]:
         """Return the session and the client, created at the first call that succeeds."""
         if self._opened is None:
-            # With "always", lookups would go to a host other than GCS_ENDPOINT.
+            # GOOGLE_API_USE_MTLS_ENDPOINT=always would send lookups to a host other than GCS_ENDPOINT.
             os.environ["GOOGLE_API_USE_MTLS_ENDPOINT"] = "never"
             # A thread of the library would request the bucket's metadata for traces, which are off.
             os.environ["DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"] = "true"

@@ -42,7 +42,7 @@ _CHECKSUMS = {
 }
 _MD5 = re.compile("[0-9a-f]{32}")
 _GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)  # the latter for a delete marker
-_PASSING_CODES = ("RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable")
+_TRANSIENT_CODES = ("RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable")
 
 
 class S3Source(Source):
@@ -114,7 +114,7 @@ class S3Source(Source):
 
     @contextmanager
     def _read(self, found: ObjectVersion, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
-        with self._translating_errors(f"cannot read {found.uri}", gone=found.uri):
+        with self._translating_errors(f"cannot read {found.uri}", resolved_uri=found.uri):
             answer = self._open().get_object(**_named(found.uri, found.version), Range=f"bytes={start}-{end - 1}")
             body = answer["Body"]
             try:
@@ -130,7 +130,7 @@ class S3Source(Source):
             if not self._anonymous:
                 self._kind = f"AWS {_find_credentials(session)}"
             options: dict[str, Any] = {"signature_version": UNSIGNED} if self._anonymous else {}
-            if _has_own_endpoint(session):
+            if _needs_path_style(session):
                 options["s3"] = {"addressing_style": "path"}
             config = Config(
                 connect_timeout=self._stall_seconds,
@@ -150,17 +150,17 @@ class S3Source(Source):
         return self._client
 
     @contextmanager
-    def _translating_errors(self, action: str, gone: str = "") -> Iterator[None]:
+    def _translating_errors(self, action: str, resolved_uri: str = "") -> Iterator[None]:
         """Translate the errors of botocore in the block.
 
         Args:
             action: the start of the message, such as "cannot read ...".
-            gone: the URI of the object if it was already resolved; a missing object was then deleted.
+            resolved_uri: the URI of the object if it was already resolved; a missing object was then deleted.
         """
         try:
             yield
         except ClientError as error:
-            self._raise_for_status(error, action, gone)
+            self._raise_for_status(error, action, resolved_uri)
         except (HTTPClientError, NoConnectionError) as error:
             raise self._errors.translate(error.kwargs.get("error") or error) from error
         except IncompleteReadError as error:
@@ -171,16 +171,16 @@ class S3Source(Source):
                 f"{action}: botocore gave up ({type(error).__name__}): check the AWS settings and credentials",
             ) from error
 
-    def _raise_for_status(self, error: ClientError, action: str, gone: str) -> NoReturn:
+    def _raise_for_status(self, error: ClientError, action: str, resolved_uri: str) -> NoReturn:
         """Raise the error for a response; it quotes only the code of the body, which may quote the request."""
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         code = str(error.response.get("Error", {}).get("Code", ""))
         reply = f"{status} {code}" if code != str(status) else str(status)
-        if gone and (status == HTTPStatus.PRECONDITION_FAILED or status in _GONE):
+        if resolved_uri and (status == HTTPStatus.PRECONDITION_FAILED or status in _GONE):
             raise ReplacedError(
-                "object-replaced", f"{gone} was overwritten or deleted while it was loaded: load it again"
+                "object-replaced", f"{resolved_uri} was overwritten or deleted while it was loaded: load it again"
             )
-        if is_transient(status) or code in _PASSING_CODES:
+        if is_transient(status) or code in _TRANSIENT_CODES:
             headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
             raise TransientError(
                 "server-failed", f"the answer was {reply}", wait=retry_after(headers.get("retry-after"))
@@ -264,7 +264,7 @@ def _check_range(answer: Mapping[str, Any], start: int, end: int, size: int) -> 
         )
 
 
-def _has_own_endpoint(session: Any) -> bool:  # noqa: ANN401
+def _needs_path_style(session: Any) -> bool:  # noqa: ANN401
     """Return whether the endpoint is not Amazon's and no addressing style is configured."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     configured = session.get_scoped_config()

@@ -2,8 +2,7 @@
 
 import math
 import timeit
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, Self
 
@@ -24,7 +23,7 @@ _TRIES_SECONDS = 0.5  # no further try after this time
 _LONG_SECONDS = 0.005  # maximum duration of a trial: longer inferences never run on the event loop
 _MANY = 64
 _PROBABLE = 0.5
-# Rows and their predictions in the context of `Model.once`; None elsewhere.
+# Rows and their predictions in the context of `Once`; None elsewhere.
 _known: ContextVar[list[tuple[Rows, Array]] | None] = ContextVar("known", default=None)
 
 
@@ -80,7 +79,7 @@ class Model:
         self.sample_seconds, self._row_seconds = _measure(predictor)
         predictor.limit_chunks(self._row_seconds)
         # A row that is longer than the sample may take any time.
-        self._one_seconds = math.inf if predictor.spec.is_dynamic else self.sample_seconds
+        self._one_row_seconds = math.inf if predictor.spec.is_dynamic else self.sample_seconds
         sample = Sample(predictor.sample, self.categories, predictor.spec.is_dynamic)
         self.batching = decide_batching(predictor.predict, sample, batching)
 
@@ -111,7 +110,7 @@ class Model:
 
     def estimate_latency(self, rows: int) -> float:
         """Return the seconds that an inference on this number of rows takes at least; infinity if unknown."""
-        return self._one_seconds + (rows - 1) * self._row_seconds
+        return self._one_row_seconds + (rows - 1) * self._row_seconds
 
     def predict(self, rows: Rows) -> Array:
         """Return one prediction per row.
@@ -131,16 +130,6 @@ class Model:
             ]
         return [self._names[index] for index in predictions.argmax(axis=1)]
 
-    @staticmethod
-    @contextmanager
-    def once() -> Iterator[None]:
-        """Return a context in which the same rows, which must not change, are predicted once for several methods."""
-        token = _known.set([])
-        try:
-            yield
-        finally:
-            _known.reset(token)
-
     def _predict(self, rows: Rows) -> Array:
         known = _known.get()
         if known is None:
@@ -153,8 +142,20 @@ class Model:
         return predictions
 
 
+class Once:
+    """A context in which the same rows, which must not change, are predicted once for several methods."""
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> None:
+        self._token = _known.set([])
+
+    def __exit__(self, *_: object) -> None:
+        _known.reset(self._token)
+
+
 def load_predictor(file: ModelFile, labels: Sequence[str] | None, settings: Settings) -> Predictor:
-    """Return a predictor for the file that reads the output and limits the length of rows as the settings require.
+    """Return a predictor for the file, with the output and the row length limit from the settings.
 
     Raises:
         StartError: the model cannot be used, or does not match the labels or the settings.

@@ -272,7 +272,7 @@ def test_a_signature_must_list_all_files(load: Load, target: Path, tmp_path: Pat
     assert load(source.uri(""), *flags)[1].startswith("file-not-signed")
     shutil.rmtree(tmp_path / "source/pets/3")
     source.put("pets/labels.txt", b"dog\ncat")
-    assert load(source.uri(""), *flags)[1].startswith("file-not-the-signed-one")
+    assert load(source.uri(""), *flags)[1].startswith("signed-file-mismatch")
     assert contents(target) == REPOSITORY
 
 
