@@ -54,6 +54,9 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
     access_log_sample_rate: Annotated[
         float, Meta(ge=0, le=1, description="the share of successful requests to log; all errors are logged")
     ] = 0
+    prediction_metrics: Annotated[
+        bool, Meta(description="whether to count the predicted classes and their probabilities")
+    ] = True
     otel_exporter_otlp_endpoint: Annotated[
         str, Meta(pattern="^(https?://.+)?$", description="the OTLP/HTTP collector to send spans to")
     ] = ""

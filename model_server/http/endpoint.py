@@ -26,9 +26,10 @@ from model_server.http.errors import (
     stopping,
     too_large,
 )
-from model_server.model.model import Model
-from model_server.model.rows import InvalidRowsError, Rows
+from model_server.model.model import Model, current_predictions
+from model_server.model.rows import Array, InvalidRowsError, Rows
 from model_server.observability.observer import Observer, RequestRecord
+from model_server.observability.predictions import Predictions
 from model_server.prediction.batches import Call, Entry, LoopBatches, ThreadBatches
 from model_server.prediction.pace import Pace
 from model_server.prediction.runner import INLINE_SECONDS, Job, Runner
@@ -99,6 +100,7 @@ class Shared:
         share: wraps a step that answers several requests in a tracing span.
         span: returns the tracing span of the current request; None if it is not traced.
         refused: paths of the routes for class names, if the model has no classes.
+        predictions: counts what the model predicts; None if that is off.
     """
 
     runner: Runner
@@ -110,6 +112,7 @@ class Shared:
     share: Callable[[str, Callable[[Rows], Answers]], Call] = _share_untraced
     span: Callable[[], object] = _no_span
     refused: set[str] = field(default_factory=set)
+    predictions: Predictions | None = None
 
 
 class Endpoint:
@@ -135,7 +138,8 @@ class Endpoint:
         self._rows = make_rows_parser(model.spec, method.parameter)
         self._parse = shared.step("parse", self._rows.parse_with_fields if method.parameters else self._rows.parse)
         self._encode = shared.step("encode", encode_answers)
-        self._call = shared.step("inference", method.call)
+        self._predictions = shared.predictions
+        self._call = shared.step("inference", method.call if method.is_async else self._call_checked)
         self._span = shared.span
         self._batches = self._make_batches(model, shared)
 
@@ -260,13 +264,27 @@ class Endpoint:
         began = time.perf_counter()
         answers: Answers = self._call(rows, **fields) if fields else self._call(rows)
         seconds = time.perf_counter() - began
-        self._check(answers, len(rows))
         return self._encode(answers), len(rows), seconds
 
-    def _call_checked(self, rows: Rows) -> Answers:
-        answers: Answers = self.method.call(rows)
+    def _call_checked(self, rows: Rows, **fields: Any) -> Answers:  # noqa: ANN401 (any parameters)
+        collected = self._collect()
+        answers: Answers = self.method.call(rows, **fields)
         self._check(answers, len(rows))
+        self._count(collected)
         return answers
+
+    def _collect(self) -> list[Array]:
+        """Return a list that the model adds its predictions in this context to."""
+        collected: list[Array] = []
+        if self._predictions:
+            current_predictions.set(collected)
+        return collected
+
+    def _count(self, collected: list[Array]) -> None:
+        """Count the last predictions in a call: a method may ask the model for probabilities and for labels."""
+        if self._predictions and collected:
+            self._predictions.count(collected[-1])
+            collected.clear()  # the connection's context keeps the list
 
     async def _await(self, body: bytes, request: RequestRecord, respond: Respond) -> None:
         is_large = len(body) > self._inline_bytes
@@ -275,9 +293,11 @@ class Endpoint:
             async with limit:
                 rows, fields = await self._in_thread(self._read, body) if is_large else self._read(body)
                 began = time.perf_counter()
+                collected = self._collect()
                 answers = await self._call(rows, **(fields or {}))
                 self._observe_inference(len(rows), time.perf_counter() - began)
                 self._check(answers, len(rows))
+                self._count(collected)
                 body = await self._in_thread(self._encode, answers) if is_large else self._encode(answers)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (any error is answered)
             self.fail(request, TimeoutError() if limit.expired() else error, respond)

@@ -16,6 +16,7 @@ from model_server.model.tasks import Task
 from model_server.observability.log import Log
 from model_server.observability.metrics import Metrics
 from model_server.observability.observer import Observer
+from model_server.observability.predictions import Predictions
 from model_server.prediction.runner import INLINE_SECONDS, Runner
 from model_server.settings import Settings, processors
 from volume.log import LogLevel
@@ -112,6 +113,11 @@ class PredictionServer:
         self._shared.admission.max_in_flight = self._settings.max_requests_in_flight or default_max_in_flight(
             model, self._shared.runner.threads
         )
+        if self._settings.prediction_metrics:
+            names = tuple(model.labels.values())
+            is_multilabel = model.task is Task.MULTILABEL
+            self._shared.predictions = Predictions(model.info["sha256"], names, is_multilabel=is_multilabel)
+            self._metrics.register(self._shared.predictions)
         if model.task is Task.VALUES:
             self._shared.refused.update(for_classes)
         self._endpoints.update(

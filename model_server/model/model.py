@@ -3,6 +3,7 @@
 import math
 import timeit
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any, Self
 
 from model_server.errors import StartError
@@ -22,6 +23,9 @@ _TRIES_SECONDS = 0.5  # no further try after this time
 _LONG_SECONDS = 0.005  # maximum duration of a trial: longer inferences never run on the event loop
 _MANY = 64
 _PROBABLE = 0.5
+
+# Collects the predictions of all models in the current context; None if they are not needed.
+current_predictions: ContextVar[list[Array] | None] = ContextVar("current_predictions", default=None)
 
 
 class Model:
@@ -106,11 +110,14 @@ class Model:
         For classes and for independent labels, a prediction has the probability of each: shape (N, classes) or
         (N, labels). For values, the shape is (N,), or (N, ...) if a row has several values.
         """
-        return self._predictor.predict(rows)
+        predictions = self._predictor.predict(rows)
+        if (collected := current_predictions.get()) is not None:
+            collected.append(predictions)
+        return predictions
 
     def predict_label(self, rows: Rows) -> list[Any]:
         """Return the most probable class of each row or, for independent labels, all labels of at least 50 %."""
-        predictions = self._predictor.predict(rows)
+        predictions = self.predict(rows)
         if self.task is Task.MULTILABEL:
             return [
                 [name for name, probability in zip(self._names, row, strict=True) if probability >= _PROBABLE]
