@@ -67,6 +67,14 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
             "sigmoid_logits or values, with an optional name after a colon (default: determined from the model)"
         ),
     ] = ""
+    model_name: Annotated[
+        str,
+        Meta(
+            pattern="^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127})?$",
+            description="the model's name in the URLs of the Open Inference Protocol (default: the stem of its file or "
+            "object)",
+        ),
+    ] = ""
     intra_op_num_threads: Annotated[int, Meta(gt=0, description="the number of processors that one inference uses")] = 1
 
     @classmethod

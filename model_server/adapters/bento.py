@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from model_server.http.endpoint import RowsMethod
+    from model_server.http.methods import RowsMethod
     from model_server.http.server import PredictionServer
     from model_server.model.model import Model
 
@@ -130,6 +130,7 @@ class ModelService(Service[T]):
 
         from model_server.adapters.uvicorn import protocol_factory, replace_default_server  # noqa: PLC0415
         from model_server.http.asgi import Timeout  # noqa: PLC0415
+        from model_server.http.inference import LIVE, READY  # noqa: PLC0415
         from model_server.http.server import PredictionServer  # noqa: PLC0415
 
         if timeout := (self.config.get("traffic") or {}).get("timeout"):
@@ -137,15 +138,18 @@ class ModelService(Service[T]):
                 settings, request_timeout_seconds=min(timeout, settings.request_timeout_seconds)
             )
         version = (self.bento and self.bento.tag.version) or "not available"
-        server = PredictionServer(self.name, version, settings, log, shows_metrics=self._shows_metrics)
+        server = PredictionServer(
+            self.name, version, settings, log, shows_metrics=self._shows_metrics, prefix=self.path_prefix or ""
+        )
         mounted = [(application, path) for application, path, _ in self.mount_apps]
-        self.mount_asgi_app(Starlette(routes=server.pages.routes))
+        self.mount_asgi_app(Starlette(routes=[*server.pages.routes, *server.inference.routes]))
         # Only BentoML's proxy for other programs uses aiohttp, which takes 8 MB.
         sys.meta_path.insert(0, _LazyModuleFinder("aiohttp"))
         app = cast("Starlette", super().to_asgi(is_main))
         for entry in app.user_middleware:
             if _name_of(entry) == "TimeoutMiddleware":
                 entry.cls = Timeout  # type: ignore[assignment]
+        server.inference.checks = {route.name: route.endpoint for route in app.routes if isinstance(route, Route)}
         app.router.default = _with_not_found(app.router.default)
         # As in stock BentoML, before the routes of mounted applications, which may take every path.
         app.router.routes[:0] = [
@@ -159,7 +163,9 @@ class ModelService(Service[T]):
         if bentoml.server_context.worker_index is not None:
             replace_default_server(self.http_protocol)
         via_app = self._is_traced_by_bento or not _BENTOML_MIDDLEWARE.issuperset(map(_name_of, app.user_middleware))
-        probes = [self._prefixed(path) for path in ("/livez", "/readyz", "/healthz", "/health", "/metrics")]
+        probes = [
+            self._prefixed(path) for path in ("/livez", "/readyz", "/healthz", "/health", "/metrics", LIVE, READY)
+        ]
         return server.wrap(app, probes, via_app=via_app)
 
     def _bind_instance(
@@ -200,7 +206,7 @@ class ModelService(Service[T]):
 
     def _rows_method(self, name: str, instance: T) -> "RowsMethod":
         """Return a declared method that takes rows, bound to an instance."""
-        from model_server.http.endpoint import RowsMethod  # noqa: PLC0415
+        from model_server.http.methods import RowsMethod  # noqa: PLC0415
 
         method, function = self.apis[name], self._rows_functions[name]
         parameter = _rows_parameter(function)

@@ -20,7 +20,6 @@ from model_server.http.cycle import Cycle
 from model_server.http.endpoint import INLINE_BYTES, Endpoint
 from model_server.http.errors import (
     CLIENT_CLOSED_REQUEST,
-    Headers,
     RequestError,
     busy,
     error_body,
@@ -30,6 +29,7 @@ from model_server.http.errors import (
 )
 from model_server.http.exchange import Exchange, Head
 from model_server.prediction.batches import Entry
+from model_server.protocols.protocol import Headers
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -279,13 +279,14 @@ class Connection(asyncio.Protocol):
         length = head.by_name.get(b"content-length")
         self._length = None if length is None else int(length)
         endpoint = self._shared.endpoints.get(self._url) if method == b"POST" else None
-        path = endpoint.method.route if endpoint else ""
-        if endpoint is None:
+        if endpoint:
+            record = self._shared.observer.begin_known(method.decode(), endpoint.route, head.by_name)
+        else:
             try:
                 path = unquote(httptools.parse_url(self._url).path.decode("ascii"))
             except (httptools.HttpParserInvalidURLError, AttributeError, UnicodeDecodeError):
                 raise self._stop_parser(_invalid("The request's target is not a valid URL.")) from None
-        record = self._shared.observer.begin(method.decode(), path, head.by_name)
+            record = self._shared.observer.begin(method.decode(), path, head.by_name)
         self._incoming = exchange = Exchange(head, record, endpoint)
         if endpoint:
             exchange.refusal = endpoint.refusal(head.by_name, self._headers if head.has_duplicates else ())
@@ -380,7 +381,7 @@ class Connection(asyncio.Protocol):
             return
         exchange.record.restart()
         body, exchange.body = exchange.body, b""
-        job = endpoint.answer(exchange.record, bytes(body), partial(self._respond, exchange))
+        job = endpoint.answer(exchange.record, exchange.head.by_name, bytes(body), partial(self._respond, exchange))
         if job:
             exchange.job = job
             # Predictions answered on the event loop need no permit: the loop does nothing else until they are answered.
@@ -466,17 +467,18 @@ class Connection(asyncio.Protocol):
             self.transport.abort() if cycle.is_started else self.transport.close()
 
     def _respond(self, exchange: Exchange, status: int, body: bytes, headers: Headers) -> None:
-        """Write a JSON answer without an application."""
+        """Write an answer without an application; it is JSON unless its headers have another content type."""
         if self.transport.is_closing():
             return
         head, record = exchange.head, exchange.record
         self._release(exchange)
-        if status == HTTPStatus.OK and not head.is_last and len(body) <= _MAX_JOINED_BYTES:
+        if status == HTTPStatus.OK and not headers and not head.is_last and len(body) <= _MAX_JOINED_BYTES:
             ok = self._shared.ok_head(self._host.default_headers)
             self.write(b"%b%d\r\nx-request-id: %b\r\n\r\n%b" % (ok, len(body), record.request_id, body))
         else:
+            is_json = not headers or b"content-type" not in dict(headers)
             lines = [
-                b"content-type: application/json",
+                *((b"content-type: application/json",) if is_json else ()),
                 b"content-length: %d" % len(body),
                 b"x-request-id: %b" % record.request_id,
                 *(b"%b: %b" % header for header in headers),
@@ -492,7 +494,8 @@ class Connection(asyncio.Protocol):
         if not exchange.is_received and (self._length is None or self._length > _MAX_DISCARDED_BYTES):
             exchange.head.is_last = True
         exchange.record.code, exchange.record.reason = error.code, error.reason
-        self._respond(exchange, error.status, error_body(error.detail), error.headers)
+        field = (exchange.endpoint or exchange.record).error_field
+        self._respond(exchange, error.status, error_body(error.detail, field), error.headers)
 
     def _reject(self, error: RequestError) -> None:
         """Answer an invalid or incomplete request with an error, after the requests before it, and close."""

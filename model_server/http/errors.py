@@ -1,7 +1,7 @@
-"""HTTP errors. The body of each is `{"detail": "<one sentence>"}`."""
+"""HTTP errors. The body of each is `{"detail": "<one sentence>"}`; below /v2, `{"error": "<one sentence>"}`."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -9,11 +9,8 @@ from urllib.parse import quote
 import orjson
 from bentoml.exceptions import BentoMLException, InvalidArgument
 
-from model_server.model.rows import InvalidRowsError
 from model_server.observability.metrics import UNAVAILABLE
-from model_server.protocols.json_body import BodyError, format_error
-
-Headers = Sequence[tuple[bytes, bytes]]
+from model_server.protocols.protocol import Headers
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected before the answer
 SERVER_FAILED = "The server failed to answer; its log says why."
@@ -42,18 +39,6 @@ class RequestError(InvalidArgument):
         self.status = status
         self.headers = headers
         self.code = code
-
-
-def invalid(error: BodyError | InvalidRowsError, field: str) -> RequestError:
-    """Return the refusal of a body.
-
-    Args:
-        error: what is wrong with the body.
-        field: the name of the field that holds the rows.
-    """
-    if isinstance(error, InvalidRowsError):
-        return RequestError(format_error(error, field), code="rows-invalid")
-    return RequestError(str(error), code=error.code)
 
 
 def raised(error: BentoMLException, route: str) -> RequestError:
@@ -115,8 +100,10 @@ def too_large(max_body_bytes: int) -> RequestError:
     )
 
 
-def check_headers(headers: Mapping[bytes, bytes]) -> None:
-    """Check that the headers of a request declare its body as uncompressed JSON in UTF-8.
+def check_headers(headers: Mapping[bytes, bytes], media_types: Collection[bytes]) -> None:
+    """Check that the headers of a request declare an uncompressed body of a supported media type, JSON in UTF-8.
+
+    A request without a media type is JSON.
 
     Raises:
         RequestError: the headers declare a different media type, charset or encoding.
@@ -125,16 +112,17 @@ def check_headers(headers: Mapping[bytes, bytes]) -> None:
     if content_type != b"application/json":
         media_type, _, parameters = content_type.lower().partition(b";")
         charset = parameters.partition(b"charset=")[2].strip(b'" ')
-        if media_type.strip() != b"application/json" or charset not in (b"", b"utf-8", b"utf8"):
-            raise _unsupported("Content-Type", content_type, "application/json in UTF-8")
+        if media_type.strip() not in media_types or charset not in (b"", b"utf-8", b"utf8"):
+            others = (name.decode() for name in media_types if name != b"application/json")
+            raise _unsupported("Content-Type", content_type, " or ".join(("application/json in UTF-8", *others)))
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding.lower() != b"identity":
         raise _unsupported("Content-Encoding", encoding, "an uncompressed body")
 
 
-def error_body(detail: str) -> bytes:
-    """Return the body of an error answer."""
-    return orjson.dumps({"detail": detail})
+def error_body(detail: str, field: str = "detail") -> bytes:
+    """Return the body of an error answer, with the sentence in this field."""
+    return orjson.dumps({field: detail})
 
 
 def not_found(method: str, path: str) -> RequestError:
@@ -143,6 +131,13 @@ def not_found(method: str, path: str) -> RequestError:
         f"There is no {method} {_quoted(path)}; /docs.json lists all routes.",
         HTTPStatus.NOT_FOUND,
         code="not-found",
+    )
+
+
+def no_model(kind: str, found: str, expected: str) -> RequestError:
+    """Return the answer to a request for another model, or another version of it, than the served one."""
+    return RequestError(
+        f'There is no {kind} "{_quoted(found)}"; expected "{expected}".', HTTPStatus.NOT_FOUND, code="no-model"
     )
 
 
@@ -160,7 +155,7 @@ def app_error_detail(method: str, path: str, status: int, headers: Mapping[bytes
 
     The text of a 4xx is kept; that of a 5xx is replaced, because it may expose internals.
     """
-    if status == HTTPStatus.SERVICE_UNAVAILABLE and path.endswith("/readyz"):
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and path.endswith(("/readyz", "/ready")):
         return NOT_READY
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return SERVER_FAILED

@@ -68,7 +68,11 @@ class Inputs:
     @property
     def specs(self) -> Mapping[str, RowSpec]:
         """Type and shape of each input's values."""
-        return self.spec.inputs if isinstance(self.spec, ColumnsSpec) else {self.names[0]: self.spec}
+        return self.with_limits_of(self.spec)
+
+    def with_limits_of(self, spec: RowSpec | ColumnsSpec) -> Mapping[str, RowSpec]:
+        """Return type and shape of each input's values, with the limits of a specification of the same rows."""
+        return spec.inputs if isinstance(spec, ColumnsSpec) else {self.names[0]: spec}
 
     def feed(self, rows: Rows) -> Mapping[str, Array]:
         """Return rows in the form that ONNX Runtime takes: arrays by input name."""

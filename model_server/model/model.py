@@ -2,7 +2,8 @@
 
 import math
 import timeit
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Self
 
@@ -23,8 +24,9 @@ _TRIES_SECONDS = 0.5  # no further try after this time
 _LONG_SECONDS = 0.005  # maximum duration of a trial: longer inferences never run on the event loop
 _MANY = 64
 _PROBABLE = 0.5
-
-# Collects the predictions of all models in the current context; None if they are not needed.
+# Rows and their predictions in the context of `Model.once`; None elsewhere.
+_known: ContextVar[list[tuple[Rows, Array]] | None] = ContextVar("known", default=None)
+# Collects the predictions in the current context; None if nothing needs them.
 current_predictions: ContextVar[list[Array] | None] = ContextVar("current_predictions", default=None)
 
 
@@ -39,10 +41,12 @@ class Model:
 
     Attributes:
         spec: types and shapes of the rows that the prediction methods take.
+        inputs: types and shapes of the model's inputs by name.
         task: the kind of predictions.
         prediction_shape: shape of one prediction; None for a dynamic dimension.
         labels: name of each class or label by its index, as in a label file; empty for values.
         name: display name of the model.
+        short_name: the stem of that name, for the model's name in URLs.
         feature_names: names of the values of a row; empty if the model does not give them.
         categories: the values that the model's encoders know, by input.
         metadata: input and output types, shapes and a sample.
@@ -57,10 +61,12 @@ class Model:
         self._predictor = predictor
         self._names = labels
         self.spec = predictor.spec
+        self.inputs = predictor.signature.inputs.with_limits_of(self.spec)
         self.task = predictor.task
         self.prediction_shape = predictor.signature.output.shape
         self.labels = {str(index): name for index, name in enumerate(labels)}
         self.name = file.name
+        self.short_name = file.short_name
         self.feature_names = predictor.feature_names
         self.categories = predictor.signature.inputs.categories
         self.metadata = describe(predictor)
@@ -110,20 +116,42 @@ class Model:
         For classes and for independent labels, a prediction has the probability of each: shape (N, classes) or
         (N, labels). For values, the shape is (N,), or (N, ...) if a row has several values.
         """
-        predictions = self._predictor.predict(rows)
-        if (collected := current_predictions.get()) is not None:
-            collected.append(predictions)
-        return predictions
+        return self._predict(rows)
 
     def predict_label(self, rows: Rows) -> list[Any]:
         """Return the most probable class of each row or, for independent labels, all labels of at least 50 %."""
-        predictions = self.predict(rows)
+        predictions = self._predict(rows)
         if self.task is Task.MULTILABEL:
             return [
                 [name for name, probability in zip(self._names, row, strict=True) if probability >= _PROBABLE]
                 for row in predictions.tolist()
             ]
         return [self._names[index] for index in predictions.argmax(axis=1)]
+
+    @staticmethod
+    @contextmanager
+    def once() -> Iterator[None]:
+        """Return a context in which the same rows, which must not change, are predicted once for several methods."""
+        token = _known.set([])
+        try:
+            yield
+        finally:
+            _known.reset(token)
+
+    def _predict(self, rows: Rows) -> Array:
+        known = _known.get()
+        predictions = self._predictor.predict(rows) if known is None else self._predict_once(rows, known)
+        if (collected := current_predictions.get()) is not None:
+            collected.append(predictions)
+        return predictions
+
+    def _predict_once(self, rows: Rows, known: list[tuple[Rows, Array]]) -> Array:
+        for others, predictions in known:
+            if others is rows:
+                return predictions.copy()
+        predictions = self._predictor.predict(rows)
+        known.append((rows, predictions.copy()))
+        return predictions
 
 
 def load_predictor(file: ModelFile, labels: Sequence[str] | None, settings: Settings) -> Predictor:

@@ -46,11 +46,13 @@ class Predictions(Collector):
 
     def count(self, predictions: npt.NDArray[Any]) -> None:
         """Count predictions, one per row, all finite."""
+        is_few = predictions.size <= _FEW_NUMBERS
         if not self._names:
+            total = sum(predictions.ravel().tolist()) if is_few else float(predictions.sum(dtype=np.float64))
             with self._lock:
                 self._values += predictions.size
-                self._sum += float(predictions.sum(dtype=np.float64))
-        elif predictions.size <= _FEW_NUMBERS:
+                self._sum += total
+        elif is_few:
             self._count_few(predictions.tolist())
         else:
             self._count_many(predictions)

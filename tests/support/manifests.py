@@ -1,7 +1,9 @@
 """The Kubernetes manifests, rendered as `kubectl apply -k` does."""
 
 import os
+import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +16,18 @@ from tests.support.processes import ROOT
 Manifest = dict[str, Any]
 
 _KUSTOMIZE = shlex.split(os.environ.get("KUSTOMIZE", "kubectl kustomize"))
-_IMAGES = {name: os.environ.get(f"{name.upper()}_IMAGE") for name in ("server", "loader")}
+_IMAGE = re.compile(r"^#?(SERVER_IMAGE|LOADER_IMAGE)=(.*)$", re.MULTILINE)
+
+
+def copy(directory: Path) -> Path:
+    """Copy `k8s/` to the directory, name the images in the settings of all overlays, and return the copy.
+
+    The images are those in the environment, or else those that the settings name as examples.
+    """
+    copied = shutil.copytree(ROOT / "k8s", directory / "k8s")
+    for path in copied.rglob("settings.env"):
+        path.write_text(_IMAGE.sub(lambda line: f"{line[1]}={os.environ.get(line[1]) or line[2]}", path.read_text()))
+    return copied
 
 
 def render(overlay: str, directory: Path, settings: Mapping[str, str], namespace: str = "model-load") -> list[Manifest]:
@@ -27,13 +40,8 @@ def render(overlay: str, directory: Path, settings: Mapping[str, str], namespace
         namespace: the namespace for all objects.
     """
     changes: Manifest = {
-        "resources": [os.path.relpath(ROOT / "k8s" / "overlays" / overlay, directory.resolve())],
+        "resources": [f"k8s/overlays/{overlay}"],
         "namespace": namespace,
-        "images": [
-            {"name": f"model-load-{name}", "newName": image.rpartition(":")[0], "newTag": image.rpartition(":")[2]}
-            for name, image in _IMAGES.items()
-            if image
-        ],
         "configMapGenerator": [
             {
                 "name": "settings",
@@ -43,10 +51,16 @@ def render(overlay: str, directory: Path, settings: Mapping[str, str], namespace
             }
         ],
     }
+    copy(directory)
     (directory / "kustomization.yml").write_text(yaml.safe_dump(changes))
-    rendered = subprocess.run([*_KUSTOMIZE, directory], capture_output=True, text=True, check=False)
+    rendered = kustomize(directory)
     assert rendered.returncode == 0, rendered.stderr
     return list(yaml.safe_load_all(rendered.stdout))
+
+
+def kustomize(directory: Path) -> subprocess.CompletedProcess[str]:
+    """Render the kustomization in the directory."""
+    return subprocess.run([*_KUSTOMIZE, directory], capture_output=True, text=True, check=False)
 
 
 def one(manifests: list[Manifest], kind: str) -> Manifest:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model_server.api import Predictions
 from model_server.http.asgi import Front
-from model_server.http.endpoint import RowsMethod
+from model_server.http.methods import RowsMethod
 from model_server.http.server import PredictionServer, default_max_in_flight
 from model_server.model.model import Model
 from model_server.model.model_file import ModelFile
