@@ -14,6 +14,7 @@ from model_server.http.inference import INFER, ROOT, InferenceRoutes
 from model_server.http.inference_documents import describe_inference
 from model_server.http.methods import MethodCall, OutputCalls, RowsMethod
 from model_server.http.pages import Pages
+from model_server.http.prediction_log import PredictionLog
 from model_server.model.model import Model
 from model_server.model.tasks import Task
 from model_server.observability.log import Log
@@ -72,6 +73,9 @@ class PredictionServer:
             settings.max_body_bytes,
             settings.request_timeout_seconds,
         )
+        if settings.prediction_log_sample_rate:
+            self._shared.prediction_log = PredictionLog(log, settings.prediction_log_sample_rate)
+            self._metrics.register(self._shared.prediction_log)
         self.pages = Pages(name, self._metrics if shows_metrics else None)
         self.inference = InferenceRoutes(name, version)
         self.observer.error_fields[f"{prefix}{ROOT}"] = OpenInference.error_field

@@ -128,6 +128,10 @@ class Model:
             ]
         return [self._names[index] for index in predictions.argmax(axis=1)]
 
+    def as_json(self, rows: Rows) -> list[Any]:
+        """Return rows as JSON values, as a client sends them."""
+        return self._predictor.signature.inputs.as_json(rows)
+
     @staticmethod
     @contextmanager
     def once() -> Iterator[None]:
