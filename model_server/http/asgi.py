@@ -26,7 +26,7 @@ from model_server.protocols.protocol import Headers
 
 RECORD = "model_server.record"  # the scope's key for the request's record
 _PERMIT = "model_server.permit"  # the scope's key for the request's permit
-# The header that marks this package's errors on their way through middleware; answers that middleware makes lack it.
+# Marks this package's errors as they pass through middleware; responses created by middleware lack this header.
 _MARK = b"x-model-server-error"
 _JSON = (b"content-type", b"application/json")
 _MAX_ERROR_BYTES = 64 * 1024
@@ -77,8 +77,8 @@ class AsgiEndpoint:
         await _send_marked(send, *answers[0])
 
 
-class Front:
-    """The outermost ASGI application: names, counts and logs requests, and gives all errors the same format.
+class OutermostApp:
+    """The outermost ASGI application: identifies, counts and logs requests, and gives all errors the same format.
 
     Args:
         app: BentoML's application.
@@ -145,7 +145,10 @@ class Front:
         return self._app if permit else Refusal(busy()), permit
 
     def _is_down(self, probe: str) -> bool:
-        """Return whether a probe is refused: the one that has the server restarted only if waiting does not help."""
+        """Return whether a probe is refused.
+
+        The liveness probe, which restarts the server, is refused only if waiting does not help.
+        """
         if probe.endswith(("/livez", "/health/live")):
             return self._shared.runner.is_stuck
         return self._shared.runner.is_occupied and not probe.endswith("/metrics")
@@ -244,7 +247,7 @@ class _Response:
         headers = [header for header in message.get("headers", ()) if header[0] != _MARK]
         is_ours = len(headers) < len(message.get("headers", ()))
         if not is_ours:
-            self._request.code = self._request.reason = ""  # those of an error that middleware has replaced
+            self._request.code = self._request.reason = ""  # they belong to an error that middleware has replaced
         if self.status >= HTTPStatus.BAD_REQUEST and not is_ours:
             self._start = message
         elif _matches_etag(self._scope, message):

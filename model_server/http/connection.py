@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import httptools
 
 from model_server.http.asgi import RECORD
-from model_server.http.connections import Connections, Host
+from model_server.http.connections import Connections, ConnectionServer
 from model_server.http.cycle import Cycle
 from model_server.http.endpoint import INLINE_BYTES, Endpoint
 from model_server.http.errors import (
@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
         host: the server that the connection belongs to.
     """
 
-    def __init__(self, shared: Connections, host: Host) -> None:
+    def __init__(self, shared: Connections, host: ConnectionServer) -> None:
         self._shared = shared
         self._host = host
         self._loop = asyncio.get_running_loop()
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Event | None = None  # exists while the write buffer is full
         self._written = 0
         self._slow_since: float | None = None
-        self._sent_then = 0  # bytes received by the client up to `_slow_since`
+        self._sent_at_slow_start = 0  # bytes received by the client up to `_slow_since`
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register the connection."""
@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
             start = self._parsed
             end = start + _MAX_PARSED_BYTES
             if self._incoming is None:
-                # The mark may begin in the last bytes of the previous part.
+                # The blank line that ends the head may begin in the previous part.
                 found = self._unparsed.find(_HEAD_END, max(0, start - len(_HEAD_END) + 1), end)
                 end = end if found < 0 else found + len(_HEAD_END)
             elif self._length is not None:
@@ -335,7 +335,7 @@ class Connection(asyncio.Protocol):
         if head.version not in ("1.1", "1.0"):
             detail = f"HTTP {head.version} is not supported; expected HTTP/1.1."
             raise self._stop_parser(RequestError(detail, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, code="http-version"))
-        # The count includes other bytes of the last part and may lack bytes of the first one: measure the head.
+        # `_received` counts whole parts, not exactly the head: measure the head.
         if self._received > _MAX_HEAD_BYTES - _MAX_PARSED_BYTES:
             size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
             if size > _MAX_HEAD_BYTES:
@@ -597,9 +597,11 @@ class Connection(asyncio.Protocol):
         sent = self._written - size - (_queued_bytes(self.transport.get_extra_info("socket")) if size else 0)
         if not size:
             self._slow_since = None
-        elif self._slow_since is None or sent - self._sent_then >= _MIN_BYTES_PER_SECOND * (now - self._slow_since):
+        elif self._slow_since is None or sent - self._sent_at_slow_start >= _MIN_BYTES_PER_SECOND * (
+            now - self._slow_since
+        ):
             self._slow_since = now
-            self._sent_then = sent
+            self._sent_at_slow_start = sent
         elif now - self._slow_since > timeout:
             return True
         return False
@@ -639,8 +641,8 @@ class Connection(asyncio.Protocol):
 def _queued_bytes(connection: socket.socket) -> int:
     """Return the number of bytes in a socket's send queue that the other side has not acknowledged; 0 if unknown."""
     if sys.platform == "linux":
-        import fcntl  # noqa: PLC0415 (of Unix only)
-        import termios  # noqa: PLC0415 (the same)
+        import fcntl  # noqa: PLC0415 (Unix only)
+        import termios  # noqa: PLC0415 (Unix only)
 
         with suppress(OSError):
             answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(_INT.size))

@@ -17,8 +17,8 @@ from model_server.http.errors import (
     RequestError,
     check_headers,
     error_body,
+    from_bentoml_error,
     no_memory,
-    raised,
     stopping,
     too_large,
 )
@@ -51,7 +51,7 @@ def _untraced(_name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _share_untraced(_name: str, call: Call) -> Call:
+def _untraced_shared_step(_name: str, call: Call) -> Call:
     return call
 
 
@@ -70,7 +70,7 @@ class Shared:
         max_body_bytes: maximum size of a request body.
         timeout: maximum duration of a request in seconds.
         step: wraps a step of a prediction in a tracing span.
-        share: wraps a step that answers several requests in a tracing span.
+        shared_step: wraps a step that answers several requests in a tracing span.
         span: returns the tracing span of the current request; None if it is not traced.
         refused: paths of the routes for class names, if the model has no classes.
         predictions: counts what the model predicts; None if that is off.
@@ -83,7 +83,7 @@ class Shared:
     max_body_bytes: int
     timeout: float
     step: Step = _untraced
-    share: Callable[[str, Call], Call] = _share_untraced
+    shared_step: Callable[[str, Call], Call] = _untraced_shared_step
     span: Callable[[], object] = _no_span
     refused: set[str] = field(default_factory=set)
     predictions: Predictions | None = None
@@ -133,7 +133,7 @@ class Endpoint:
         """Return the batching queue; None if batching is off, or a method is async or has other parameters."""
         if not model.batching.is_on or self._is_async or not self._calls.may_batch:
             return None
-        call = shared.share("inference", self._calls.together)
+        call = shared.shared_step("inference", self._calls.together)
         rows_per_batch = model.batching.max_rows
         if not self._max_inline_rows:
             return ThreadBatches(call, rows_per_batch, self._observe_inference, shared.runner, self._timeout)
@@ -224,7 +224,7 @@ class Endpoint:
             case asyncio.CancelledError():
                 error = stopping()
             case BentoMLException():
-                failure, error = error, raised(error, self.route)
+                failure, error = error, from_bentoml_error(error, self.route)
                 if error.detail == SERVER_FAILED:
                     self.observer.observe_failure(request, failure)
         if not isinstance(error, RequestError):
@@ -313,7 +313,7 @@ class Endpoint:
 
 
 def max_rows(model: Model, seconds: float) -> int:
-    """Return the number of rows that the model can answer in a time in seconds, according to its measured latency."""
+    """Return the number of rows that the model can answer within `seconds`, according to its measured latency."""
     one = model.estimate_latency(1)
     each = model.estimate_latency(2) - one
     if one > seconds:

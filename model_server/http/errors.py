@@ -41,18 +41,18 @@ class RequestError(InvalidArgument):
         self.code = code
 
 
-def raised(error: BentoMLException, route: str) -> RequestError:
+def from_bentoml_error(error: BentoMLException, route: str) -> RequestError:
     """Return the answer to a request whose method has raised one of BentoML's errors.
 
-    Its status is kept; its words are kept below 500, because those of a 5xx may expose internals.
+    The status is kept. The message is kept only below 500, because a 5xx message may expose internals.
     """
     if isinstance(error, RequestError) and error.code:  # one of this package's
         return error
     status = error.error_code
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return RequestError(SERVER_FAILED, status)
-    words = " ".join(str(error).split()) or f"POST {_quoted(route)} was refused with {status.value}."
-    return RequestError(words, status, error.headers if isinstance(error, RequestError) else ())
+    detail = " ".join(str(error).split()) or f"POST {_quoted(route)} was refused with {status.value}."
+    return RequestError(detail, status, error.headers if isinstance(error, RequestError) else ())
 
 
 def busy() -> RequestError:
@@ -73,9 +73,8 @@ def stopping() -> RequestError:
 
 def stuck() -> RequestError:
     """Return the answer to probes while overdue inferences occupy every thread."""
-    return unavailable(
-        "Every inference takes longer than a request may, so the server cannot start another one.", "stuck"
-    )
+    detail = "Inferences that exceeded their time limit occupy all threads, so the server cannot start another one."
+    return unavailable(detail, "stuck")
 
 
 def unavailable(detail: str, code: str, headers: Headers = ()) -> RequestError:
@@ -144,7 +143,7 @@ def no_model(kind: str, found: str, expected: str) -> RequestError:
 def no_classes(path: str) -> RequestError:
     """Return the answer of a route for class names while the model has no classes."""
     return RequestError(
-        f"{_quoted(path)} is for models with classes; this one gives values: POST /predict has them.",
+        f"{_quoted(path)} is for models with classes; this model predicts values: use POST /predict.",
         HTTPStatus.NOT_FOUND,
         code="no-classes",
     )

@@ -6,7 +6,7 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from model_server.http.admission import Admission
-from model_server.http.asgi import AsgiEndpoint, Front
+from model_server.http.asgi import AsgiEndpoint, OutermostApp
 from model_server.http.connections import Connections
 from model_server.http.documents import add_predictions
 from model_server.http.endpoint import Endpoint, Shared
@@ -46,7 +46,7 @@ class PredictionServer:
         prefix: the prefix of the paths of all routes.
 
     Attributes:
-        observer: names, counts and logs requests.
+        observer: identifies, counts and logs requests.
         pages: the pages, with additional routes that the application must include.
         inference: the Open Inference Protocol, with more such routes.
         connections: the state that all connections share.
@@ -89,7 +89,7 @@ class PredictionServer:
             probes: paths that are answered regardless of the number of requests in flight.
             via_app: whether predictions pass through that application too.
         """
-        front = Front(app, self._endpoints, self._shared, probes, via_app=via_app)
+        front = OutermostApp(app, self._endpoints, self._shared, probes, via_app=via_app)
         if not self._settings.otel_exporter_otlp_endpoint:
             self._is_direct = not via_app
             return front
@@ -97,7 +97,7 @@ class PredictionServer:
 
         tracing = Tracing(self._name, self.observer, probes)
         self._shared.step = tracing.step
-        self._shared.share = tracing.share
+        self._shared.shared_step = tracing.shared_step
         self._shared.span = tracing.span
         return tracing.wrap(front)
 
@@ -172,7 +172,7 @@ class PredictionServer:
         label = by_name.get("predict_label")
         protocol = OpenInference(self._settings.model_name or model.short_name, model, has_label=label is not None)
         calls = {protocol.predictions: predict, **({LABEL: label} if label else {})}
-        endpoint = Endpoint(INFER, OutputCalls(calls, model.once), protocol, model, self._shared)
+        endpoint = Endpoint(INFER, OutputCalls(calls), protocol, model, self._shared)
         self.inference.show(protocol, endpoint)
         document["paths"] |= {
             self._prefix + path: operations for path, operations in describe_inference(protocol, model.inputs).items()

@@ -42,7 +42,7 @@ _STRINGS = ("text", "other text")  # in synthetic rows
 _INDEX_OUT_OF_RANGE = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
 _SHOWN = 40  # characters of an invalid value in a message
 _MAX_CATEGORIES = 10  # listed in a message
-_MAX_NUMBERS = 1 << 24  # a body of 32 MiB has no more, and Python needs 500 MB for so many
+_MAX_NUMBERS = 1 << 24  # the most that a 32 MiB body holds; Python needs 500 MB for them
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 import math
 import timeit
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, Self
 
@@ -24,7 +23,7 @@ _TRIES_SECONDS = 0.5  # no further try after this time
 _LONG_SECONDS = 0.005  # maximum duration of a trial: longer inferences never run on the event loop
 _MANY = 64
 _PROBABLE = 0.5
-# Rows and their predictions in the context of `Model.once`; None elsewhere.
+# Rows and their predictions in the context of `Once`; None elsewhere.
 _known: ContextVar[list[tuple[Rows, Array]] | None] = ContextVar("known", default=None)
 # Collects the predictions in the current context; None if nothing needs them.
 current_predictions: ContextVar[list[Array] | None] = ContextVar("current_predictions", default=None)
@@ -82,7 +81,7 @@ class Model:
         self.sample_seconds, self._row_seconds = _measure(predictor)
         predictor.limit_chunks(self._row_seconds)
         # A row that is longer than the sample may take any time.
-        self._one_seconds = math.inf if predictor.spec.is_dynamic else self.sample_seconds
+        self._one_row_seconds = math.inf if predictor.spec.is_dynamic else self.sample_seconds
         sample = Sample(predictor.sample, self.categories, predictor.spec.is_dynamic)
         self.batching = decide_batching(predictor.predict, sample, batching)
 
@@ -90,17 +89,22 @@ class Model:
     def load(cls, settings: Settings) -> Self:
         """Return the model at `MODEL_FILEPATH` with the labels at `LABEL_FILEPATH`, or else with its own labels.
 
+        If `MODEL_FILEPATH` is a directory, classes without a name are named by their indices.
+
         Raises:
             StartError: the model or the label file cannot be used, or they do not match.
         """
-        file = ModelFile.read(settings.model_filepath)
+        file = ModelFile.read(settings.model_file)
         names = load_labels(settings.label_filepath, file.receipt.labels if file.receipt else None)
         predictor = load_predictor(file, names, settings)
         if predictor.task is not Task.VALUES and not predictor.names:
+            count = predictor.sample_prediction.shape[1]
+            if settings.model_filepath.is_dir():
+                return cls(predictor, tuple(map(str, range(count))), file, settings.batching)
             raise StartError(
                 "labels-missing",
                 f"LABEL_FILEPATH: {settings.label_filepath} does not exist, and the model does not name its "
-                f"{predictor.sample_prediction.shape[1]} classes itself",
+                f"{count} classes itself",
                 f"create that file, for example {EXAMPLE}, or list the names in the model's metadata property "
                 f'"{CLASS_NAMES_PROPERTY}", a JSON list',
             )
@@ -108,7 +112,7 @@ class Model:
 
     def estimate_latency(self, rows: int) -> float:
         """Return the seconds that an inference on this number of rows takes at least; infinity if unknown."""
-        return self._one_seconds + (rows - 1) * self._row_seconds
+        return self._one_row_seconds + (rows - 1) * self._row_seconds
 
     def predict(self, rows: Rows) -> Array:
         """Return one prediction per row.
@@ -132,16 +136,6 @@ class Model:
         """Return rows as JSON values, as a client sends them."""
         return self._predictor.signature.inputs.as_json(rows)
 
-    @staticmethod
-    @contextmanager
-    def once() -> Iterator[None]:
-        """Return a context in which the same rows, which must not change, are predicted once for several methods."""
-        token = _known.set([])
-        try:
-            yield
-        finally:
-            _known.reset(token)
-
     def _predict(self, rows: Rows) -> Array:
         known = _known.get()
         predictions = self._predictor.predict(rows) if known is None else self._predict_once(rows, known)
@@ -158,8 +152,20 @@ class Model:
         return predictions
 
 
+class Once:
+    """A context in which the same rows, which must not change, are predicted once for several methods."""
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> None:
+        self._token = _known.set([])
+
+    def __exit__(self, *_: object) -> None:
+        _known.reset(self._token)
+
+
 def load_predictor(file: ModelFile, labels: Sequence[str] | None, settings: Settings) -> Predictor:
-    """Return a predictor for the file that reads the output and limits the length of rows as the settings require.
+    """Return a predictor for the file, with the output and the row length limit from the settings.
 
     Raises:
         StartError: the model cannot be used, or does not match the labels or the settings.

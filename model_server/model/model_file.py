@@ -111,7 +111,7 @@ class ModelFile:
 
     @property
     def signed_by(self) -> str:
-        """Hint of the key whose signature the loader verified; empty if the loader required no signature."""
+        """sha256 of the public key whose signature the loader verified; empty if the loader required no signature."""
         return self.receipt.signature.key if self.receipt and self.receipt.signature else ""
 
 

@@ -221,7 +221,7 @@ class RowSpec:
             self._refuse(values, [type(value) is str for value in values], shape)
         if not is_unicode(values):
             index = next(index for index, value in enumerate(values) if not is_unicode([value]))
-            raise InvalidRowsError(_position(index, shape), "has half a surrogate pair; expected valid Unicode")
+            raise InvalidRowsError(_position(index, shape), "contains a lone surrogate; expected valid Unicode")
         return np.array(values, self.dtype)
 
     def _expected_value(self) -> str:
@@ -267,7 +267,7 @@ def reorder_values(rows: Sequence[Any], names: Sequence[str], expected: str | Ma
 
 
 def is_unicode(strings: Sequence[str]) -> bool:
-    """Return whether strings are valid Unicode; a Python string may hold half a surrogate pair."""
+    """Return whether strings are valid Unicode; a Python string may contain a lone surrogate."""
     try:
         "".join(strings).encode()
     except UnicodeEncodeError:

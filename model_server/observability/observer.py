@@ -121,7 +121,7 @@ class Observer:
             level = LogLevel.INFO
         else:
             level = LogLevel.ERROR if status >= HTTPStatus.INTERNAL_SERVER_ERROR else LogLevel.WARNING
-            # A 5xx without a code is the user's own: whatever it means, this server has not refused the request.
+            # A 5xx without a code comes from the user's own route, so this server has not refused the request.
             reason = request.reason or (reason_of(status) if request.code or level == LogLevel.WARNING else "")
         self.metrics.observe(request.route, status, seconds, reason)
         if level == LogLevel.INFO and not (self._sampler and self._sampler.selects_next()):

@@ -66,12 +66,12 @@ class Tracing:
 
         return traced
 
-    def share(self, name: str, function: Callable[[Any, Sequence[Any]], B]) -> Callable[[Any, Sequence[Any]], B]:
-        """Return the function with a span of that name around each call for several requests, linked to theirs.
+    def shared_step(self, name: str, function: Callable[[Any, Sequence[Any]], B]) -> Callable[[Any, Sequence[Any]], B]:
+        """Return the function with a span around each call for several requests, linked to these requests' spans.
 
         Args:
-            name: the name.
-            function: takes the rows, and the requests: each has its span as `span`, the first is the parent.
+            name: the span's name.
+            function: takes the rows and the requests. The first request's `span` is the parent.
         """
 
         def traced(rows: Any, requests: Sequence[Any]) -> B:  # noqa: ANN401 (of any function)

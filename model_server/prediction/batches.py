@@ -81,7 +81,7 @@ class LoopBatches:
 
     def _flush(self) -> None:
         arrived, self._arrived = self._arrived, []
-        for batch in _fill(arrived, self.max_rows):
+        for batch in _split_into_batches(arrived, self.max_rows):
             for entry, answers, error in _answer(self._call, batch, self._observe):
                 if entry.deliver:
                     entry.deliver(answers, error)
@@ -203,7 +203,7 @@ class _TimedEntry(Entry):
             deliver(None, TimeoutError())
 
 
-def _fill(entries: Sequence[Entry], max_rows: int) -> Iterator[list[Entry]]:
+def _split_into_batches(entries: Sequence[Entry], max_rows: int) -> Iterator[list[Entry]]:
     """Yield the entries that are not cancelled, in batches of at most `max_rows` rows."""
     batch: list[Entry] = []
     size = 0

@@ -20,7 +20,7 @@ def test_lock_has_it() -> None:
 
 
 def test_manifests_have_it() -> None:
-    for path in (ROOT / "k8s/overlays").rglob("settings.env"):
+    for path in [*(ROOT / "k8s/overlays").rglob("settings.env"), ROOT / "k8s/kserve/settings.env"]:
         images = re.findall(
             r"^#?(SERVER|LOADER)_IMAGE=.*/model-load-(server|loader):(.*)$", path.read_text(), re.MULTILINE
         )

@@ -55,7 +55,7 @@ def threads_of_steps(model: Model, observer: Observer, *, is_async: bool, body: 
 
     async def answer() -> int:
         shared = Shared(Runner(1), Admission(1, 10**9), observer, 10**9, 60, step)
-        shared.share = step
+        shared.shared_step = step
         call = asynchronous if is_async else lambda rows: rows
         method = RowsMethod("same", "/same", "data", call, is_async, None, None, "Same.")
         endpoint = Endpoint("/same", MethodCall(method), JsonProtocol(model.spec, "data"), model, shared)
