@@ -13,12 +13,14 @@ REQUIREMENTS := $(UV) export --frozen --quiet --no-header --no-annotate
 
 CONTAINER ?= $(if $(shell command -v podman),podman,docker)
 REGISTRY ?=
+ARCHIVE ?=
 PLATFORM ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TAG ?= $(VERSION)
 SOURCE ?= $(shell git config --get remote.origin.url | sed 's|//[^/@]*@|//|')
 REVISION := $(shell git rev-parse HEAD 2>/dev/null)
-PREFIX := $(REGISTRY:%=%/)
+# Without a registry, podman prefixes localhost/; Kubernetes looks for a name without a prefix on Docker Hub.
+PREFIX := $(or $(REGISTRY),localhost)/
 SERVER_IMAGE := $(PREFIX)model-load-server:$(TAG)
 LOADER_IMAGE := $(PREFIX)model-load-loader:$(TAG)
 KUBERNETES_VERSION := 1.33
@@ -56,11 +58,12 @@ check: $(UV) ## Report whether the service can serve MODEL with LABELS (default:
 	$(if $(MODEL),,$(error MODEL is not set: make check MODEL=path/to/model.onnx))UV_PROJECT_ENVIRONMENT=$(VENV)-serve $(SYNC) --group loader
 	$(VENV)-serve/bin/python -m model_server check $(MODEL) $(LABELS)
 
-environments: $(UV) ## Build the environments that the tests run the programs in: VENV-loader, VENV-service, VENV-serve and VENV-signing
+environments: $(UV) ## Build the test environments .venv-loader, .venv-service, .venv-serve, .venv-signing and .venv-clients
 	UV_PROJECT_ENVIRONMENT=$(VENV)-loader $(SYNC) --only-group loader --only-group coverage
 	UV_PROJECT_ENVIRONMENT=$(VENV)-service $(SYNC) --group coverage
 	UV_PROJECT_ENVIRONMENT=$(VENV)-serve $(SYNC) --group loader
 	UV_PROJECT_ENVIRONMENT=$(VENV)-signing $(SYNC) --only-group signing
+	UV_PROJECT_ENVIRONMENT=$(VENV)-clients $(SYNC) --only-group clients
 
 test: environments ## Run all tests except the nightly ones, and report coverage
 	$(RUN) --group dev coverage erase
@@ -88,11 +91,11 @@ nightly: environments ## Run the slow tests, repeat the fault tests, and test wi
 			tests/integration/server/test_overload.py::test_requests_beyond_the_limit_are_refused || exit 1; \
 	done
 
-soak: environments ## Send a million good and bad requests, and report what grows (REQUESTS=100000 for fewer)
+soak: environments ## Send a million valid and invalid requests, and check that memory does not grow (REQUESTS=100000 for fewer)
 	$(RUN) --group dev python -m benchmarks.server.soak $(REQUESTS)
 	$(RUN) --group dev python -m benchmarks.server.soak --lengths $(or $(REQUESTS),12000)
 
-overload: environments ## Measure the server at its capacity and at four times that, into benchmarks/ (needs wrk, from Debian)
+overload: environments ## Measure the server at its capacity and at four times its capacity, and write the results to benchmarks/ (needs wrk, from Debian)
 	command -v wrk >/dev/null || apt-get install -y wrk
 	$(RUN) --group dev python -m benchmarks.server.overload
 
@@ -112,21 +115,24 @@ format: $(UV) ## Fix what ruff can fix, and format the code
 	$(RUN) --group dev ruff check --fix
 	$(RUN) --group dev ruff format
 
-requirements: $(UV) ## Export the requirements of both images from uv.lock, and lock those of `make manifests`
+requirements: $(UV) ## Export both images' requirements from uv.lock, and lock the packages for `make manifests`
 	$(REQUIREMENTS) > requirements.txt
 	$(REQUIREMENTS) --only-group loader > loader/requirements.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--output-file k8s/requirements.txt k8s/requirements.in
 
 manifests: $(UV) ## Render the manifests into build/manifests, and check them with kubernetes-validate and checkov (needs kubectl or npx)
-	rm -rf build/manifests && mkdir -p build/manifests
-	for rendered in overlays/local overlays/gcs overlays/gcs-key overlays/image-volume overlays/signed monitoring; do \
-		$(KUSTOMIZE) k8s/$$rendered > build/manifests/$$(basename $$rendered).yml || exit 1; \
+	rm -rf build/k8s build/manifests && mkdir -p build/manifests
+	cp -R k8s build/k8s && sed -i 's/^#\(.*_IMAGE=\)/\1/' build/k8s/overlays/*/settings.env build/k8s/kserve/settings.env
+	for directory in build/k8s/overlays/* build/k8s/monitoring build/k8s/kserve; do \
+		$(KUSTOMIZE) $$directory > build/manifests/$$(basename $$directory).yml || exit 1; \
 	done
+	cp k8s/examples/*.yml build/manifests
+	$(RUN) --group dev pytest tests/manifests --numprocesses 0
 	$(CHECKS) kubernetes-validate --strict --kubernetes-version $(KUBERNETES_VERSION) build/manifests/*.yml
 	$(CHECKS) checkov --config-file k8s/checkov.yml --directory build/manifests
 
-images: $(UV) ## Build both images with podman or docker: REGISTRY/model-load-server:TAG and REGISTRY/model-load-loader:TAG (PLATFORM=linux/arm64 for another platform)
+images: $(UV) ## Build both images with podman or docker: REGISTRY/model-load-server:TAG and REGISTRY/model-load-loader:TAG (PLATFORM=linux/arm64 for another platform), and save them to ARCHIVE
 	@echo "building $(SERVER_IMAGE) and $(LOADER_IMAGE) for $(or $(PLATFORM),this machine)"
 	$(RUN) --group dev bentoml build
 	mkdir -p build
@@ -135,27 +141,30 @@ images: $(UV) ## Build both images with podman or docker: REGISTRY/model-load-se
 		$(PLATFORM:%=--opt platform=%)
 	$(CONTAINER) build $(PLATFORM:%=--platform %) --tag $(LOADER_IMAGE) --file loader/Dockerfile \
 		$(IMAGE_LABELS:%=--label org.opencontainers.image.%) .
+	$(if $(ARCHIVE),rm -f $(ARCHIVE) && $(CONTAINER) save $(if $(findstring podman,$(CONTAINER)),--multi-image-archive) \
+		--output $(ARCHIVE) $(SERVER_IMAGE) $(LOADER_IMAGE))
+	@printf '%s\n' "the images, as settings of k8s/overlays:" SERVER_IMAGE=$(SERVER_IMAGE) LOADER_IMAGE=$(LOADER_IMAGE)
 
 e2e: CONTAINER := podman
 e2e: environments images ## Build both images, and run the pods of the overlays with podman
 	$(RUN) --group dev pytest tests/e2e --ignore tests/e2e/test_cluster.py --numprocesses 0
 
-e2e-cluster: $(UV) ## Roll out, switch, roll back and scale on the cluster of the kubectl context CONTEXT, in its own namespace
+e2e-cluster: $(UV) ## Test rollout, model switch, rollback and scaling on the cluster of kubectl context CONTEXT, in a temporary namespace
 	$(RUN) --group dev pytest tests/e2e/test_cluster.py --numprocesses 0
 
-bench: $(UV) ## Compare the server with its peers, into benchmarks/, or with that of BASE=<commit> (half an hour; needs wrk, from Debian)
+bench: $(UV) ## Compare the server with its peers and write the results to benchmarks/, or compare it with commit BASE=<commit> (half an hour; needs wrk, from Debian)
 	command -v wrk >/dev/null || apt-get install -y wrk
 	$(RUN) --group dev python -m benchmarks.server.run $(BASE:%=--base %) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(CONNECTIONS),--connections $(CONNECTIONS)) $(ROUNDS:%=--rounds %) $(SECONDS:%=--seconds %)
 
-bench-loader: $(UV) ## Compare the loader with its peers, from Google Cloud Storage and from S3, into benchmarks/
+bench-loader: $(UV) ## Compare the loader with its peers, on Google Cloud Storage and S3, and write the results to benchmarks/
 	$(RUN) --group dev python -m benchmarks.loader.run
 
 page: environments ## Take the screenshot docs/page.png again (needs chromium, from Debian)
 	$(RUN) --group dev pytest tests/integration/server/test_page.py -k loader --numprocesses 0
 	cp build/screenshots/light.png docs/page.png
 
-model: $(UV) ## Train the iris model and the examples again into models/
+model: $(UV) ## Retrain the iris and example models in models/
 	$(RUN) --group dev python models/train.py
 	$(RUN) --group dev python models/examples/export.py
 

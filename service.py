@@ -21,12 +21,12 @@ class ModelLoadServer:
 
     @app.get("/health")
     async def health(self) -> Health:
-        """Return that the service is up."""
+        """Report that the service is up."""
         return Health()
 
     @app.get("/metadata", response_model_exclude_none=True)
     async def metadata(self, response: Response) -> Metadata:
-        """Return the input and output types, shapes and a sample of the model; the entity tag is its digest."""
+        """Return the input and output types, shapes and a sample of the model. The ETag is its identity."""
         response.headers["etag"] = self.model.etag
         return self.model.metadata
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class LoadError(Exception):
-    """Any other failure; the message gives the reason.
+    """Base class of all load errors; raised itself for failures without their own exit code.
 
     Args:
         code: stable identifier for alerts and log searches; docs/operations.md has a row for each.

@@ -54,7 +54,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         credentials: the kind of credentials that the source uses.
         identity: the model's identity, as for `MODEL_SHA256`; None if one of its files is not on this machine.
         onnx: the model's format; None if the model is not on this machine.
-        signed_by: the hint of the key that signed the files; None if no signature is required.
+        signed_by: the sha256 of the public key that signed the files; None if no signature is required.
     """
 
     artifacts: tuple[PlannedFile, ...]

@@ -59,21 +59,21 @@ def watchdog(
         DeadlineError: the deadline passed.
         TerminatedError: the process received SIGTERM or SIGINT.
     """
-    endings = _StopSignals(seconds, activity)
+    stop_signals = _StopSignals(seconds, activity)
     watched, waker = socket.socketpair()
     watched.settimeout(seconds + _GRACE_SECONDS)
     waker.setblocking(False)  # noqa: FBT003 (the standard library's own signature)
-    thread = threading.Thread(target=_watch, args=(watched, endings, report_stuck), name="watchdog", daemon=True)
+    thread = threading.Thread(target=_watch, args=(watched, stop_signals, report_stuck), name="watchdog", daemon=True)
     thread.start()
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-    previous = {ending: signal.signal(ending, endings.interrupt) for ending in _STOP_SIGNALS}
+    previous = {number: signal.signal(number, stop_signals.interrupt) for number in _STOP_SIGNALS}
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield Deadline(seconds)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        for ending, handler in previous.items():
-            signal.signal(ending, handler)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
         signal.set_wakeup_fd(-1)
         waker.close()
         thread.join()
@@ -87,23 +87,23 @@ class _StopSignals:
 
     def interrupt(self, number: int, _: FrameType | None) -> NoReturn:
         """Raise the error for the first signal, and ignore further signals while the run ends."""
-        for ending in _STOP_SIGNALS:
-            signal.signal(ending, lambda *_: None)
+        for stop_signal in _STOP_SIGNALS:
+            signal.signal(stop_signal, lambda *_: None)
         raise self.error(number)
 
     def error(self, number: int) -> LoadError:
         if number == signal.SIGALRM:
             return DeadlineError(
                 "deadline-passed",
-                f"LOAD_TIMEOUT_SECONDS={self._seconds:g} passed while {self._activity()}: increase it, or find out "
-                "what is slow or fails",
+                f"LOAD_TIMEOUT_SECONDS={self._seconds:g} passed while {self._activity()}: increase it, or find the "
+                "step that is slow or fails",
             )
         return TerminatedError(
             "terminated", f"{signal.Signals(number).name} stopped the load while {self._activity()}: run it again"
         )
 
 
-def _watch(watched: socket.socket, endings: _StopSignals, report_stuck: Callable[[LoadError], None]) -> None:
+def _watch(watched: socket.socket, stop_signals: _StopSignals, report_stuck: Callable[[LoadError], None]) -> None:
     """End the process if the main thread does not end the run soon after the first signal or the deadline.
 
     The wakeup descriptor receives one byte per signal, even if the main thread is stuck, and is closed at the end.
@@ -119,6 +119,6 @@ def _watch(watched: socket.socket, endings: _StopSignals, report_stuck: Callable
         while watched.recv(1):
             pass
     except TimeoutError:
-        error = endings.error(numbers[0])
+        error = stop_signals.error(numbers[0])
         report_stuck(error)
         os._exit(error.exit_code)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from model_server.ending import end
+from model_server.exiting import exit_within
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -75,11 +75,11 @@ def _add_check(commands: "_Commands") -> None:
         "check",
         help="check whether a model can be served",
         description="Check whether the service can serve a model. Print its inputs and outputs, its metadata, a "
-        "request with its answer, and the time of an inference; or the reason why not, and what to change.",
-        epilog="exit codes: 0 it can be served, 1 it cannot, 2 usage",
+        "request with its response, and the time of an inference; or the reason why not, and the fix.",
+        epilog="exit codes: 0 the model can be served, 1 it cannot, 2 wrong usage",
         allow_abbrev=False,
     )
-    command.add_argument("model", type=Path, metavar="MODEL", help="the ONNX file")
+    command.add_argument("model", type=Path, metavar="MODEL", help="the ONNX file, or a directory with one")
     command.add_argument(
         "labels",
         type=Path,
@@ -96,9 +96,9 @@ def _add_check(commands: "_Commands") -> None:
 def _add_version(commands: "_Commands") -> None:
     command = commands.add_parser(
         "version",
-        help="print the versions of the parts, and the newest ONNX format that can be served",
-        description="Print the versions of ONNX Runtime and BentoML, and the newest ONNX format that can be served, as "
-        "the loader's MAX_IR_VERSION and MAX_OPSET take it.",
+        help="print the versions of ONNX Runtime and BentoML, and the newest ONNX format that can be served",
+        description="Print the versions of ONNX Runtime and BentoML, and the newest ONNX format that can be served, in "
+        "the form of the loader's MAX_IR_VERSION and MAX_OPSET.",
     )
     command.add_argument("--json", action="store_true", help="print it as one JSON document")
 
@@ -110,7 +110,7 @@ def serve(bento: str, host: str, port: int, timeout_graceful_shutdown: int) -> N
         bento: a bento, or the directory that contains `service.py`.
         host: the address to listen on.
         port: the port to listen on.
-        timeout_graceful_shutdown: seconds that requests in flight then have to complete.
+        timeout_graceful_shutdown: seconds after the signal within which requests in flight must complete.
     """
     # uvicorn handles these signals by draining, and then raises them again.
     signal.signal(signal.SIGTERM, _end)
@@ -132,7 +132,7 @@ def serve(bento: str, host: str, port: int, timeout_graceful_shutdown: int) -> N
 
 
 def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
-    end(0, _EXIT_SECONDS)
+    exit_within(0, _EXIT_SECONDS)
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ class RowsSchema(ArraySchema):
 Rows = Annotated[npt.NDArray[Any], RowsSchema("Rows, each with the shape that the model takes.")]
 # One prediction per row: depending on the model's task, the probabilities of its classes or labels, or its values.
 Predictions = Annotated[npt.NDArray[Any], ArraySchema("The prediction of the model, for each row.")]
-# One class name or one list of labels per row. A model that predicts values does not have this route.
+# One class name or one list of labels per row. Routes that return it answer 404 for a model that predicts values.
 Labels = Annotated[list[str] | list[list[str]], "class names"]
-# All class names by index. A model that predicts values does not have this route.
+# All class names by index. Routes that return it answer 404 for a model that predicts values.
 ClassNames = Annotated[dict[str, str], "class names by index"]
 
 

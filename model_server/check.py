@@ -44,14 +44,14 @@ def check(model: Path, labels: Path | None, *, as_json: bool, seconds: float) ->
     """Print whether the model can be served, with its properties or the reason; return 0 if it can and 1 if not.
 
     Args:
-        model: the ONNX file.
+        model: the ONNX file, or a directory with one.
         labels: the label file; None uses the `label.json` next to the model, or placeholder names if it is missing.
         as_json: print a JSON document instead of text.
         seconds: time limit; after it, the process exits with status 1.
     """
 
     def give_up() -> None:
-        reason = f"MODEL_FILEPATH: {model} did not load and answer a row within {seconds:g} s"
+        reason = f"MODEL_FILEPATH: {model} was not loaded, or made no first prediction, within {seconds:g} s"
         _print(_refusal(reason, "use a smaller model, or raise --timeout"), as_json=as_json)
         os._exit(1)
 
@@ -61,7 +61,7 @@ def check(model: Path, labels: Path | None, *, as_json: bool, seconds: float) ->
     try:
         report = examine(model, labels)
     except StartError as error:
-        report = _refusal(error.reason, error.change)
+        report = _refusal(error.reason, error.fix)
     except SettingsError as error:
         report = _refusal(str(error))
     late.cancel()
@@ -76,28 +76,29 @@ def examine(model: Path, labels: Path | None) -> dict[str, Any]:
         SettingsError: a path does not name a file, or another setting of the service is invalid.
         StartError: the files cannot be served.
     """
-    sibling = model.with_name("label.json")
+    sibling = model / "label.json" if model.is_dir() else model.with_name("label.json")
     if labels is None and os.path.lexists(sibling):
         labels = sibling
     settings = Settings.read(
         # The setting must name an existing file. Without a label file, any file will do, because it is not read.
         {**os.environ, "MODEL_FILEPATH": str(model), "LABEL_FILEPATH": str(labels or __file__)}
     )
-    file = ModelFile.read(settings.model_filepath)
+    file = ModelFile.read(settings.model_file)
     names = load_labels(labels, file.receipt.labels if file.receipt else None) if labels else None
     predictor = load_predictor(file, names, settings)
     return _describe(
         file,
         labels,
         predictor,
-        Model(predictor, predictor.names or _placeholder_names(predictor), file, settings.batching),
+        Model(predictor, predictor.names or _placeholder_names(predictor, model), file, settings.batching),
     )
 
 
-def _placeholder_names(predictor: Predictor) -> tuple[str, ...]:
+def _placeholder_names(predictor: Predictor, model: Path) -> tuple[str, ...]:
     if predictor.task is Task.VALUES:
         return ()
-    return tuple(f"class {index}" for index in range(predictor.sample_prediction.shape[1]))
+    prefix = "" if model.is_dir() else "class "  # without names, the service serves the model of a directory by indices
+    return tuple(f"{prefix}{index}" for index in range(predictor.sample_prediction.shape[1]))
 
 
 def _describe(file: ModelFile, labels: Path | None, predictor: Predictor, model: Model) -> dict[str, Any]:
@@ -134,25 +135,25 @@ def _describe(file: ModelFile, labels: Path | None, predictor: Predictor, model:
             for found in signature.outputs
         ],
         "task": str(model.task),
-        "output_holds": str(signature.output.kind),
+        "output_kind": str(signature.output.kind),
         "labels": model.labels,
         "label_file": str(labels) if labels else None,
         "has_names": bool(predictor.names) or model.task is Task.VALUES,
-        "own_label": signature.output.own_label,
+        "model_label": signature.output.model_label,
         "own_sample": SAMPLE_PROPERTY in signature.properties,
         "metadata": {name: value for name, value in asdict(model.metadata).items() if value is not None},
         "request": {"data": model.metadata.data_sample},
         "predict": orjson.loads(encode_answers(model.predict(rows))),
         "predict_label": None if model.task is Task.VALUES else orjson.loads(encode_answers(model.predict_label(rows))),
         "seconds": one,
-        "seconds_each_more_row": additional,
+        "seconds_per_additional_row": additional,
         "batching": asdict(model.batching),
         "onnxruntime": ort.__version__,
     }
 
 
-def _refusal(reason: str, change: str = "") -> dict[str, Any]:
-    return {"servable": False, "reason": reason, "change": change}
+def _refusal(reason: str, fix: str = "") -> dict[str, Any]:
+    return {"servable": False, "reason": reason, "fix": fix}
 
 
 def _print(report: dict[str, Any], *, as_json: bool) -> None:
@@ -165,7 +166,7 @@ def _print(report: dict[str, Any], *, as_json: bool) -> None:
 def _lines(report: dict[str, Any]) -> list[str]:
     if not report["servable"]:
         lines = [f"Cannot be served. {report['reason'].rstrip('.')}."]
-        return [*lines, f"What to change: {report['change']}."] if report["change"] else lines
+        return [*lines, f"Fix: {report['fix']}."] if report["fix"] else lines
     model, metadata = report["model"], report["metadata"]
     routes = [("/predict", report["predict"]), ("/predict/label", report["predict_label"])]
     return [
@@ -178,11 +179,11 @@ def _lines(report: dict[str, Any]) -> list[str]:
             f"input      {_quote(found['name'])} {found['type']} {_format_shape(found['shape'])}"
             for found in report["inputs"]
         ),
-        *(f"output     {_format_output(output, report['output_holds'])}" for output in report["outputs"]),
+        *(f"output     {_format_output(output, report['output_kind'])}" for output in report["outputs"]),
         f"inference  {_format_time(report)}, with ONNX Runtime {report['onnxruntime']}",
         f"batching   {_format_batching(report['batching'])}",
         f"labels     {_format_labels(report)}",
-        *([] if report["own_label"] is None else [f"own label  {_format_own_label(report)}"]),
+        *([] if report["model_label"] is None else [f"label      {_format_model_label(report)}"]),
         *([f"/label     {_compact(report['labels'])}"] if report["labels"] else []),
         f"/metadata  {_compact(metadata)}",
         *([] if report["own_sample"] else [f"           {_NO_SAMPLE}"]),
@@ -233,13 +234,13 @@ def _format_labels(report: dict[str, Any]) -> str:
     return "none: create a label.json next to the model, with names in this format"
 
 
-def _format_own_label(report: dict[str, Any]) -> str:
+def _format_model_label(report: dict[str, Any]) -> str:
     served = report["predict_label"]["prediction"]
-    return f"the model labels the sample {_compact(report['own_label'])}, which is served as {_compact(served)}"
+    return f"the model labels the sample {_compact(report['model_label'])}; the service answers {_compact(served)}"
 
 
 def _format_time(report: dict[str, Any]) -> str:
-    more = report["seconds_each_more_row"]
+    more = report["seconds_per_additional_row"]
     additional = "" if more is None else f", {more * 1e6:.2f} us for each additional row"
     return f"{report['seconds'] * 1e6:.1f} us for one row{additional}"
 

@@ -7,11 +7,11 @@ class StartError(Exception):
     Attributes:
         code: a short name for the error, for logs and the runbook.
         reason: the message without the fix.
-        change: the fix; empty if the reason makes it obvious.
+        fix: empty if the reason makes it obvious.
     """
 
-    def __init__(self, code: str, reason: str, change: str = "") -> None:
-        super().__init__(f"{reason}: {change}" if change else reason)
+    def __init__(self, code: str, reason: str, fix: str = "") -> None:
+        super().__init__(f"{reason}: {fix}" if fix else reason)
         self.code = code
         self.reason = reason
-        self.change = change
+        self.fix = fix

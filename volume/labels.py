@@ -37,7 +37,7 @@ def parse_labels(content: bytes) -> tuple[str, ...]:
 def _is_text(name: object) -> bool:
     try:
         return isinstance(name, str) and bool(name.encode())
-    except UnicodeEncodeError:  # half of a surrogate pair
+    except UnicodeEncodeError:  # a lone surrogate
         return False
 
 

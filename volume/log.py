@@ -52,8 +52,8 @@ def json_line(level: LogLevel, event: str, model: str = "", **fields: object) ->
     return escaped(line.decode()) + "\n"
 
 
-def say_end(program: str, sentence: str, model: str = "", **fields: object) -> None:
-    """Log in one line on standard error why a program ends; errors of the stream are ignored.
+def log_exit(program: str, sentence: str, model: str = "", **fields: object) -> None:
+    """Log the reason for a program's exit as one line on standard error; errors of the stream are ignored.
 
     Args:
         program: the program's name, shown on a terminal.

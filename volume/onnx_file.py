@@ -207,7 +207,7 @@ class _Parser:
         elif message == _OPSET:
             self._opset(end)
         elif depth == _MAX_DEPTH:
-            raise OnnxError(f"it is nested more than {_MAX_DEPTH} deep")
+            raise OnnxError(f"it is nested more than {_MAX_DEPTH} levels deep")
         else:
             for _, value, inner in self._fields(message, end):
                 if inner:
@@ -339,5 +339,5 @@ class _Parser:
 
 def _positive(value: int, what: str) -> int:
     if not 0 < value < 1 << 31:
-        raise OnnxError(f"its {what} is not a positive number of 31 bits")
+        raise OnnxError(f"its {what} is not a positive 31-bit number")
     return value

@@ -50,7 +50,7 @@ class FileRecord(Struct, frozen=True, kw_only=True):
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):
-                raise ReceiptError(f"{path} is not a regular file, as its receipt says: load it again")
+                raise ReceiptError(f"{path} is not a regular file, but its receipt lists it as one: load it again")
             self._check_size(path, status.st_size)
             self._check_sha256(path, sha256_of(path))
         except OSError as error:
@@ -213,7 +213,7 @@ def _decode(content: bytes) -> Receipt:
         except ValueError as error:  # including a name outside the model's directory
             raise msgspec.DecodeError(str(error)) from error
     if schema != SCHEMA:
-        raise msgspec.DecodeError(f"its schema is {schema}, this program reads 1 and {SCHEMA}")
+        raise msgspec.DecodeError(f"its schema is {schema}, but this program reads only 1 and {SCHEMA}")
     return msgspec.json.decode(content, type=Receipt)
 
 

@@ -18,6 +18,7 @@ from volume.log import LogLevel
 NAMES = frozenset({
     "MODEL_FILEPATH", "LABEL_FILEPATH", "LOG_LEVEL",
     # The loader's.
+    "MODEL_DIRECTORY", "MAX_FILES", "MAX_TOTAL_BYTES",
     "MODEL_URI", "LABEL_URI", "MODEL_VERSION", "LABEL_VERSION", "MODEL_SHA256", "LABEL_SHA256",
     "MODEL_SIGNATURE", "MODEL_SIGNATURE_KEY", "MODEL_SIGNATURE_CERTIFICATES", "MAX_IR_VERSION", "MAX_OPSET",
     "GCS_BUCKET", "GCS_MODEL_BLOB", "GCS_LABEL_BLOB", "GCS_MODEL_GENERATION", "GCS_LABEL_GENERATION",
@@ -28,7 +29,7 @@ NAMES = frozenset({
     # The service's.
     "MAX_BODY_BYTES", "MAX_REQUESTS_IN_FLIGHT", "REQUEST_TIMEOUT_SECONDS", "START_TIMEOUT_SECONDS",
     "KEEP_ALIVE_SECONDS", "MAX_IDLE_CONNECTIONS", "ACCESS_LOG_SAMPLE_RATE", "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "INTRA_OP_NUM_THREADS", "MODEL_OUTPUT", "MAX_ROW_LENGTH", "BATCHING",
+    "INTRA_OP_NUM_THREADS", "MODEL_OUTPUT", "MODEL_NAME", "MAX_ROW_LENGTH", "BATCHING",
 })  # fmt: skip
 # Variables of other programs that are one edit away from a setting.
 OTHERS = frozenset({"LOGLEVEL"})
@@ -53,7 +54,7 @@ class VolumeSettings(Struct, frozen=True, kw_only=True):
             SettingsError: a value has the wrong type or is out of range, the values are inconsistent, or the name of a
                 variable is nearly that of a setting.
         """
-        refuse_slips(environment)
+        reject_misspelt(environment)
         values = {
             field.name: _convert(field.name.upper(), environment[field.name.upper()], field.type)
             for field in msgspec.structs.fields(cls)
@@ -65,15 +66,17 @@ class VolumeSettings(Struct, frozen=True, kw_only=True):
             raise SettingsError(str(error)) from None
 
 
-def refuse_slips(environment: Mapping[str, str]) -> None:
+def reject_misspelt(environment: Mapping[str, str]) -> None:
     """Raise `SettingsError` if a set variable is one edit away from a setting: it is probably a misspelt setting."""
     for found in sorted(name for name, value in environment.items() if value and name not in NAMES | OTHERS):
         for meant in sorted(NAMES):
-            if is_slip(found, meant):
-                raise SettingsError(f"{found} is set, but is not a setting: expected {meant}, or another name")
+            if is_typo(found, meant):
+                raise SettingsError(
+                    f"{found} is not a setting, but looks like {meant}: correct it, or rename the variable"
+                )
 
 
-def is_slip(one: str, other: str) -> bool:
+def is_typo(one: str, other: str) -> bool:
     """Return whether two different names differ by one edit of a letter or one swap of adjacent letters."""
     shorter, longer = sorted((one, other), key=len)
     start = next((index for index, letter in enumerate(shorter) if letter != longer[index]), len(shorter))

@@ -1,5 +1,6 @@
-"""The models of the benchmark: iris, one with wide rows, one with named columns, and a slow one."""
+"""The models of the benchmark: iris, wide rows, named columns, nearest neighbours, a perceptron, and a slow one."""
 
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
@@ -23,6 +25,8 @@ from benchmarks.environments import ROOT
 from tests.support.classifiers import classifier
 
 _SIDE = 256
+_NEIGHBOURS = 500
+_PERCEPTRON = (784, 2048, 2048, 3)  # values of each layer
 _CATEGORIES = ["red", "green", "blue", "yellow", "white"]
 COLUMNS = {**{f"number_{index}": float for index in range(8)}, **{f"category_{index}": str for index in range(4)}}
 
@@ -45,7 +49,7 @@ class BenchmarkModel:
 
 
 def benchmark_models(directory: Path, slow_seconds: float = 0.05) -> dict[str, BenchmarkModel]:
-    """Return the models by name: `iris`, and `wide` and `slow`, which are created in the directory.
+    """Return the models by name: `iris`, and others that are created in the directory.
 
     Args:
         directory: directory for the created models.
@@ -62,10 +66,16 @@ def benchmark_models(directory: Path, slow_seconds: float = 0.05) -> dict[str, B
         onnx.save(_network(layers), slow)
     columns = directory / "columns.onnx"
     onnx.save(_pipeline(), columns)
+    neighbours = directory / "neighbours.onnx"
+    onnx.save(_nearest_neighbours(), neighbours)
+    mlp = directory / "mlp.onnx"
+    onnx.save(_perceptron(), mlp)
     return {
         "iris": iris,
         "wide": BenchmarkModel(wide, labels, 30),
         "columns": BenchmarkModel(columns, labels, 0),
+        "neighbours": BenchmarkModel(neighbours, labels, 4),
+        "mlp": BenchmarkModel(mlp, labels, _PERCEPTRON[0]),
         "slow": BenchmarkModel(slow, labels, 4),
     }
 
@@ -96,6 +106,38 @@ def _pipeline() -> onnx.ModelProto:
     ]
     made: onnx.ModelProto = to_onnx(pipeline, initial_types=types, options={"zipmap": False})
     return made
+
+
+def _nearest_neighbours() -> onnx.ModelProto:
+    """Return a classifier by nearest neighbours, whose inference takes about as long for several rows as for one."""
+    chance = np.random.default_rng(0)
+    rows = chance.uniform(0.1, 8, (_NEIGHBOURS, 4)).astype(np.float32)
+    classifier = KNeighborsClassifier().fit(rows, np.digitize(rows[:, 0], [2.5, 5.5]))
+    made: onnx.ModelProto = to_onnx(classifier, rows[:1], options={"zipmap": False})
+    return made
+
+
+def _perceptron() -> onnx.ModelProto:
+    """Return a perceptron with two hidden layers, most of whose time goes into reading the weights."""
+    chance = np.random.default_rng(0)
+    nodes, weights = [], []
+    for number, (width, height) in enumerate(itertools.pairwise(_PERCEPTRON)):
+        values = chance.standard_normal((width, height)) / width**0.5
+        weights.append(numpy_helper.from_array(values.astype(np.float32), f"weights {number}"))
+        nodes += [
+            helper.make_node("MatMul", [f"layer {number}", f"weights {number}"], [f"product {number}"]),
+            helper.make_node("Relu", [f"product {number}"], [f"layer {number + 1}"]),
+        ]
+    last = len(_PERCEPTRON) - 1
+    nodes[-1] = helper.make_node("Softmax", [f"product {last - 1}"], ["probabilities"], axis=1)
+    graph = helper.make_graph(
+        nodes,
+        "perceptron",
+        [helper.make_tensor_value_info("layer 0", TensorProto.FLOAT, ["N", _PERCEPTRON[0]])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", _PERCEPTRON[-1]])],
+        weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
 def _seconds(path: Path, layers: int) -> float:

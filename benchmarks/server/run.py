@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from benchmarks.environments import ROOT, checkout
 from benchmarks.report import write_results
 from benchmarks.server.models import BenchmarkModel, benchmark_models
 from benchmarks.server.process import Running, post, running
-from benchmarks.server.servers import FLOOR, Server, servers
+from benchmarks.server.servers import FLOOR, MAIN_CONNECTIONS, Cell, Server, servers
 from benchmarks.server.tables import summary, write_tables
 
 _POST = Path(__file__).parent / "post.lua"
@@ -38,20 +38,17 @@ _TOLERANCE = 1e-5
 _PROBE_SECONDS = 0.01
 _SETTLED_SECONDS = 2  # time for a server to release memory
 
-CONNECTIONS = (1, 8, 64)
-WORK = {"iris": (1, 10, 100, 1000, 10000), "wide": (1000,), "columns": (1, 1000)}
+# Rows per request and connections, by model.
+WORK: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "iris": ((1, 10, 100, 1000, 10000), (1, 8, 64)),
+    "wide": ((1000,), (8,)),
+    "columns": ((1, 1000), (8,)),
+    "neighbours": ((1,), (32,)),
+    "mlp": ((1,), (32,)),
+}
 # Rows per slow request, by model, while the latency of other requests is measured.
 MEANWHILE = {"iris": 10000, "slow": 1}
-MEANWHILE_CONNECTIONS = 8
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A load: a model, the number of rows per request, and the number of connections."""
-
-    model: str
-    rows: int
-    connections: int
+MEANWHILE_CONNECTIONS = MAIN_CONNECTIONS
 
 
 class Bench:
@@ -60,13 +57,18 @@ class Bench:
     Args:
         scratch: directory for files of the servers.
         seconds: duration of each load.
-        connections: numbers of connections to measure with.
+        connections: numbers of connections to measure with; None means all.
     """
 
-    def __init__(self, scratch: Path, seconds: int, connections: Sequence[int]) -> None:
+    def __init__(self, scratch: Path, seconds: int, connections: Sequence[int] | None) -> None:
         self._scratch = scratch
         self._seconds = seconds
-        self._connections = connections
+        self._cells = [
+            Cell(model, rows, count)
+            for model, (numbers, counts) in WORK.items()
+            for rows, count in itertools.product(numbers, counts)
+            if connections is None or count in connections
+        ]
         self._models = benchmark_models(scratch)
         self._count = 0
         self.starts: list[dict[str, Any]] = []
@@ -76,20 +78,19 @@ class Bench:
 
     def compare(self, candidates: list[Server]) -> None:
         """Record the requests that a server does not answer as the floor does."""
-        works = [(model, count) for model, counts in WORK.items() for count in counts] + [("slow", 1)]
         expected: dict[tuple[str, int], npt.NDArray[Any]] = {}
         for server in sorted(candidates, key=lambda candidate: candidate.name != FLOOR):
             self.wrong[server.name] = []
-            for name in (*WORK, "slow"):
-                if server.serving(name) is None:
+            for name in self._models:
+                if not self._takes(server, name):
                     continue
+                counts = {cell.rows for cell in self._cells if cell.model == name and server.takes(cell)}
                 with self._serve(server, name) as process:
-                    for work in works:
-                        if work[0] == name:
-                            answer = self._answer(server, process, *work)
-                            known = expected.setdefault(work, answer)
-                            if answer.shape != known.shape or not np.allclose(answer, known, atol=_TOLERANCE):
-                                self.wrong[server.name].append(f"{work[1]} rows of {name}")
+                    for count in sorted(counts) or (1,):
+                        answer = self._answer(server, process, name, count)
+                        known = expected.setdefault((name, count), answer)
+                        if answer.shape != known.shape or not np.allclose(answer, known, atol=_TOLERANCE):
+                            self.wrong[server.name].append(f"{count} rows of {name}")
             _log(f"{server.name}: {self.wrong[server.name] or 'all answers are correct'}")
 
     def start(self, number: int, server: Server) -> None:
@@ -106,21 +107,27 @@ class Bench:
 
     def load(self, rounds: int, candidates: list[Server]) -> None:
         """Measure all loads, and the latency of other requests during slow ones."""
-        for name in (*WORK, "slow"):
+        for name in self._models:
             with contextlib.ExitStack() as stack:
-                able = [server for server in candidates if server.serving(name)]
+                able = [server for server in candidates if self._takes(server, name)]
                 processes = {server: stack.enter_context(self._serve(server, name)) for server in able}
                 for server, process in processes.items():
                     self._wrk(server, process, Cell(name, 1, 8), 1)
                 for number in range(rounds):
-                    for rows, connections in itertools.product(WORK.get(name, ()), self._connections):
+                    for cell in (cell for cell in self._cells if cell.model == name):
                         for server in random.sample(able, len(able)):
-                            if f"{rows} rows of {name}" not in self.wrong[server.name]:
-                                self._load(number, server, processes[server], Cell(name, rows, connections))
+                            if server.takes(cell) and f"{cell.rows} rows of {name}" not in self.wrong[server.name]:
+                                self._load(number, server, processes[server], cell)
                     for server in random.sample(able, len(able)) if name in MEANWHILE else ():
                         cell = Cell(name, MEANWHILE[name], MEANWHILE_CONNECTIONS)
-                        if f"{cell.rows} rows of {name}" not in self.wrong[server.name]:
+                        if server.is_full and f"{cell.rows} rows of {name}" not in self.wrong[server.name]:
                             self._load_meanwhile(number, server, processes[server], cell)
+
+    def _takes(self, server: Server, model: str) -> bool:
+        """Return whether a server is measured with a model."""
+        if server.serving(model) is None:
+            return False
+        return server.is_full or any(server.takes(cell) for cell in self._cells if cell.model == model)
 
     def _load(self, number: int, server: Server, process: Running, cell: Cell) -> None:
         cpu = process.cpu_seconds()
@@ -228,8 +235,7 @@ def main() -> None:
         "--connections",
         type=int,
         nargs="+",
-        default=CONNECTIONS,
-        help="numbers of connections to measure with (default: 1 8 64)",
+        help="measure only loads with these numbers of connections",
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="measure only servers whose names start with these")
     parser.add_argument("--base", metavar="COMMIT", help="compare this server with that commit's")
@@ -246,7 +252,8 @@ def main() -> None:
         bench.compare(candidates)
         for number in range(arguments.rounds):
             for server in random.sample(candidates, len(candidates)):
-                bench.start(number, server)
+                if server.is_full:
+                    bench.start(number, server)
         bench.load(arguments.rounds, candidates)
     results = {
         "seconds": arguments.seconds,
@@ -256,7 +263,7 @@ def main() -> None:
         "loads": bench.loads,
         "meanwhile": bench.meanwhile,
     }
-    if base or len(candidates) < len(everything) or tuple(arguments.connections) != CONNECTIONS:
+    if base or arguments.connections or len(candidates) < len(everything):
         print(summary(results))
     else:
         write_results("server", results)

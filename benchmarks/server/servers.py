@@ -18,11 +18,40 @@ OURS = "this server"
 OURS_IN_IMAGE = "this server, as in the image"
 BASE = "base"
 BASE_IN_IMAGE = "base, as in the image"
+OURS_APART = "this server, BATCHING=off"
 FLOOR = "floor"
 FASTAPI = "FastAPI"
+TUTORIAL = ", as in its tutorial"
+BATCHING = ", batching"
 
 _PEERS = Path(__file__).parent / "peers"
 _QUIET = {"BENTOML_DO_NOT_TRACK": "True", "ORT_DISABLE_TELEMETRY": "1"}
+_BEST = {"BEST": "true"}
+_MAX_BATCH_SIZE = 64
+MAIN_CONNECTIONS = 8
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A load: a model, the number of rows per request, and the number of connections."""
+
+    model: str
+    rows: int
+    connections: int
+
+
+def _every(_cell: Cell) -> bool:
+    return True
+
+
+def _few(cell: Cell) -> bool:
+    """Return whether the tutorial's form of a server is measured with a load."""
+    return cell.model == "iris" and cell.connections == MAIN_CONNECTIONS
+
+
+def _single_rows(cell: Cell) -> bool:
+    """Return whether the loads of a batching server include this one; large requests gain nothing from batches."""
+    return cell.rows == 1 and cell.model != "columns"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +69,7 @@ class Server:
         environment: additional environment variables.
         working_directory: working directory of the command.
         of_columns: server of the model with named columns; None if this program does not serve it.
+        takes: function that returns whether the server is measured with a load.
     """
 
     name: str
@@ -51,6 +81,12 @@ class Server:
     environment: Mapping[str, str] = field(default_factory=dict)
     working_directory: Path = ROOT
     of_columns: "Server | None" = None
+    takes: Callable[[Cell], bool] = _every
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the server is measured with every load."""
+        return self.takes is _every
 
     def serving(self, model: str) -> "Server | None":
         """Return what serves a model; None if this server does not serve it."""
@@ -80,30 +116,52 @@ def servers(base: Path | None = None) -> list[Server]:
         *_both_ways(OURS, OURS_IN_IMAGE, "server", ROOT),
         *(_both_ways(BASE, BASE_IN_IMAGE, "base", base) if base else ()),
         _script(FLOOR, "floor", of_columns=_script(FLOOR, "columns_floor")),
-        _script(FASTAPI, "plain_fastapi", of_columns=_script(FASTAPI, "columns_fastapi")),
-        Server(
-            "BentoML",
-            lambda port, _: [
-                *(str(_python("stock_bentoml")), "-m", "bentoml", "serve", "--host", "127.0.0.1", "--port", str(port)),
-                *("--working-dir", str(_PEERS), "stock_bentoml:Iris"),
-            ],
-            environment=_QUIET,
+        _script(FASTAPI, "best_fastapi", of_columns=_script(FASTAPI, "columns_fastapi")),
+        _script(FASTAPI + TUTORIAL, "plain_fastapi", takes=_few),
+        *_bentoml(),
+        _script("LitServe", "lit_server", environment=_BEST),
+        _script(
+            "LitServe" + BATCHING,
+            "lit_server",
+            environment=_BEST | {"MAX_BATCH_SIZE": str(_MAX_BATCH_SIZE)},
+            takes=_single_rows,
         ),
-        _script("LitServe", "lit_server"),
-        _kserve("kserve_model", "iris", of_columns=_kserve("columns_kserve", "columns")),
-        _mlserver(
-            "mlserver_runtime.Iris",
-            lambda rows: {
-                "inputs": [{"name": "data", "shape": [len(rows), len(rows[0])], "datatype": "FP32", "data": rows}]
-            },
-            of_columns=_mlserver("columns_mlserver.Columns", _data_frame),
+        _script("LitServe" + TUTORIAL, "lit_server", takes=_few),
+        _kserve(
+            "KServe",
+            "kserve_model",
+            "iris",
+            environment=_BEST,
+            of_columns=_kserve("KServe", "columns_kserve", "columns"),
         ),
+        _kserve("KServe" + TUTORIAL, "kserve_model", "iris", takes=_few),
+        *_mlservers(),
     ]
 
 
-def _kserve(script: str, model: str, **options: Any) -> Server:  # noqa: ANN401 (the fields of a server)
+def _bentoml() -> list[Server]:
+    def server(name: str, script: str, **options: Any) -> Server:  # noqa: ANN401 (the fields of a server)
+        return Server(
+            name,
+            lambda port, _: [
+                *(str(_python(script)), "-m", "bentoml", "serve", "--host", "127.0.0.1", "--port", str(port)),
+                *("--working-dir", str(_PEERS), f"{script}:Iris"),
+            ],
+            environment=_QUIET,
+            **options,
+        )
+
+    together = {"predict": "/predict_together", "answer": lambda answer: answer, "takes": _single_rows}
+    return [
+        server("BentoML", "best_bentoml"),
+        server("BentoML" + BATCHING, "best_bentoml", **together),
+        server("BentoML" + TUTORIAL, "stock_bentoml", takes=_few),
+    ]
+
+
+def _kserve(name: str, script: str, model: str, **options: Any) -> Server:  # noqa: ANN401 (the fields of a server)
     return _script(
-        "KServe",
+        name,
         script,
         predict=f"/v1/models/{model}:predict",
         health="/",
@@ -113,16 +171,38 @@ def _kserve(script: str, model: str, **options: Any) -> Server:  # noqa: ANN401 
     )
 
 
-def _mlserver(implementation: str, request: Callable[[Rows], Any], **options: Any) -> Server:  # noqa: ANN401 (likewise)
-    return Server(
-        "MLServer",
-        lambda port, directory: _start_mlserver(implementation, port, directory),
-        predict="/v2/models/model/infer",
-        health="/v2/health/live",
-        request=request,
-        answer=lambda answer: answer["outputs"][0]["data"],
-        **options,
-    )
+def _mlservers() -> list[Server]:
+    def server(
+        name: str,
+        implementation: str,
+        request: Callable[[Rows], Any],
+        workers: int,
+        batches: Mapping[str, float] | None = None,
+        **options: Any,  # noqa: ANN401 (the fields of a server)
+    ) -> Server:
+        return Server(
+            name,
+            lambda port, directory: _start_mlserver(implementation, workers, batches or {}, port, directory),
+            predict="/v2/models/model/infer",
+            health="/v2/health/live",
+            request=request,
+            answer=lambda answer: answer["outputs"][0]["data"],
+            **options,
+        )
+
+    iris = "mlserver_runtime.Iris"
+    batches = {"max_batch_size": _MAX_BATCH_SIZE, "max_batch_time": 0.001}
+    columns = server("MLServer", "columns_mlserver.Columns", _data_frame, 0)
+    return [
+        server("MLServer", iris, _tensor, 0, environment=_BEST, of_columns=columns),
+        server("MLServer" + BATCHING, iris, _tensor, 0, batches, environment=_BEST, takes=_single_rows),
+        server("MLServer" + TUTORIAL, iris, _tensor, 1, takes=_few),
+    ]
+
+
+def _tensor(rows: Rows) -> Any:  # noqa: ANN401 (JSON)
+    """Return rows as a tensor of the Open Inference Protocol."""
+    return {"inputs": [{"name": "data", "shape": [len(rows), len(rows[0])], "datatype": "FP32", "data": rows}]}
 
 
 def _data_frame(rows: Rows) -> Any:  # noqa: ANN401 (JSON)
@@ -156,7 +236,9 @@ def _both_ways(name: str, name_in_image: str, environment: str, project: Path) -
         takes_columns = (project / "model_server" / "protocols" / "json_columns.py").exists()  # older commits do not
         return replace(same, of_columns=same) if takes_columns else same
 
-    return [server(name, "bentoml", "serve"), server(name_in_image, "model_server", "serve")]
+    in_image = server(name_in_image, "model_server", "serve")
+    apart = replace(in_image, name=OURS_APART, environment={**_QUIET, "BATCHING": "off"}, takes=_single_rows)
+    return [server(name, "bentoml", "serve"), in_image, *([apart] if name == OURS else [])]
 
 
 def _python(script: str) -> Path:
@@ -167,9 +249,12 @@ def _script(name: str, script: str, **options: Any) -> Server:  # noqa: ANN401 (
     return Server(name, lambda *_: [str(_python(script)), str(_PEERS / f"{script}.py")], **options)
 
 
-def _start_mlserver(implementation: str, port: int, directory: Path) -> list[str]:
+def _start_mlserver(
+    implementation: str, workers: int, batches: Mapping[str, float], port: int, directory: Path
+) -> list[str]:
     module = implementation.partition(".")[0]
     settings = {
+        "parallel_workers": workers,
         "host": "127.0.0.1",
         "http_port": port,
         "grpc_port": port + 1,
@@ -178,7 +263,7 @@ def _start_mlserver(implementation: str, port: int, directory: Path) -> list[str
         "debug": False,
     }
     (directory / "settings.json").write_text(json.dumps(settings))
-    model = {"name": "model", "implementation": implementation}
+    model = {"name": "model", "implementation": implementation, **batches}
     (directory / "model-settings.json").write_text(json.dumps(model))
     (directory / f"{module}.py").write_bytes((_PEERS / f"{module}.py").read_bytes())
     return [str(_python(module).parent / "mlserver"), "start", str(directory)]

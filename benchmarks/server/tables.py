@@ -1,19 +1,26 @@
 """Tables and chart of a benchmark run of the servers."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from benchmarks.chart import chart
 from benchmarks.report import RESULTS, machine, table, write_section
-from benchmarks.server.servers import BASE, BASE_IN_IMAGE, FASTAPI, FLOOR, OURS, OURS_IN_IMAGE
+from benchmarks.server.servers import BASE, BASE_IN_IMAGE, FASTAPI, FLOOR, OURS, OURS_IN_IMAGE, TUTORIAL
 
 Figures = dict[str, float]
 Rounds = dict[int, Figures]
 
 _NOISE = 0.1
 _WIDTHS = {"wide": "30", "columns": "12 columns"}
+_SINGLE_ROWS = {
+    ("iris", 1, 1): "iris, 1 connection",
+    ("iris", 1, 8): "8",
+    ("iris", 1, 64): "64",
+    ("neighbours", 1, 32): "neighbours, 32",
+    ("mlp", 1, 32): "perceptron, 32",
+}
 
 
 def write_tables(results: Mapping[str, Any]) -> None:
@@ -22,20 +29,27 @@ def write_tables(results: Mapping[str, Any]) -> None:
     starts = _medians(results["starts"], ())[()]
     meanwhile = _medians(results["meanwhile"], ("model", "probe"))
     one = loads["iris", 1, 8]
+    wrong = results["wrong"]
     sections = [
         f"Medians of {results['rounds']} rounds of {results['seconds']:g} s each ({machine()}).",
         "**1 row, 8 connections**. Start time and memory are those of the whole process tree: until and at the first "
         "answer, and after small and large requests:",
         _one_row(one, starts),
         "**Server CPU microseconds per request**, 8 connections:",
-        _grid(loads, "cpu_us", 8),
+        _grid(loads, "cpu_us", 8, wrong),
         "**Requests per second**, 8 connections:",
-        _grid(loads, "rps", 8),
+        _grid(loads, "rps", 8, wrong),
+        "**Requests of one row**, requests per second by model and number of connections:",
+        _single_rows(loads, "rps", ".0f"),
+        "**Requests of one row**, p99 in milliseconds:",
+        _single_rows(loads, "p99_ms", ".2f"),
+        "**Requests of one row**, CPU microseconds per request:",
+        _single_rows(loads, "cpu_us", ".0f"),
     ]
     for connections in (1, 64):
         sections += [
             f"**{_connections(connections)}**, CPU microseconds per request:",
-            _grid(loads, "cpu_us", connections),
+            _grid(loads, "cpu_us", connections, wrong),
         ]
     sections += [
         "**Latency of other requests** while 8 connections send slow requests, p99 in milliseconds:",
@@ -48,7 +62,7 @@ def write_tables(results: Mapping[str, Any]) -> None:
         "1 row, 8 connections: server CPU microseconds per request",
         {name: figures["cpu_us"] for name, figures in one.items()},
         OURS,
-        ".0f",
+        faint=TUTORIAL,
     )
     write_section("server", "\n\n".join(sections))
 
@@ -60,7 +74,7 @@ def summary(results: Mapping[str, Any]) -> str:
     for connections in dict.fromkeys(place[2] for place in loads):
         sections += [
             f"Server CPU microseconds per request, {_connections(connections)}:",
-            _grid(loads, "cpu_us", connections),
+            _grid(loads, "cpu_us", connections, results["wrong"]),
         ]
     names = {row["server"] for row in results["starts"]}
     ratios = [
@@ -146,9 +160,10 @@ def _one_row(one: Mapping[str, Figures], starts: Mapping[str, Figures]) -> str:
             f"{figures['cpu_us']:.0f}",
             f"{figures['cpu_us'] / floor:.2f}",
             f"{figures['cpu_us'] / fastapi:.2f}",
-            f"{starts[name]['seconds']:.1f}",
-            f"{starts[name]['memory_mb']:.0f}",
-            f"{starts[name]['used_mb']:.0f}",
+            *(
+                f"{starts[name][figure]:{form}}" if name in starts else ""
+                for figure, form in {"seconds": ".1f", "memory_mb": ".0f", "used_mb": ".0f"}.items()
+            ),
         ]
         for name, figures in sorted(one.items(), key=lambda item: item[1]["cpu_us"])
     ]
@@ -167,23 +182,54 @@ def _one_row(one: Mapping[str, Figures], starts: Mapping[str, Figures]) -> str:
     return table(head, rows)
 
 
-def _grid(loads: Mapping[tuple[Any, ...], Mapping[str, Figures]], figure: str, connections: int) -> str:
+def _single_rows(loads: Mapping[tuple[Any, ...], Mapping[str, Figures]], figure: str, form: str) -> str:
+    names = [name for name in loads["iris", 1, 8] if not name.endswith(TUTORIAL)]
+    names.sort(key=lambda name: loads["iris", 1, 8][name]["cpu_us"])
+    cells = [
+        [name, *(f"{loads[place][name][figure]:{form}}" if name in loads[place] else "" for place in _SINGLE_ROWS)]
+        for name in names
+    ]
+    return table(["server", *_SINGLE_ROWS.values()], cells)
+
+
+def _grid(
+    loads: Mapping[tuple[Any, ...], Mapping[str, Figures]],
+    figure: str,
+    connections: int,
+    wrong: Mapping[str, Sequence[str]],
+) -> str:
     places = [place for place in loads if place[2] == connections]
-    names = list(dict.fromkeys(name for place in places for name in loads[place]))
+    names = [name for name, places_of in _counts(loads, places).items() if places_of > 1]
     first = loads.get(("iris", 1, 8)) or loads[places[0]]
     names.sort(key=lambda name: first[name]["cpu_us"])
     head = ["server", *(_work(model, rows) for model, rows, _ in places)]
-    cells = [[name, *(_cell(loads[place].get(name), figure, place[0]) for place in places)] for name in names]
+    cells = [
+        [
+            name,
+            *(
+                _cell(loads[place].get(name), figure, is_wrong=f"{place[1]} rows of {place[0]}" in wrong[name])
+                for place in places
+            ),
+        ]
+        for name in names
+    ]
     return table(head, cells)
+
+
+def _counts(
+    loads: Mapping[tuple[Any, ...], Mapping[str, Figures]], places: Iterable[tuple[Any, ...]]
+) -> Mapping[str, int]:
+    """Return the number of loads that each server was measured with."""
+    return Counter(name for place in places for name in loads[place])
 
 
 def _work(model: str, rows: int) -> str:
     return f"{rows} x {_WIDTHS.get(model, '4')}"
 
 
-def _cell(figures: Figures | None, figure: str, model: str) -> str:
+def _cell(figures: Figures | None, figure: str, *, is_wrong: bool) -> str:
     if figures is None:
-        return "" if model == "columns" else "wrong"
+        return "wrong" if is_wrong else ""
     return f"{figures[figure]:.0f}" if figures["requests"] else "no answer"
 
 

@@ -46,7 +46,7 @@ class HttpsSource(Source):
         session = requests.Session()
         configure_session(session, self._workers or workers_for(1 << 62))
         self._client = RedirectingClient(session, settings.stall_timeout_seconds)
-        # Both by the URI without its query: the full URL, and whether its server supports ranges.
+        # Keyed by the URI without its query: the full URL, and whether its server supports ranges.
         self._urls: dict[str, str] = {}
         self._has_ranges: dict[str, bool] = {}
 
@@ -96,7 +96,7 @@ class HttpsSource(Source):
     @contextmanager
     def _read(self, found: ObjectVersion, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
         headers = {"Range": f"bytes={start}-{end - 1}"}
-        with self._get(found.uri, f"cannot read {found.uri}", headers, gone=found.uri) as response:
+        with self._get(found.uri, f"cannot read {found.uri}", headers, resolved_uri=found.uri) as response:
             if _version(found.uri, response).version != found.version:
                 raise ReplacedError(
                     "object-replaced", f"{found.uri} was overwritten while it was loaded: load it again"
@@ -105,9 +105,11 @@ class HttpsSource(Source):
                 yield read
 
     @contextmanager
-    def _get(self, uri: str, action: str, headers: dict[str, str], gone: str = "") -> Iterator[requests.Response]:
+    def _get(
+        self, uri: str, action: str, headers: dict[str, str], resolved_uri: str = ""
+    ) -> Iterator[requests.Response]:
         secrets = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        refuse = partial(_raise_for_status, action=action, gone=gone)
+        refuse = partial(_raise_for_status, action=action, resolved_uri=resolved_uri)
         with self._client.get(self._urls[uri], headers, secrets, refuse) as response:
             yield response
 
@@ -134,12 +136,14 @@ def _without_query(uri: str) -> str:
     return uri.partition("#")[0].partition("?")[0]
 
 
-def _raise_for_status(response: requests.Response, errors: ErrorTranslator, *, action: str, gone: str) -> NoReturn:
+def _raise_for_status(
+    response: requests.Response, errors: ErrorTranslator, *, action: str, resolved_uri: str
+) -> NoReturn:
     reply = status_text(response)
     match response.status_code:
-        case 404 | 410 | 412 if gone:
+        case 404 | 410 | 412 if resolved_uri:
             raise ReplacedError(
-                "object-replaced", f"{gone} was overwritten or deleted while it was loaded: load it again"
+                "object-replaced", f"{resolved_uri} was overwritten or deleted while it was loaded: load it again"
             )
         case 404 | 410:
             raise NotFoundError("object-missing", f"{action}: {reply}: check the URL")

@@ -101,7 +101,7 @@ class _Token(Struct):
     access_token: str = ""
 
 
-class _Place(NamedTuple):
+class _Address(NamedTuple):
     """The address of a manifest: its repository's URL, its URI in messages and receipts, and its tag or digest."""
 
     url: str
@@ -117,7 +117,7 @@ class _Manifest(NamedTuple):
 class OciSource(Source):
     """Files with `oci://registry/repository:tag#file` URIs; a version is the digest of a manifest.
 
-    A URI without a file is that of the only ONNX file in the manifest.
+    A URI without a file means the only ONNX file in the manifest.
     """
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
@@ -142,26 +142,26 @@ class OciSource(Source):
 
     def resolve(self, uri: str, version: str) -> ObjectVersion:
         """Return a file of the manifest."""
-        place = self._place(uri, version)
-        manifest = self._manifest(place)
-        name = self._name(uri, place, manifest)
+        address = self._address(uri, version)
+        manifest = self._manifest(address)
+        name = self._name(uri, address, manifest)
         if name not in manifest.files:
             known = ", ".join(sorted(manifest.files)[:10])
-            raise NotFoundError("object-missing", f"{place.shown} has no file {name!r}, only: {known}")
+            raise NotFoundError("object-missing", f"{address.shown} has no file {name!r}, only: {known}")
         layer = manifest.files[name]
         if _PACKED.search(layer.media_type):
             raise IntegrityError(
                 "object-compressed",
-                f"{place.shown}#{name} is packed ({layer.media_type}): push it as a raw layer",
+                f"{address.shown}#{name} is an archive or compressed ({layer.media_type}): push it as a raw layer",
             )
         checksums = {"sha256": layer.digest.removeprefix("sha256:")}
-        return ObjectVersion(f"{place.shown}#{name}", layer.size, manifest.digest, checksums)
+        return ObjectVersion(f"{address.shown}#{name}", layer.size, manifest.digest, checksums)
 
     def resolve_sibling(self, uri: str, location: str) -> str:
         """Return the URI of a file in the same directory of the manifest."""
-        place = self._place(uri, "")
-        name = self._name(uri, place, self._manifest(place))
-        return f"{place.shown}#{posixpath.join(posixpath.dirname(name), location)}"
+        address = self._address(uri, "")
+        name = self._name(uri, address, self._manifest(address))
+        return f"{address.shown}#{posixpath.join(posixpath.dirname(name), location)}"
 
     def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
         """Fetch the layer in ranges, in parallel if it is large."""
@@ -169,52 +169,55 @@ class OciSource(Source):
         notes = Journal(journal, found, target)
         return RangeDownload(partial(self._read, found), notes, workers, self._deadline, self._progress).run()
 
-    def _place(self, uri: str, version: str) -> _Place:
-        is_beside = uri.partition("#")[0] == self._pinned.uri.partition("#")[0]
-        return _place(uri, version or (self._pinned.version if is_beside else ""))
+    def _address(self, uri: str, version: str) -> _Address:
+        is_same_manifest = uri.partition("#")[0] == self._pinned.uri.partition("#")[0]
+        return _address(uri, version or (self._pinned.version if is_same_manifest else ""))
 
-    def _name(self, uri: str, place: _Place, manifest: _Manifest) -> str:
+    def _name(self, uri: str, address: _Address, manifest: _Manifest) -> str:
         if name := uri.partition("#")[2]:
             return name
         models = [name for name in manifest.files if name.endswith(".onnx")]
         if len(models) != 1:
             raise NotFoundError(
-                "object-missing", f"{place.shown} has {len(models)} ONNX files: name one as {place.shown}#model.onnx"
+                "object-missing",
+                f"{address.shown} has {len(models)} ONNX files: name one as {address.shown}#model.onnx",
             )
         return models[0]
 
-    def _manifest(self, place: _Place) -> _Manifest:
-        if place.reference not in self._manifests:
-            action = f"cannot look up {place.shown}"
+    def _manifest(self, address: _Address) -> _Manifest:
+        if address.reference not in self._manifests:
+            action = f"cannot look up {address.shown}"
             backoff = Backoff(action, self._deadline, self._progress)
             while True:
                 try:
                     headers = {"Accept": ", ".join(_MANIFESTS)}
-                    with self._get(f"{place.url}/manifests/{place.reference}", action, headers) as response:
-                        self._manifests[place.reference] = _read_manifest(place, response)
+                    with self._get(f"{address.url}/manifests/{address.reference}", action, headers) as response:
+                        self._manifests[address.reference] = _read_manifest(address, response)
                 except TransientError as error:
                     backoff.pause(error)
                 else:
                     break
-        return self._manifests[place.reference]
+        return self._manifests[address.reference]
 
     @contextmanager
     def _read(self, found: ObjectVersion, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
-        url = f"{_place(found.uri, '').url}/blobs/sha256:{found.checksums['sha256']}"
+        url = f"{_address(found.uri, '').url}/blobs/sha256:{found.checksums['sha256']}"
         headers = {"Range": f"bytes={start}-{end - 1}"}
         with (
-            self._get(url, f"cannot read {found.uri}", headers, gone=found.uri) as response,
+            self._get(url, f"cannot read {found.uri}", headers, resolved_uri=found.uri) as response,
             range_reader(response, start, end, found.size) as read,
         ):
             yield read
 
     @contextmanager
-    def _get(self, url: str, action: str, headers: dict[str, str], gone: str = "") -> Iterator[requests.Response]:
+    def _get(
+        self, url: str, action: str, headers: dict[str, str], resolved_uri: str = ""
+    ) -> Iterator[requests.Response]:
         """Send a request to the registry, authenticate if it requires that, and follow its redirects."""
         for is_last in (False, True):
             known = self._authorizations.get(_scope(url))
             secrets = {"Authorization": known} if known else {}
-            refuse = partial(_raise_for_status, action=action, gone=gone, is_last=is_last)
+            refuse = partial(_raise_for_status, action=action, resolved_uri=resolved_uri, is_last=is_last)
             try:
                 with self._client.get(url, headers, secrets, refuse) as response:
                     yield response
@@ -263,7 +266,7 @@ class OciSource(Source):
                 "credentials-refused",
                 f"{action}: {realm.netloc} issued no token ({status_text(response)}): check Docker's config.json",
             )
-        self._kind = "token" + (" by Docker's config.json" if login else "")
+        self._kind = "token" + (", from Docker's config.json" if login else "")
         return f"Bearer {token}"
 
 
@@ -279,7 +282,7 @@ class _ChallengeError(Exception):
         self.header = header
 
 
-def _place(uri: str, version: str) -> _Place:
+def _address(uri: str, version: str) -> _Address:
     match = _REFERENCE.fullmatch(uri)
     if not match:
         raise UsageError(
@@ -287,12 +290,15 @@ def _place(uri: str, version: str) -> _Place:
             "an oci:// URI is malformed: expected oci://registry/repository:tag, or @sha256:… for :tag",
         )
     if version and not _DIGEST.fullmatch(version):
-        raise UsageError("settings-invalid", f"a version in a registry is sha256: and 64 digits, not {version!r}")
+        raise UsageError(
+            "settings-invalid",
+            f"expected the version in a registry as sha256:<64 hexadecimal digits>, not {version!r}",
+        )
     host = match["host"]
     scheme = "http" if _is_loopback(urlsplit(f"//{host}").hostname or "") else "https"
     reference = version or match["digest"] or match["tag"] or "latest"
     server = "registry-1.docker.io" if host == "docker.io" else host
-    return _Place(f"{scheme}://{server}/v2/{match['repository']}", uri.partition("#")[0], reference)
+    return _Address(f"{scheme}://{server}/v2/{match['repository']}", uri.partition("#")[0], reference)
 
 
 def _is_loopback(host: str) -> bool:
@@ -307,15 +313,15 @@ def _scope(url: str) -> str:
     return re.split("/(manifests|blobs)/", url)[0]
 
 
-def _read_manifest(place: _Place, response: requests.Response) -> _Manifest:
+def _read_manifest(address: _Address, response: requests.Response) -> _Manifest:
     content = read_bounded(response)
     if int(response.headers.get("Content-Length", len(content))) > MAX_RESPONSE_SIZE:
         raise UnreachableError(
-            "answer-invalid", f"the manifest of {place.shown} has more than {MAX_RESPONSE_SIZE} bytes"
+            "answer-invalid", f"the manifest of {address.shown} has more than {MAX_RESPONSE_SIZE} bytes"
         )
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     expected = (
-        place.reference if place.reference.startswith("sha256:") else response.headers.get("Docker-Content-Digest")
+        address.reference if address.reference.startswith("sha256:") else response.headers.get("Docker-Content-Digest")
     )
     if expected not in (None, digest):
         raise TransientError(
@@ -326,13 +332,13 @@ def _read_manifest(place: _Place, response: requests.Response) -> _Manifest:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreachableError(
             "answer-invalid",
-            f"{place.shown} is not a manifest with layers ({error}): name one manifest, not an index of several",
+            f"{address.shown} is not a manifest with layers ({error}): name one manifest, not an index of several",
         ) from error
     files = {layer.name: layer for layer in layers if layer.name}
     for name in files:
         if not name.isprintable() or "\\" in name or PurePosixPath(name).is_absolute() or ".." in name.split("/"):
             raise IntegrityError(
-                "name-refused", f"{place.shown} has a file {name!r}, which points outside its directory"
+                "name-refused", f"{address.shown} has a file {name!r}, which points outside its directory"
             )
     return _Manifest(digest, files)
 
@@ -355,14 +361,14 @@ def _login(host: str) -> str:
 
 
 def _raise_for_status(
-    response: requests.Response, errors: ErrorTranslator, *, action: str, gone: str, is_last: bool
+    response: requests.Response, errors: ErrorTranslator, *, action: str, resolved_uri: str, is_last: bool
 ) -> NoReturn:
     reply = status_text(response)
     match response.status_code:
         case 401 if not is_last and response.headers.get("WWW-Authenticate"):
             raise _ChallengeError(response.headers["WWW-Authenticate"])
-        case 404 | 410 if gone:
-            raise ReplacedError("object-replaced", f"{gone} was deleted while it was loaded: load it again")
+        case 404 | 410 if resolved_uri:
+            raise ReplacedError("object-replaced", f"{resolved_uri} was deleted while it was loaded: load it again")
         case 404 | 410:
             raise NotFoundError("object-missing", f"{action}: {reply}: check the repository and its tag or digest")
         case 401 | 403:

@@ -25,6 +25,7 @@ from loader.errors import IntegrityError, LoadError, NotFoundError, PermissionDe
 from loader.progress import Progress
 from loader.settings import Settings
 from loader.sources.base import ObjectVersion, Source
+from loader.sources.listing import Listing
 from loader.transfer.journal import Journal
 from loader.transfer.ranges import RangeDownload, workers_for
 from loader.transfer.retry import Backoff, TransientError
@@ -41,13 +42,14 @@ _CHECKSUMS = {
 }
 _MD5 = re.compile("[0-9a-f]{32}")
 _GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)  # the latter for a delete marker
-_PASSING_CODES = ("RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable")
+_TRANSIENT_CODES = ("RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable")
 
 
 class S3Source(Source):
     """Objects with `s3://bucket/key` URIs; a version is a version id or, without one, `etag:` and the entity tag."""
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
+        self._settings = settings
         self._deadline = deadline
         self._progress = progress
         self._anonymous = settings.s3_anonymous
@@ -81,6 +83,29 @@ class S3Source(Source):
         directory, slash, _ = key.rpartition("/")
         return f"s3://{bucket}/{directory}{slash}{location}"
 
+    def list_files(self, uri: str) -> dict[str, ObjectVersion]:
+        """Return the latest versions of the objects whose keys begin with the prefix."""
+        action = f"cannot list {uri}"
+        backoff = Backoff(action, self._deadline, self._progress)
+        while True:
+            try:
+                with self._translating_errors(action):
+                    names = self._list_names(uri)
+            except TransientError as error:
+                backoff.pause(error)
+            else:
+                # A listing has neither version ids nor checksums.
+                return {name: self.resolve(f"{uri}{name}", "") for name in names}
+
+    def _list_names(self, uri: str) -> list[str]:
+        bucket, prefix = _split(uri)
+        listing = Listing(uri, self._settings)
+        pages = self._open().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        objects = (
+            (entry["Key"].removeprefix(prefix), entry["Size"]) for page in pages for entry in page.get("Contents", ())
+        )
+        return [name for name, size in objects if listing.includes(name, size)]
+
     def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
         """Fetch the object in ranges, in parallel if it is large."""
         workers = self._workers or workers_for(found.size)
@@ -89,7 +114,7 @@ class S3Source(Source):
 
     @contextmanager
     def _read(self, found: ObjectVersion, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
-        with self._translating_errors(f"cannot read {found.uri}", gone=found.uri):
+        with self._translating_errors(f"cannot read {found.uri}", resolved_uri=found.uri):
             answer = self._open().get_object(**_named(found.uri, found.version), Range=f"bytes={start}-{end - 1}")
             body = answer["Body"]
             try:
@@ -105,7 +130,7 @@ class S3Source(Source):
             if not self._anonymous:
                 self._kind = f"AWS {_find_credentials(session)}"
             options: dict[str, Any] = {"signature_version": UNSIGNED} if self._anonymous else {}
-            if _has_own_endpoint(session):
+            if _needs_path_style(session):
                 options["s3"] = {"addressing_style": "path"}
             config = Config(
                 connect_timeout=self._stall_seconds,
@@ -125,17 +150,17 @@ class S3Source(Source):
         return self._client
 
     @contextmanager
-    def _translating_errors(self, action: str, gone: str = "") -> Iterator[None]:
+    def _translating_errors(self, action: str, resolved_uri: str = "") -> Iterator[None]:
         """Translate the errors of botocore in the block.
 
         Args:
             action: the start of the message, such as "cannot read ...".
-            gone: the URI of the object if it was already resolved; a missing object was then deleted.
+            resolved_uri: the URI of the object if it was already resolved; a missing object was then deleted.
         """
         try:
             yield
         except ClientError as error:
-            self._raise_for_status(error, action, gone)
+            self._raise_for_status(error, action, resolved_uri)
         except (HTTPClientError, NoConnectionError) as error:
             raise self._errors.translate(error.kwargs.get("error") or error) from error
         except IncompleteReadError as error:
@@ -146,16 +171,16 @@ class S3Source(Source):
                 f"{action}: botocore gave up ({type(error).__name__}): check the AWS settings and credentials",
             ) from error
 
-    def _raise_for_status(self, error: ClientError, action: str, gone: str) -> NoReturn:
+    def _raise_for_status(self, error: ClientError, action: str, resolved_uri: str) -> NoReturn:
         """Raise the error for a response; it quotes only the code of the body, which may quote the request."""
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         code = str(error.response.get("Error", {}).get("Code", ""))
         reply = f"{status} {code}" if code != str(status) else str(status)
-        if gone and (status == HTTPStatus.PRECONDITION_FAILED or status in _GONE):
+        if resolved_uri and (status == HTTPStatus.PRECONDITION_FAILED or status in _GONE):
             raise ReplacedError(
-                "object-replaced", f"{gone} was overwritten or deleted while it was loaded: load it again"
+                "object-replaced", f"{resolved_uri} was overwritten or deleted while it was loaded: load it again"
             )
-        if is_transient(status) or code in _PASSING_CODES:
+        if is_transient(status) or code in _TRANSIENT_CODES:
             headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
             raise TransientError(
                 "server-failed", f"the answer was {reply}", wait=retry_after(headers.get("retry-after"))
@@ -174,7 +199,7 @@ class S3Source(Source):
             raise PermissionDeniedError(
                 "access-denied",
                 f"{action}: {reply}: check the credentials, grant s3:GetObject (and s3:GetObjectVersion for a pinned "
-                "version) to the loader's identity, and check that the object exists",
+                "version, s3:ListBucket for a prefix) to the loader's identity, and check that the object exists",
             )
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise IntegrityError("range-wrong", f"{action}: {reply}: the object has fewer bytes than its metadata says")
@@ -239,7 +264,7 @@ def _check_range(answer: Mapping[str, Any], start: int, end: int, size: int) -> 
         )
 
 
-def _has_own_endpoint(session: Any) -> bool:  # noqa: ANN401
+def _needs_path_style(session: Any) -> bool:  # noqa: ANN401
     """Return whether the endpoint is not Amazon's and no addressing style is configured."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     configured = session.get_scoped_config()

@@ -53,10 +53,10 @@ class Journal:
 
     def open(self) -> None:
         """Load the valid pieces of an earlier run, or start with an empty file."""
-        lines = self._path.read_bytes().splitlines(keepends=True) if _is_own(self._path) else []
-        if _is_own(self.target) and lines and lines[0] == self._heading:
+        lines = self._path.read_bytes().splitlines(keepends=True) if _is_regular_file(self._path) else []
+        if _is_regular_file(self.target) and lines and lines[0] == self._heading:
             self.target.chmod(0o644)  # an earlier run can have been killed after it made the file read-only
-            self._take_up([line for line in lines[1:] if line.endswith(b"\n")])
+            self._load_valid_pieces([line for line in lines[1:] if line.endswith(b"\n")])
         else:
             self.target.unlink(missing_ok=True)
         self.rewrite()
@@ -77,7 +77,7 @@ class Journal:
             file.write(_line((piece, crc)))
         self.pieces[piece] = crc
 
-    def _take_up(self, lines: list[bytes]) -> None:
+    def _load_valid_pieces(self, lines: list[bytes]) -> None:
         with self.target.open("rb", buffering=0) as file:
             for line in lines:
                 try:
@@ -88,7 +88,7 @@ class Journal:
                     self.pieces[piece] = crc
 
 
-def _is_own(path: Path) -> bool:
+def _is_regular_file(path: Path) -> bool:
     """Return whether this is a regular file, not a symbolic link or a pipe."""
     return path.is_file() and not path.is_symlink()
 

@@ -119,12 +119,12 @@ class ErrorTranslator:
     """Translates the errors of requests to one server.
 
     Args:
-        place: the scheme and the host of the server, for messages.
+        origin: the scheme and the host of the server, for messages.
         stall_seconds: the timeout of the requests.
     """
 
-    def __init__(self, place: str, stall_seconds: float) -> None:
-        self._place = place
+    def __init__(self, origin: str, stall_seconds: float) -> None:
+        self._origin = origin
         self._stall_seconds = stall_seconds
 
     @contextmanager
@@ -141,10 +141,10 @@ class ErrorTranslator:
         if _is_untrusted(error):
             return UnreachableError(
                 "certificate-untrusted",
-                f"{self._place} has a certificate that is not trusted here ({error}): check the CA certificates",
+                f"{self._origin} has a certificate that is not trusted here ({error}): check the CA certificates",
             )
         if isinstance(error, ProxyError) and "failed: 407" in str(error.original_error):
-            return PermissionDeniedError("proxy-refused", f"cannot reach {self._place}: {self.proxy_refusal()}")
+            return PermissionDeniedError("proxy-refused", f"cannot reach {self._origin}: {self.proxy_refusal()}")
         return TransientError("connection-failed", self._reason(error))
 
     def _reason(self, error: Exception) -> str:
@@ -154,9 +154,9 @@ class ErrorTranslator:
             case ReadTimeoutError():
                 return f"no data received for {self._stall_seconds:g} s"
             case NameResolutionError():
-                return f"the name of {self._place} cannot be resolved"
+                return f"the name of {self._origin} cannot be resolved"
             case ConnectTimeoutError() if not isinstance(error, NewConnectionError):
-                return f"no connection to {self._place} within {self._stall_seconds:g} s"
+                return f"no connection to {self._origin} within {self._stall_seconds:g} s"
             case IncompleteRead():
                 return f"the connection was cut with {error.expected} bytes missing"
         # Errors other than connection errors can quote the request: a header, or a URL with its query.
@@ -164,7 +164,7 @@ class ErrorTranslator:
             error, (LocationValueError, requests.RequestException)
         )
         detail = str(error).rpartition(": ")[2] if is_connection_error else type(error).__name__
-        return f"the connection to {self._place} failed ({detail})"
+        return f"the connection to {self._origin} failed ({detail})"
 
     def proxy_refusal(self) -> str:
         """Return the message for a proxy that answers 407."""
@@ -174,7 +174,7 @@ class ErrorTranslator:
         )
 
     def _proxy(self) -> str:
-        return proxy_for(self._place)[0]
+        return proxy_for(self._origin)[0]
 
 
 def is_transient(status: int) -> bool:
@@ -239,7 +239,10 @@ def check_range(response: requests.Response, start: int, end: int, size: int) ->
 
 @contextmanager
 def range_reader(response: requests.Response, start: int, end: int, size: int) -> Iterator[Callable[[int], bytes]]:
-    """Like `body_reader` for a range; if the response is the whole file, the bytes before `start` are skipped."""
+    """Yield a reader for a range, as `body_reader` does for a whole response.
+
+    If the response is the whole file, the bytes before `start` are skipped.
+    """
     is_whole = response.status_code == HTTPStatus.OK
     check_range(response, 0 if is_whole else start, size if is_whole else end, size)
     with body_reader(response) as read:

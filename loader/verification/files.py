@@ -53,7 +53,11 @@ def read_model(path: Path, uri: str) -> OnnxInfo:
 
 
 def check_names(model: str, labels: str, locations: Iterable[str]) -> None:
-    """Raise `IntegrityError` if an external data file has the same path as another file of the load, or contains it."""
+    """Check the names of external data files.
+
+    Raises:
+        IntegrityError: a name is the path of another file of the load, or one path is a directory of the other.
+    """
     external, others = set(locations), {model, labels, RECEIPT}
     for taken in others & external:
         raise IntegrityError(

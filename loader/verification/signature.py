@@ -1,9 +1,9 @@
 """Verification of a model's signature in the format of OpenSSF model signing.
 
-A Sigstore bundle (v0.3) holds a DSSE envelope, the envelope an in-toto statement, and the statement's predicate lists
-each file of the signed directory with its sha256. The format is parsed strictly, so that all readers interpret a
-signature in the same way: each field occurs once, has the right type and the canonical encoding, and unknown fields are
-allowed only in the signed part.
+A Sigstore bundle (v0.3) holds a DSSE envelope, which holds an in-toto statement, whose predicate lists each file of the
+signed directory with its sha256. The format is parsed strictly, so that all readers interpret a signature in the same
+way: each field occurs once, has the right type and the canonical encoding, and unknown fields are allowed only in the
+signed part.
 
 A signature proves which files belong together, not which version is required: the signature of an older model is valid.
 """
@@ -162,7 +162,7 @@ class SignedModel(Struct, frozen=True, kw_only=True):
         signed = self.check_listed(name, uri)
         if sha256 != signed:
             raise IntegrityError(
-                "file-not-the-signed-one",
+                "signed-file-mismatch",
                 f"{uri} has the sha256 {sha256}, but {self.record.uri} lists {signed} for {name!r}: "
                 "upload the signed file, or sign the new one",
             )
@@ -275,7 +275,7 @@ def _parse_bundle(content: bytes) -> _Bundle:
     _expect("keyid", bundle.dsse_envelope.signatures[0].keyid, "")
     key, chain = bundle.verification_material.public_key, bundle.verification_material.x509_certificate_chain
     if isinstance(key, _KeyHint) is isinstance(chain, _Chain):
-        raise _malformed("its verificationMaterial has not exactly one of publicKey and x509CertificateChain")
+        raise _malformed("its verificationMaterial must have exactly one of publicKey and x509CertificateChain")
     if isinstance(key, _KeyHint) and not _SHA256.fullmatch(key.hint):
         raise _malformed(f"its hint is {_quoted(key.hint)}, expected a sha256")
     if isinstance(chain, _Chain) and not 1 <= len(chain.certificates) <= _MAX_CHAIN:
@@ -304,7 +304,7 @@ def _parse_statement(payload: bytes) -> dict[str, str]:
         files[resource.name] = resource.digest
         combined.update(bytes.fromhex(resource.digest))
     if not files or (_UNNAMED in files and len(files) > 1):
-        raise _malformed("it lists nothing, or a file without a name next to others")
+        raise _malformed("it lists no files, or an unnamed file together with others")
     _expect("the subject's sha256", statement.subject[0].digest.sha256, combined.hexdigest())
     return files
 
@@ -323,7 +323,7 @@ def _load(content: bytes) -> object:
     except UnicodeDecodeError:
         raise _malformed("it is not UTF-8") from None
     except RecursionError:
-        raise _malformed("it is nested too deep") from None
+        raise _malformed("it is nested too deeply") from None
 
 
 def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -105,12 +105,12 @@ class Trust:
             raise UntrustedError("it was signed with a certificate, but MODEL_SIGNATURE_CERTIFICATES is not set")
         leaf, *others = map(x509.load_der_x509_certificate, chain)
         name = repr(leaf.subject.rfc4514_string())
-        for moment, is_over in (
+        for problem, limit in (
             ("expired", leaf.not_valid_after_utc),
             ("is not valid before", leaf.not_valid_before_utc),
         ):
-            if (self._now > is_over) is (moment == "expired"):
-                raise UntrustedError(f"its certificate {name} {moment} {is_over:%Y-%m-%d %H:%M} UTC")
+            if (self._now > limit) is (problem == "expired"):
+                raise UntrustedError(f"its certificate {name} {problem} {limit:%Y-%m-%d %H:%M} UTC")
         _require_signing(leaf, name)
         authorities = (
             ExtensionPolicy.permit_all()
@@ -144,8 +144,8 @@ def _require_signing(leaf: x509.Certificate, name: str) -> None:
         or (extended and ExtendedKeyUsageOID.CODE_SIGNING not in extended)
     ):
         raise UntrustedError(
-            f"its certificate {name} is not for signing: expected the key usage digitalSignature, and codeSigning "
-            "where it has an extended one"
+            f"its certificate {name} is not for signing: expected the key usage digitalSignature and, if it has an "
+            "extended key usage, codeSigning"
         )
 
 
@@ -174,7 +174,7 @@ def _load_key(path: Path, number: int, block: bytes) -> TrustedKey:
         return TrustedKey(load_pem_public_key(block))
     except (ValueError, UnsupportedAlgorithm) as error:
         raise IntegrityError(
-            "signature-trust", f"MODEL_SIGNATURE_KEY: key {number} in {path} cannot be used: expected {_CURVES}"
+            "trust-unusable", f"MODEL_SIGNATURE_KEY: key {number} in {path} cannot be used: expected {_CURVES}"
         ) from error
 
 
@@ -184,7 +184,7 @@ def _read_roots(path: Path) -> list[x509.Certificate]:
         return [x509.load_pem_x509_certificate(block) for block in blocks]
     except ValueError as error:
         raise IntegrityError(
-            "signature-trust", f"MODEL_SIGNATURE_CERTIFICATES: {path} has a certificate that cannot be read"
+            "trust-unusable", f"MODEL_SIGNATURE_CERTIFICATES: {path} has a certificate that cannot be read"
         ) from error
 
 
@@ -194,12 +194,12 @@ def _read_pem_blocks(path: Path, label: bytes, setting: str) -> list[bytes]:
         with path.open("rb") as file:
             content = file.read(_MAX_SIZE)
     except OSError as error:
-        raise IntegrityError("signature-trust", f"{setting}: cannot read {path}: {error.strerror}") from error
+        raise IntegrityError("trust-unusable", f"{setting}: cannot read {path}: {error.strerror}") from error
     found = list(_BLOCK.finditer(content))
     if not found or content.count(b"-----BEGIN") != len(found) or any(match[1] != label for match in found):
         labels = ", ".join(sorted({match[1].decode(errors="replace") for match in found})) or "no PEM block"
         raise IntegrityError(
-            "signature-trust",
-            f"{setting}: {path} has {labels!r}, expected nothing but PEM blocks with the label {label.decode()!r}",
+            "trust-unusable",
+            f"{setting}: {path} has {labels!r}, expected only PEM blocks with the label {label.decode()!r}",
         )
     return [match[0] + b"\n" for match in found]

@@ -1,1 +1,1 @@
-"""Private names of BentoML and uvicorn, one module for each."""
+"""Private APIs of BentoML and uvicorn, one module for each."""

@@ -29,8 +29,8 @@ from bentoml._internal.utils.analytics import usage_stats
 from bentoml.exceptions import InvalidArgument
 
 from model_server.api import ClassNames, Labels, RowsSchema
-from model_server.ending import end
 from model_server.errors import StartError
+from model_server.exiting import exit_within
 from model_server.model.loading import SlowModelError, load_model
 from model_server.model.rows import InvalidRowsError
 from model_server.observability.log import Log, configure, log_failure, logger
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from model_server.http.endpoint import RowsMethod
+    from model_server.http.methods import RowsMethod
     from model_server.http.server import PredictionServer
     from model_server.model.model import Model
 
@@ -104,7 +104,7 @@ class ModelService(Service[T]):
         schema = super().schema()
         for route in schema["routes"]:
             if function := self._rows_functions.get(route["name"]):
-                # Clients convert arrays to lists for a tensor; with objects as elements, they leave lists as they are.
+                # Clients convert arrays to lists only for tensors. With dtype object_, they leave lists unchanged.
                 rows = route["input"]["properties"][_rows_parameter(function)]
                 rows.update({"type": "tensor", "format": "numpy-array", "dtype": "object_"})
                 route["output"] = {"type": "object", "properties": {"prediction": {}}, "required": ["prediction"]}
@@ -122,7 +122,8 @@ class ModelService(Service[T]):
             _exit_with_parent()
         if not is_main:
             return super().to_asgi(is_main)  # the user's other services call it through BentoML
-        # With one worker per service, metrics need no files, which a second server in the same BENTOML_HOME would wipe.
+        # With one worker per service, metrics do not need files. A second server with the same BENTOML_HOME would
+        # delete them.
         os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
         # The parent of the workers never serves, so it need not load these modules.
         from starlette.applications import Starlette  # noqa: PLC0415
@@ -130,6 +131,7 @@ class ModelService(Service[T]):
 
         from model_server.adapters.uvicorn import protocol_factory, replace_default_server  # noqa: PLC0415
         from model_server.http.asgi import Timeout  # noqa: PLC0415
+        from model_server.http.inference import LIVE, READY  # noqa: PLC0415
         from model_server.http.server import PredictionServer  # noqa: PLC0415
 
         if timeout := (self.config.get("traffic") or {}).get("timeout"):
@@ -137,15 +139,18 @@ class ModelService(Service[T]):
                 settings, request_timeout_seconds=min(timeout, settings.request_timeout_seconds)
             )
         version = (self.bento and self.bento.tag.version) or "not available"
-        server = PredictionServer(self.name, version, settings, log, shows_metrics=self._shows_metrics)
+        server = PredictionServer(
+            self.name, version, settings, log, shows_metrics=self._shows_metrics, prefix=self.path_prefix or ""
+        )
         mounted = [(application, path) for application, path, _ in self.mount_apps]
-        self.mount_asgi_app(Starlette(routes=server.pages.routes))
+        self.mount_asgi_app(Starlette(routes=[*server.pages.routes, *server.inference.routes]))
         # Only BentoML's proxy for other programs uses aiohttp, which takes 8 MB.
         sys.meta_path.insert(0, _LazyModuleFinder("aiohttp"))
         app = cast("Starlette", super().to_asgi(is_main))
         for entry in app.user_middleware:
             if _name_of(entry) == "TimeoutMiddleware":
                 entry.cls = Timeout  # type: ignore[assignment]
+        server.inference.checks = {route.name: route.endpoint for route in app.routes if isinstance(route, Route)}
         app.router.default = _with_not_found(app.router.default)
         # As in stock BentoML, before the routes of mounted applications, which may take every path.
         app.router.routes[:0] = [
@@ -159,7 +164,9 @@ class ModelService(Service[T]):
         if bentoml.server_context.worker_index is not None:
             replace_default_server(self.http_protocol)
         via_app = self._is_traced_by_bento or not _BENTOML_MIDDLEWARE.issuperset(map(_name_of, app.user_middleware))
-        probes = [self._prefixed(path) for path in ("/livez", "/readyz", "/healthz", "/health", "/metrics")]
+        probes = [
+            self._prefixed(path) for path in ("/livez", "/readyz", "/healthz", "/health", "/metrics", LIVE, READY)
+        ]
         return server.wrap(app, probes, via_app=via_app)
 
     def _bind_instance(
@@ -200,7 +207,7 @@ class ModelService(Service[T]):
 
     def _rows_method(self, name: str, instance: T) -> "RowsMethod":
         """Return a declared method that takes rows, bound to an instance."""
-        from model_server.http.endpoint import RowsMethod  # noqa: PLC0415
+        from model_server.http.methods import RowsMethod  # noqa: PLC0415
 
         method, function = self.apis[name], self._rows_functions[name]
         parameter = _rows_parameter(function)
@@ -253,8 +260,8 @@ def _take_metrics_setting(config: Mapping[str, Any]) -> bool:
     if metrics:
         raise _refused(
             "service-option",
-            f"the service's metrics have the settings {', '.join(metrics)}; expected only enabled: names and buckets "
-            "are fixed",
+            f"the service's metrics have the settings {', '.join(metrics)}; expected only `enabled`, because names and "
+            "buckets are fixed",
         )
     cast("dict[str, Any]", config)["metrics"] = {"enabled": False}
     return is_wanted
@@ -274,7 +281,7 @@ def _rows_parameter(function: Callable[..., Any]) -> str:
     marked = [name for name, hint in hints.items() if _takes_rows(hint)]
     if len(marked) > 1:
         raise _refused(
-            "service-method", f"{function.__name__} has the Rows {' and '.join(marked)}; expected one such parameter"
+            "service-method", f"{function.__name__} has several Rows parameters, {' and '.join(marked)}; expected one"
         )
     for name, hint in hints.items():
         if name not in marked and any(map(_takes_rows, get_args(hint))):
@@ -356,7 +363,7 @@ def _with_not_found(otherwise: "ASGIApp") -> "ASGIApp":
 def _paths_of_class_names(routes: "Iterable[BaseRoute]", prefix: str) -> Iterator[str]:
     """Yield the paths of the routes of a mounted application that are declared to return class names."""
     for route in routes:
-        # Newer versions of FastAPI keep the routes of an included router, as BentoML makes one, in that router.
+        # Newer versions of FastAPI keep an included router's routes in that router, and BentoML includes one.
         if included := getattr(route, "original_router", None):
             yield from _paths_of_class_names(included.routes, prefix)
         elif _return_of(getattr(route, "endpoint", None)) is ClassNames:
@@ -449,7 +456,7 @@ def serve(bento: str, listener: socket.socket, timeout_graceful_shutdown: int) -
     Args:
         bento: a bento, or the directory of `service.py`.
         listener: a listening socket.
-        timeout_graceful_shutdown: seconds that requests in flight then have to complete.
+        timeout_graceful_shutdown: seconds after the signal within which requests in flight must complete.
     """
     global _is_single_process  # noqa: PLW0603 (supervise() reads it; BentoML calls that without arguments)
     from _bentoml_impl.server.serving import server_on_deployment  # noqa: PLC0415 (only this way to serve needs it)
@@ -487,11 +494,11 @@ def _exit_with_worker(_signal: int, _frame: FrameType | None) -> None:
             _exit(child.si_status)
     elif child.si_status not in (signal.SIGTERM, signal.SIGINT):
         log_failure(f"a worker was killed by signal {child.si_status}", "worker-killed")
-        end(1, _EXIT_SECONDS)
+        exit_within(1, _EXIT_SECONDS)
 
 
 def _end_with_terminal() -> None:
-    """Wait for the terminal to close, and end: the kernel signals only make then, which waits for this process."""
+    """Wait for the terminal to close, then exit. The kernel signals only `make`, which waits for this process."""
     terminal = select.poll()
     terminal.register(0, 0)  # reports a hangup only
     terminal.poll()
@@ -532,8 +539,8 @@ def _log_start_error(
 def _exit(reason: object) -> NoReturn:
     """Exit with `reason` if it is an exit status, otherwise with 1 after logging it."""
     if isinstance(reason, int):
-        end(reason, _EXIT_SECONDS)
+        exit_within(reason, _EXIT_SECONDS)
     log_failure(str(reason), getattr(reason, "code", "settings-invalid"))
     if isinstance(reason, SlowModelError):
         os._exit(1)
-    end(1, _EXIT_SECONDS)
+    exit_within(1, _EXIT_SECONDS)

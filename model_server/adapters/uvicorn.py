@@ -1,4 +1,4 @@
-"""Private uvicorn APIs: how it creates connections, and which state they share with it."""
+"""Private uvicorn APIs: connection creation and shared state."""
 
 import asyncio
 import socket
@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
 
 
 class _Host:
-    """The uvicorn state that connections use; see `model_server.http.connections.Host`."""
+    """The uvicorn state that connections use; see `model_server.http.connections.ConnectionServer`."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ def serve(app: ASGIApp, listener: socket.socket, factory: Callable[..., Any], ti
         app: the application.
         listener: a listening socket.
         factory: creates the connections.
-        timeout_graceful_shutdown: seconds that requests in flight then have to complete.
+        timeout_graceful_shutdown: seconds after the signal within which requests in flight must complete.
     """
     config = uvicorn.Config(
         app,

@@ -1,1 +1,1 @@
-"""From a connection's bytes to a prediction's, and everything HTTP around that."""
+"""HTTP: connections, prediction endpoints, errors, documents and pages."""

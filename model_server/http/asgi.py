@@ -12,7 +12,6 @@ from model_server.http.endpoint import INLINE_BYTES, Endpoint, Shared
 from model_server.http.errors import (
     CLIENT_CLOSED_REQUEST,
     SERVER_FAILED,
-    Headers,
     RequestError,
     app_error_detail,
     busy,
@@ -23,10 +22,11 @@ from model_server.http.errors import (
     too_large,
 )
 from model_server.observability.observer import RequestRecord
+from model_server.protocols.protocol import Headers
 
 RECORD = "model_server.record"  # the scope's key for the request's record
 _PERMIT = "model_server.permit"  # the scope's key for the request's permit
-# The header that marks this package's errors on their way through middleware; answers that middleware makes lack it.
+# Marks this package's errors as they pass through middleware; responses created by middleware lack this header.
 _MARK = b"x-model-server-error"
 _JSON = (b"content-type", b"application/json")
 _MAX_ERROR_BYTES = 64 * 1024
@@ -62,7 +62,7 @@ class AsgiEndpoint:
                 raise refusal
             body = await _read_body(receive, permit, endpoint.max_body_bytes)
             request.restart()
-            job = endpoint.answer(request, body, respond)
+            job = endpoint.answer(request, headers, body, respond)
             await is_answered.wait()
         except ClientDisconnect:
             request.is_aborted = True
@@ -77,8 +77,8 @@ class AsgiEndpoint:
         await _send_marked(send, *answers[0])
 
 
-class Front:
-    """The outermost ASGI application: names, counts and logs requests, and gives all errors the same format.
+class OutermostApp:
+    """The outermost ASGI application: identifies, counts and logs requests, and gives all errors the same format.
 
     Args:
         app: BentoML's application.
@@ -138,29 +138,35 @@ class Front:
         if endpoint:
             return self._app if self._via_app else AsgiEndpoint(endpoint), None
         if path in self._shared.refused:
-            return _Refusal(no_classes(path)), None
+            return Refusal(no_classes(path)), None
         if path in self._probes:
-            return _Refusal(stuck()) if self._is_down(path) else self._app, None
+            return Refusal(stuck()) if self._is_down(path) else self._app, None
         permit = self._shared.admission.try_acquire()
-        return self._app if permit else _Refusal(busy()), permit
+        return self._app if permit else Refusal(busy()), permit
 
     def _is_down(self, probe: str) -> bool:
-        """Return whether a probe is refused: the one that has the server restarted only if waiting does not help."""
-        if probe.endswith("/livez"):
+        """Return whether a probe is refused.
+
+        The liveness probe, which restarts the server, is refused only if waiting does not help.
+        """
+        if probe.endswith(("/livez", "/health/live")):
             return self._shared.runner.is_stuck
         return self._shared.runner.is_occupied and not probe.endswith("/metrics")
 
 
-class _Refusal:
+class Refusal:
     """An application that refuses every request with the same error."""
 
     def __init__(self, error: RequestError) -> None:
         self._error = error
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Refuse one request."""
         request: RequestRecord = scope[RECORD]
         request.code, request.reason = self._error.code, self._error.reason
-        await _send_marked(send, self._error.status, error_body(self._error.detail), self._error.headers)
+        await _send_marked(
+            send, self._error.status, error_body(self._error.detail, request.error_field), self._error.headers
+        )
 
 
 class _HeadAsGet:
@@ -230,7 +236,7 @@ class _Response:
             self._request.code = failure.code
         else:
             self.error = RuntimeError("the application did not answer")
-            await _Refusal(failure)(self._scope, _receive_nothing, self.send)
+            await Refusal(failure)(self._scope, _receive_nothing, self.send)
         return failure.status
 
     async def _begin(self, message: Message) -> None:
@@ -241,7 +247,7 @@ class _Response:
         headers = [header for header in message.get("headers", ()) if header[0] != _MARK]
         is_ours = len(headers) < len(message.get("headers", ()))
         if not is_ours:
-            self._request.code = self._request.reason = ""  # those of an error that middleware has replaced
+            self._request.code = self._request.reason = ""  # they belong to an error that middleware has replaced
         if self.status >= HTTPStatus.BAD_REQUEST and not is_ours:
             self._start = message
         elif _matches_etag(self._scope, message):
@@ -258,7 +264,8 @@ class _Response:
         headers = start.get("headers", ())
         detail = app_error_detail(self._scope["method"], self._scope["path"], self.status, dict(headers), self._body)
         request_id = (b"x-request-id", self._request.request_id)
-        await _send(self._send, self.status, error_body(detail), [request_id, *_without_content_headers(headers)])
+        body = error_body(detail, self._request.error_field)
+        await _send(self._send, self.status, body, [request_id, *_without_content_headers(headers)])
 
 
 class Timeout:
@@ -292,12 +299,12 @@ class Timeout:
             if not limit.expired():
                 raise
             detail = f"The server did not begin to answer within {self._timeout:g} seconds."
-            await _Refusal(RequestError(detail, HTTPStatus.GATEWAY_TIMEOUT, code="timeout"))(scope, receive, send)
+            await Refusal(RequestError(detail, HTTPStatus.GATEWAY_TIMEOUT, code="timeout"))(scope, receive, send)
 
 
 async def answer_not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with 404, for requests that no route matches."""
-    await _Refusal(not_found(scope["method"], scope["path"]))(scope, receive, send)
+    await Refusal(not_found(scope["method"], scope["path"]))(scope, receive, send)
 
 
 async def _receive_nothing() -> Message:
@@ -348,6 +355,6 @@ async def _send_marked(send: Send, status: int, body: bytes, headers: Headers) -
 
 async def _send(send: Send, status: int, body: bytes, headers: Headers) -> None:
     # Middleware changes the headers in place, so they are a list.
-    fixed = [_JSON, (b"content-length", b"%d" % len(body))]
+    fixed = [*(() if b"content-type" in dict(headers) else (_JSON,)), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
     await send({"type": "http.response.body", "body": body})

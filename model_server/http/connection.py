@@ -15,12 +15,11 @@ from urllib.parse import unquote
 import httptools
 
 from model_server.http.asgi import RECORD
-from model_server.http.connections import Connections, Host
+from model_server.http.connections import Connections, ConnectionServer
 from model_server.http.cycle import Cycle
 from model_server.http.endpoint import INLINE_BYTES, Endpoint
 from model_server.http.errors import (
     CLIENT_CLOSED_REQUEST,
-    Headers,
     RequestError,
     busy,
     error_body,
@@ -30,6 +29,7 @@ from model_server.http.errors import (
 )
 from model_server.http.exchange import Exchange, Head
 from model_server.prediction.batches import Entry
+from model_server.protocols.protocol import Headers
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
         host: the server that the connection belongs to.
     """
 
-    def __init__(self, shared: Connections, host: Host) -> None:
+    def __init__(self, shared: Connections, host: ConnectionServer) -> None:
         self._shared = shared
         self._host = host
         self._loop = asyncio.get_running_loop()
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Event | None = None  # exists while the write buffer is full
         self._written = 0
         self._slow_since: float | None = None
-        self._sent_then = 0  # bytes received by the client up to `_slow_since`
+        self._sent_at_slow_start = 0  # bytes received by the client up to `_slow_since`
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register the connection."""
@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
             start = self._parsed
             end = start + _MAX_PARSED_BYTES
             if self._incoming is None:
-                # The mark may begin in the last bytes of the previous part.
+                # The blank line that ends the head may begin in the previous part.
                 found = self._unparsed.find(_HEAD_END, max(0, start - len(_HEAD_END) + 1), end)
                 end = end if found < 0 else found + len(_HEAD_END)
             elif self._length is not None:
@@ -279,13 +279,14 @@ class Connection(asyncio.Protocol):
         length = head.by_name.get(b"content-length")
         self._length = None if length is None else int(length)
         endpoint = self._shared.endpoints.get(self._url) if method == b"POST" else None
-        path = endpoint.method.route if endpoint else ""
-        if endpoint is None:
+        if endpoint:
+            record = self._shared.observer.begin_known(method.decode(), endpoint.route, head.by_name)
+        else:
             try:
                 path = unquote(httptools.parse_url(self._url).path.decode("ascii"))
             except (httptools.HttpParserInvalidURLError, AttributeError, UnicodeDecodeError):
                 raise self._stop_parser(_invalid("The request's target is not a valid URL.")) from None
-        record = self._shared.observer.begin(method.decode(), path, head.by_name)
+            record = self._shared.observer.begin(method.decode(), path, head.by_name)
         self._incoming = exchange = Exchange(head, record, endpoint)
         if endpoint:
             exchange.refusal = endpoint.refusal(head.by_name, self._headers if head.has_duplicates else ())
@@ -334,7 +335,7 @@ class Connection(asyncio.Protocol):
         if head.version not in ("1.1", "1.0"):
             detail = f"HTTP {head.version} is not supported; expected HTTP/1.1."
             raise self._stop_parser(RequestError(detail, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, code="http-version"))
-        # The count includes other bytes of the last part and may lack bytes of the first one: measure the head.
+        # `_received` counts whole parts, not exactly the head: measure the head.
         if self._received > _MAX_HEAD_BYTES - _MAX_PARSED_BYTES:
             size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
             if size > _MAX_HEAD_BYTES:
@@ -380,7 +381,7 @@ class Connection(asyncio.Protocol):
             return
         exchange.record.restart()
         body, exchange.body = exchange.body, b""
-        job = endpoint.answer(exchange.record, bytes(body), partial(self._respond, exchange))
+        job = endpoint.answer(exchange.record, exchange.head.by_name, bytes(body), partial(self._respond, exchange))
         if job:
             exchange.job = job
             # Predictions answered on the event loop need no permit: the loop does nothing else until they are answered.
@@ -466,17 +467,18 @@ class Connection(asyncio.Protocol):
             self.transport.abort() if cycle.is_started else self.transport.close()
 
     def _respond(self, exchange: Exchange, status: int, body: bytes, headers: Headers) -> None:
-        """Write a JSON answer without an application."""
+        """Write an answer without an application; it is JSON unless its headers have another content type."""
         if self.transport.is_closing():
             return
         head, record = exchange.head, exchange.record
         self._release(exchange)
-        if status == HTTPStatus.OK and not head.is_last and len(body) <= _MAX_JOINED_BYTES:
+        if status == HTTPStatus.OK and not headers and not head.is_last and len(body) <= _MAX_JOINED_BYTES:
             ok = self._shared.ok_head(self._host.default_headers)
             self.write(b"%b%d\r\nx-request-id: %b\r\n\r\n%b" % (ok, len(body), record.request_id, body))
         else:
+            is_json = not headers or b"content-type" not in dict(headers)
             lines = [
-                b"content-type: application/json",
+                *((b"content-type: application/json",) if is_json else ()),
                 b"content-length: %d" % len(body),
                 b"x-request-id: %b" % record.request_id,
                 *(b"%b: %b" % header for header in headers),
@@ -492,7 +494,8 @@ class Connection(asyncio.Protocol):
         if not exchange.is_received and (self._length is None or self._length > _MAX_DISCARDED_BYTES):
             exchange.head.is_last = True
         exchange.record.code, exchange.record.reason = error.code, error.reason
-        self._respond(exchange, error.status, error_body(error.detail), error.headers)
+        field = (exchange.endpoint or exchange.record).error_field
+        self._respond(exchange, error.status, error_body(error.detail, field), error.headers)
 
     def _reject(self, error: RequestError) -> None:
         """Answer an invalid or incomplete request with an error, after the requests before it, and close."""
@@ -594,9 +597,11 @@ class Connection(asyncio.Protocol):
         sent = self._written - size - (_queued_bytes(self.transport.get_extra_info("socket")) if size else 0)
         if not size:
             self._slow_since = None
-        elif self._slow_since is None or sent - self._sent_then >= _MIN_BYTES_PER_SECOND * (now - self._slow_since):
+        elif self._slow_since is None or sent - self._sent_at_slow_start >= _MIN_BYTES_PER_SECOND * (
+            now - self._slow_since
+        ):
             self._slow_since = now
-            self._sent_then = sent
+            self._sent_at_slow_start = sent
         elif now - self._slow_since > timeout:
             return True
         return False
@@ -636,8 +641,8 @@ class Connection(asyncio.Protocol):
 def _queued_bytes(connection: socket.socket) -> int:
     """Return the number of bytes in a socket's send queue that the other side has not acknowledged; 0 if unknown."""
     if sys.platform == "linux":
-        import fcntl  # noqa: PLC0415 (of Unix only)
-        import termios  # noqa: PLC0415 (the same)
+        import fcntl  # noqa: PLC0415 (Unix only)
+        import termios  # noqa: PLC0415 (Unix only)
 
         with suppress(OSError):
             answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(_INT.size))

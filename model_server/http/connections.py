@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SWEEP_SECONDS = 0.5
 
 
-class Host(Protocol):
+class ConnectionServer(Protocol):
     """The server that connections belong to.
 
     Attributes:
@@ -49,7 +49,7 @@ class Connections:
 
     Args:
         endpoints: the endpoints that answer predictions directly, by request target.
-        observer: names, counts and logs requests.
+        observer: identifies, counts and logs requests.
         admission: limits the requests in flight.
         settings: the time limits for requests and idle connections, and the maximum number of idle connections.
     """

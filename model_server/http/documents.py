@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute, Route
 
 from model_server.api import Error, Labels, Predictions
-from model_server.http.endpoint import RowsMethod
+from model_server.http.methods import RowsMethod
 from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.model import Model
 from model_server.model.row_spec import RowSpec
@@ -96,8 +96,8 @@ def add_predictions(document: dict[str, Any], methods: Iterable[RowsMethod], mod
                 "summary": method.summary,
                 "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
                 "responses": {
-                    "200": _response(method.summary, _prediction(_answer(method, model))),
-                    **{str(status): _response(text, Error.model_json_schema()) for status, text in _ERRORS.items()},
+                    "200": response(method.summary, _prediction(_answer(method, model))),
+                    **{str(status): response(text, Error.model_json_schema()) for status, text in _ERRORS.items()},
                 },
             }
         }
@@ -111,7 +111,7 @@ def _undescribed(methods: Iterable[str]) -> dict[str, Any]:
 def _answer(method: RowsMethod, model: Model) -> dict[str, Any]:
     """Return the schema of the answer for one row."""
     if method.returns is Predictions:
-        return _nested({"type": "number"}, model.prediction_shape)
+        return nested_schema({"type": "number"}, model.prediction_shape)
     if method.returns is Labels:
         name = {"type": "string", "enum": sorted(set(model.labels.values()))}
         return {"type": "array", "items": name, "uniqueItems": True} if model.task is Task.MULTILABEL else name
@@ -119,10 +119,11 @@ def _answer(method: RowsMethod, model: Model) -> dict[str, Any]:
 
 
 def _error(status: int) -> dict[str, Any]:
-    return _response(_ERRORS.get(status, "The request failed."), Error.model_json_schema())
+    return response(_ERRORS.get(status, "The request failed."), Error.model_json_schema())
 
 
-def _response(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+def response(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of a JSON response."""
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
@@ -134,32 +135,39 @@ def _prediction(one: dict[str, Any]) -> dict[str, Any]:
 def _row(spec: RowSpec | ColumnsSpec) -> dict[str, Any]:
     if isinstance(spec, ColumnsSpec):
         values = {name: _values(value) for name, value in spec.values.items()}
-        return {"anyOf": [_object(values), _tuple(list(values.values()))]}
+        return {"anyOf": [object_schema(values), tuple_schema(list(values.values()))]}
     if not spec.names:
         return _values(spec)
-    return {"anyOf": [_values(spec), _object(dict.fromkeys(spec.names, _value(spec)))]}
+    return {"anyOf": [_values(spec), object_schema(dict.fromkeys(spec.names, value_schema(spec)))]}
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+def object_schema(properties: dict[str, Any], *required: str) -> dict[str, Any]:
+    """Return the schema of an object with these properties, of which the named ones, or else all, are required."""
+    names = list(required or properties)
+    return {"type": "object", "properties": properties, "required": names, "additionalProperties": False}
 
 
-def _tuple(values: list[dict[str, Any]]) -> dict[str, Any]:
+def tuple_schema(values: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the schema of an array with exactly these values."""
     return {"type": "array", "prefixItems": values, "minItems": len(values), "maxItems": len(values)}
 
 
 def _values(spec: RowSpec) -> dict[str, Any]:
-    return _nested(_value(spec), spec.row_shape, spec.max_length)
+    return nested_schema(value_schema(spec), spec.row_shape, spec.max_length)
 
 
-def _nested(schema: dict[str, Any], shape: tuple[int | None, ...], max_length: int | None = None) -> dict[str, Any]:
+def nested_schema(
+    schema: dict[str, Any], shape: tuple[int | None, ...], max_length: int | None = None
+) -> dict[str, Any]:
+    """Return the schema of nested arrays with these lengths; None is any length up to the maximum."""
     for length in reversed(shape):
         limit = length or max_length
         schema = {"type": "array", "items": schema, "minItems": length or 1} | ({"maxItems": limit} if limit else {})
     return schema
 
 
-def _value(spec: RowSpec) -> dict[str, Any]:
+def value_schema(spec: RowSpec) -> dict[str, Any]:
+    """Return the schema of one value."""
     if spec.is_text:
         return {"type": "string"}
     smallest, largest = spec.limits

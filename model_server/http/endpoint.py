@@ -1,4 +1,4 @@
-"""HTTP endpoint of a declared method that takes rows: from the request body to the response body."""
+"""HTTP endpoint of declared methods that take rows: from the request body to the response body."""
 
 import asyncio
 import math
@@ -7,34 +7,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import pydantic
 from bentoml.exceptions import BentoMLException
 
 from model_server.http.admission import Admission
 from model_server.http.errors import (
     SERVER_FAILED,
-    Headers,
     RequestError,
     check_headers,
     error_body,
-    invalid,
+    from_bentoml_error,
     no_memory,
-    raised,
     stopping,
     too_large,
 )
+from model_server.http.methods import Calls
 from model_server.model.model import Model
 from model_server.model.rows import InvalidRowsError, Rows
 from model_server.observability.observer import Observer, RequestRecord
-from model_server.prediction.batches import Call, Entry, LoopBatches, ThreadBatches
+from model_server.prediction.batches import Answers, Call, Entry, LoopBatches, ThreadBatches
 from model_server.prediction.pace import Pace
 from model_server.prediction.runner import INLINE_SECONDS, Job, Runner
 from model_server.protocols.json_body import BodyError
-from model_server.protocols.json_columns import make_rows_parser
-from model_server.protocols.json_rows import Answers, encode_answers
+from model_server.protocols.protocol import Headers, WireProtocol
 
 Step = Callable[[str, Callable[..., Any]], Callable[..., Any]]
 Respond = Callable[[int, bytes, Headers], None]
@@ -45,40 +41,16 @@ _MAX_INLINE_ROWS = INLINE_BYTES  # a body that is parsed on the event loop has f
 _OK = int(HTTPStatus.OK)
 
 
-# Result of a prediction: the response body, the number of rows, and the duration of the method in seconds.
-_Predicted = tuple[bytes, int, float]
-
-
-class RowsMethod(NamedTuple):
-    """A method of the service that takes rows, bound to the service instance.
-
-    Attributes:
-        name: name of the method in the service class.
-        route: path of the method, including the service's prefix.
-        parameter: name of the parameter that takes the rows.
-        call: the bound method; takes rows, and the other parameters by name; returns one answer per row, in order.
-        is_async: whether the method is a coroutine function.
-        parameters: a pydantic model of the other parameters; None without any.
-        returns: return annotation of the method.
-        summary: first line of the method's docstring.
-    """
-
-    name: str
-    route: str
-    parameter: str
-    call: Callable[..., Any]
-    is_async: bool
-    parameters: type[pydantic.BaseModel] | None
-    returns: Any
-    summary: str
+# Result of a prediction: the response body and headers, the number of rows, and the duration of the methods in seconds.
+_Predicted = tuple[bytes, Headers, int, float]
 
 
 def _untraced(_name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _share_untraced(_name: str, call: Callable[[Rows], Answers]) -> Call:
-    return lambda rows, _entries: call(rows)
+def _untraced_shared_step(_name: str, call: Call) -> Call:
+    return call
 
 
 def _no_span() -> None:
@@ -96,7 +68,7 @@ class Shared:
         max_body_bytes: maximum size of a request body.
         timeout: maximum duration of a request in seconds.
         step: wraps a step of a prediction in a tracing span.
-        share: wraps a step that answers several requests in a tracing span.
+        shared_step: wraps a step that answers several requests in a tracing span.
         span: returns the tracing span of the current request; None if it is not traced.
         refused: paths of the routes for class names, if the model has no classes.
     """
@@ -107,43 +79,53 @@ class Shared:
     max_body_bytes: int
     timeout: float
     step: Step = _untraced
-    share: Callable[[str, Callable[[Rows], Answers]], Call] = _share_untraced
+    shared_step: Callable[[str, Call], Call] = _untraced_shared_step
     span: Callable[[], object] = _no_span
     refused: set[str] = field(default_factory=set)
 
 
 class Endpoint:
-    """Answers request bodies by calling a declared method, independently of the transport.
+    """Answers request bodies by calling declared methods, independently of the transport.
 
     Args:
-        method: the method.
-        model: the model, which determines the form of the rows.
+        route: path of the route for metrics and logs.
+        calls: calls the methods.
+        protocol: reads the bodies of requests and writes those of answers.
+        model: the model whose rows the methods take.
         shared: objects and limits shared by all endpoints.
+
+    Attributes:
+        route: as above.
+        error_field: the field of an error body that has the sentence.
     """
 
-    def __init__(self, method: RowsMethod, model: Model, shared: Shared) -> None:
-        self.method = method
+    def __init__(self, route: str, calls: Calls, protocol: WireProtocol, model: Model, shared: Shared) -> None:
+        self.route = route
+        self.error_field = protocol.error_field
         self.max_body_bytes = shared.max_body_bytes
         self.admission = shared.admission
         self.observer = shared.observer
+        self._protocol = protocol
+        self._calls = calls
+        self._is_async = calls.is_async
         self._pace = Pace()
         self._runner = shared.runner
         self._estimate = model.estimate_latency
         self._max_inline_rows = max_rows(model, INLINE_SECONDS)
         self._inline_bytes = _INLINE_TEXT_BYTES if model.spec.is_text else INLINE_BYTES
         self._timeout = shared.timeout
-        self._rows = make_rows_parser(model.spec, method.parameter)
-        self._parse = shared.step("parse", self._rows.parse_with_fields if method.parameters else self._rows.parse)
-        self._encode = shared.step("encode", encode_answers)
-        self._call = shared.step("inference", method.call)
+        self._read = shared.step("parse", protocol.read)
+        self._write = shared.step("encode", protocol.write)
+        self._call = shared.step("inference", calls.one)
+        self._wait = shared.step("inference", calls.wait)
         self._span = shared.span
         self._batches = self._make_batches(model, shared)
 
     def _make_batches(self, model: Model, shared: Shared) -> LoopBatches | ThreadBatches | None:
-        """Return the batching queue; None if batching is off, or the method is async or has other parameters."""
-        if not model.batching.is_on or self.method.parameters or self.method.is_async:
+        """Return the batching queue; None if batching is off, or a method is async or has other parameters."""
+        if not model.batching.is_on or self._is_async or not self._calls.may_batch:
             return None
-        call = shared.share("inference", self._call_checked)
+        call = shared.shared_step("inference", self._calls.together)
         rows_per_batch = model.batching.max_rows
         if not self._max_inline_rows:
             return ThreadBatches(call, rows_per_batch, self._observe_inference, shared.runner, self._timeout)
@@ -159,7 +141,7 @@ class Endpoint:
         if duplicates or headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
             try:
                 for given in (headers, *({name: value} for name, value in duplicates)):
-                    check_headers(given)
+                    check_headers(given, self._protocol.media_types)
             except RequestError as error:
                 return error
         # The transport has already refused a content-length with too many digits.
@@ -168,12 +150,13 @@ class Endpoint:
         return None
 
     def answer(
-        self, request: RequestRecord, body: bytes, respond: Respond
+        self, request: RequestRecord, headers: Mapping[bytes, bytes], body: bytes, respond: Respond
     ) -> "Entry | Job | asyncio.Task[None] | None":
         """Answer a body by calling `respond` once, before or after this method returns.
 
         Args:
             request: record of the request, started when the body had arrived.
+            headers: the headers by lowercase name.
             body: the whole body.
             respond: takes status, body and extra headers of the response.
 
@@ -181,41 +164,48 @@ class Endpoint:
             An object that can be cancelled until the request is answered; None if it is already answered.
         """
         try:
-            if self.method.is_async:
-                return asyncio.get_running_loop().create_task(self._await(body, request, respond))
+            if self._is_async:
+                return asyncio.get_running_loop().create_task(self._await(request, headers, body, respond))
             if len(body) > self._inline_bytes:
-                return self._submit(partial(self._predict_body, body), request, respond)
-            rows, fields = (self._parse(body), None) if self.method.parameters is None else self._read(body)
+                return self._submit(partial(self._predict_body, body, headers, request.request_id), request, respond)
+            rows, ask = self._read(body, headers, request.request_id)
             if self._batches and len(rows) <= self._batches.max_rows and not self._pace.is_slow:
-                return self._batches.submit(rows, partial(self._deliver, request, respond), self._span())
+                return self._batches.submit(rows, partial(self._deliver, request, respond, ask), self._span(), ask)
             if len(rows) > self._max_inline_rows or self._pace.is_slow:
-                return self._submit(partial(self._predict, rows, fields), request, respond)
-            answer, _, seconds = self._predict(rows, fields)
+                return self._submit(partial(self._predict, rows, ask), request, respond)
+            answer, extra, _, seconds = self._predict(rows, ask)
         except Exception as error:  # noqa: BLE001 (any error is answered)
             self.fail(request, error, respond)
         else:
             self._observe_inference(len(rows), seconds)
-            respond(_OK, answer, ())
+            respond(_OK, answer, extra)
         return None
 
     def _deliver(
-        self, request: RequestRecord, respond: Respond, answers: Answers | None, error: BaseException | None
+        self,
+        request: RequestRecord,
+        respond: Respond,
+        ask: Any,  # noqa: ANN401 (the protocol's)
+        answers: Answers | None,
+        error: BaseException | None,
     ) -> None:
         if answers is None:
             self.fail(request, error or RuntimeError("no answer"), respond)
             return
         try:
-            body = self._encode(answers)
+            body, extra = self._write(answers, ask)
         except Exception as failure:  # noqa: BLE001 (any error is answered)
             self.fail(request, failure, respond)
         else:
-            respond(_OK, body, ())
+            respond(_OK, body, extra)
 
     def fail(self, request: RequestRecord, error: BaseException, respond: Respond) -> None:
         """Answer with an error, and log an unexpected one."""
         match error:
-            case BodyError() | InvalidRowsError():
-                error = invalid(error, self.method.parameter)
+            case BodyError():
+                error = RequestError(str(error), code=error.code)
+            case InvalidRowsError():
+                error = RequestError(self._protocol.describe(error), code="rows-invalid")
             case TimeoutError() if error.__traceback__ is None:  # delivered, not raised by the method
                 detail = f"The model did not answer within {self._timeout:g} seconds."
                 error = RequestError(detail, HTTPStatus.GATEWAY_TIMEOUT, code="model-timeout")
@@ -224,29 +214,17 @@ class Endpoint:
             case asyncio.CancelledError():
                 error = stopping()
             case BentoMLException():
-                failure, error = error, raised(error, self.method.route)
+                failure, error = error, from_bentoml_error(error, self.route)
                 if error.detail == SERVER_FAILED:
                     self.observer.observe_failure(request, failure)
         if not isinstance(error, RequestError):
             self.observer.observe_failure(request, error)
             error = RequestError(SERVER_FAILED, HTTPStatus.INTERNAL_SERVER_ERROR, code="server-failed")
         request.code, request.reason = error.code, error.reason
-        respond(error.status, error_body(error.detail), error.headers)
+        respond(error.status, error_body(error.detail, self.error_field), error.headers)
 
-    def _read(self, body: bytes) -> tuple[Rows, dict[str, Any] | None]:
-        if self.method.parameters is None:
-            return self._parse(body), None
-        rows, fields = self._parse(body)
-        try:
-            parameters = self.method.parameters.model_validate(fields)
-        except pydantic.ValidationError as error:
-            problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            name = ".".join(map(str, problem["loc"]))
-            raise BodyError("field-invalid", f'The field "{name}" is invalid: {problem["msg"]}.') from error
-        return rows, {name: getattr(parameters, name) for name in self.method.parameters.model_fields}
-
-    def _predict_body(self, body: bytes) -> _Predicted:
-        rows, fields = self._read(body)
+    def _predict_body(self, body: bytes, headers: Mapping[bytes, bytes], request_id: bytes) -> _Predicted:
+        rows, ask = self._read(body, headers, request_id)
         seconds = self._estimate(len(rows))
         if len(rows) > 1 and self._timeout < seconds < math.inf:
             raise RequestError(
@@ -254,35 +232,34 @@ class Endpoint:
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 code="rows-too-many",
             )
-        return self._predict(rows, fields)
+        return self._predict(rows, ask)
 
-    def _predict(self, rows: Rows, fields: dict[str, Any] | None) -> _Predicted:
+    def _predict(self, rows: Rows, ask: Any) -> _Predicted:  # noqa: ANN401 (the protocol's)
         began = time.perf_counter()
-        answers: Answers = self._call(rows, **fields) if fields else self._call(rows)
+        answers: Answers = self._call(rows, ask)
         seconds = time.perf_counter() - began
-        self._check(answers, len(rows))
-        return self._encode(answers), len(rows), seconds
+        body, extra = self._write(answers, ask)
+        return body, extra, len(rows), seconds
 
-    def _call_checked(self, rows: Rows) -> Answers:
-        answers: Answers = self.method.call(rows)
-        self._check(answers, len(rows))
-        return answers
-
-    async def _await(self, body: bytes, request: RequestRecord, respond: Respond) -> None:
+    async def _await(
+        self, request: RequestRecord, headers: Mapping[bytes, bytes], body: bytes, respond: Respond
+    ) -> None:
         is_large = len(body) > self._inline_bytes
         limit = asyncio.timeout(self._timeout - (time.perf_counter() - request.started))
+        question = (body, headers, request.request_id)
         try:
             async with limit:
-                rows, fields = await self._in_thread(self._read, body) if is_large else self._read(body)
+                rows, ask = await self._in_thread(self._read, *question) if is_large else self._read(*question)
                 began = time.perf_counter()
-                answers = await self._call(rows, **(fields or {}))
+                answers = await self._wait(rows, ask)
                 self._observe_inference(len(rows), time.perf_counter() - began)
-                self._check(answers, len(rows))
-                body = await self._in_thread(self._encode, answers) if is_large else self._encode(answers)
+                body, extra = (
+                    await self._in_thread(self._write, answers, ask) if is_large else self._write(answers, ask)
+                )
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (any error is answered)
             self.fail(request, TimeoutError() if limit.expired() else error, respond)
         else:
-            respond(_OK, body, ())
+            respond(_OK, body, extra)
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 (any result)
         """Return the result of a slow function without blocking the event loop."""
@@ -307,33 +284,20 @@ class Endpoint:
         if rows <= self._max_inline_rows:
             self._pace.observe(seconds)
 
-    def _check(self, answers: Any, rows: int) -> None:  # noqa: ANN401 (any result)
-        if type(answers) is np.ndarray and len(answers) == rows:
-            return
-        try:
-            found = len(answers)
-        except TypeError:
-            found = None
-        if found != rows or isinstance(answers, str | bytes | dict):
-            raise TypeError(
-                f"{self.method.name} returned {type(answers).__name__} for {rows} rows; expected a sequence of {rows} "
-                "answers, one per row"
-            )
-
     def _submit(self, work: Callable[[], _Predicted], request: RequestRecord, respond: Respond) -> Job:
         def done(predicted: _Predicted | None, error: BaseException | None) -> None:
             if predicted is None:
                 self.fail(request, error or RuntimeError("no result"), respond)
             else:
-                body, rows, seconds = predicted
+                body, extra, rows, seconds = predicted
                 self._observe_inference(rows, seconds)
-                respond(_OK, body, ())
+                respond(_OK, body, extra)
 
         return self._runner.submit(work, done, self._timeout - (time.perf_counter() - request.started))
 
 
 def max_rows(model: Model, seconds: float) -> int:
-    """Return the number of rows that the model can answer in a time in seconds, according to its measured latency."""
+    """Return the number of rows that the model can answer within `seconds`, according to its measured latency."""
     one = model.estimate_latency(1)
     each = model.estimate_latency(2) - one
     if one > seconds:

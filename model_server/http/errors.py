@@ -1,7 +1,7 @@
-"""HTTP errors. The body of each is `{"detail": "<one sentence>"}`."""
+"""HTTP errors. The body of each is `{"detail": "<one sentence>"}`; below /v2, `{"error": "<one sentence>"}`."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -9,11 +9,8 @@ from urllib.parse import quote
 import orjson
 from bentoml.exceptions import BentoMLException, InvalidArgument
 
-from model_server.model.rows import InvalidRowsError
 from model_server.observability.metrics import UNAVAILABLE
-from model_server.protocols.json_body import BodyError, format_error
-
-Headers = Sequence[tuple[bytes, bytes]]
+from model_server.protocols.protocol import Headers
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected before the answer
 SERVER_FAILED = "The server failed to answer; its log says why."
@@ -44,30 +41,18 @@ class RequestError(InvalidArgument):
         self.code = code
 
 
-def invalid(error: BodyError | InvalidRowsError, field: str) -> RequestError:
-    """Return the refusal of a body.
-
-    Args:
-        error: what is wrong with the body.
-        field: the name of the field that holds the rows.
-    """
-    if isinstance(error, InvalidRowsError):
-        return RequestError(format_error(error, field), code="rows-invalid")
-    return RequestError(str(error), code=error.code)
-
-
-def raised(error: BentoMLException, route: str) -> RequestError:
+def from_bentoml_error(error: BentoMLException, route: str) -> RequestError:
     """Return the answer to a request whose method has raised one of BentoML's errors.
 
-    Its status is kept; its words are kept below 500, because those of a 5xx may expose internals.
+    The status is kept. The message is kept only below 500, because a 5xx message may expose internals.
     """
     if isinstance(error, RequestError) and error.code:  # one of this package's
         return error
     status = error.error_code
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return RequestError(SERVER_FAILED, status)
-    words = " ".join(str(error).split()) or f"POST {_quoted(route)} was refused with {status.value}."
-    return RequestError(words, status, error.headers if isinstance(error, RequestError) else ())
+    detail = " ".join(str(error).split()) or f"POST {_quoted(route)} was refused with {status.value}."
+    return RequestError(detail, status, error.headers if isinstance(error, RequestError) else ())
 
 
 def busy() -> RequestError:
@@ -88,9 +73,8 @@ def stopping() -> RequestError:
 
 def stuck() -> RequestError:
     """Return the answer to probes while overdue inferences occupy every thread."""
-    return unavailable(
-        "Every inference takes longer than a request may, so the server cannot start another one.", "stuck"
-    )
+    detail = "Inferences that exceeded their time limit occupy all threads, so the server cannot start another one."
+    return unavailable(detail, "stuck")
 
 
 def unavailable(detail: str, code: str, headers: Headers = ()) -> RequestError:
@@ -115,8 +99,10 @@ def too_large(max_body_bytes: int) -> RequestError:
     )
 
 
-def check_headers(headers: Mapping[bytes, bytes]) -> None:
-    """Check that the headers of a request declare its body as uncompressed JSON in UTF-8.
+def check_headers(headers: Mapping[bytes, bytes], media_types: Collection[bytes]) -> None:
+    """Check that the headers of a request declare an uncompressed body of a supported media type, JSON in UTF-8.
+
+    A request without a media type is JSON.
 
     Raises:
         RequestError: the headers declare a different media type, charset or encoding.
@@ -125,16 +111,17 @@ def check_headers(headers: Mapping[bytes, bytes]) -> None:
     if content_type != b"application/json":
         media_type, _, parameters = content_type.lower().partition(b";")
         charset = parameters.partition(b"charset=")[2].strip(b'" ')
-        if media_type.strip() != b"application/json" or charset not in (b"", b"utf-8", b"utf8"):
-            raise _unsupported("Content-Type", content_type, "application/json in UTF-8")
+        if media_type.strip() not in media_types or charset not in (b"", b"utf-8", b"utf8"):
+            others = (name.decode() for name in media_types if name != b"application/json")
+            raise _unsupported("Content-Type", content_type, " or ".join(("application/json in UTF-8", *others)))
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding.lower() != b"identity":
         raise _unsupported("Content-Encoding", encoding, "an uncompressed body")
 
 
-def error_body(detail: str) -> bytes:
-    """Return the body of an error answer."""
-    return orjson.dumps({"detail": detail})
+def error_body(detail: str, field: str = "detail") -> bytes:
+    """Return the body of an error answer, with the sentence in this field."""
+    return orjson.dumps({field: detail})
 
 
 def not_found(method: str, path: str) -> RequestError:
@@ -146,10 +133,17 @@ def not_found(method: str, path: str) -> RequestError:
     )
 
 
+def no_model(kind: str, found: str, expected: str) -> RequestError:
+    """Return the answer to a request for another model, or another version of it, than the served one."""
+    return RequestError(
+        f'There is no {kind} "{_quoted(found)}"; expected "{expected}".', HTTPStatus.NOT_FOUND, code="no-model"
+    )
+
+
 def no_classes(path: str) -> RequestError:
     """Return the answer of a route for class names while the model has no classes."""
     return RequestError(
-        f"{_quoted(path)} is for models with classes; this one gives values: POST /predict has them.",
+        f"{_quoted(path)} is for models with classes; this model predicts values: use POST /predict.",
         HTTPStatus.NOT_FOUND,
         code="no-classes",
     )
@@ -160,7 +154,7 @@ def app_error_detail(method: str, path: str, status: int, headers: Mapping[bytes
 
     The text of a 4xx is kept; that of a 5xx is replaced, because it may expose internals.
     """
-    if status == HTTPStatus.SERVICE_UNAVAILABLE and path.endswith("/readyz"):
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and path.endswith(("/readyz", "/ready")):
         return NOT_READY
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return SERVER_FAILED

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from model_server.http.errors import Headers, RequestError
+from model_server.http.errors import RequestError
 from model_server.observability.observer import RequestRecord
+from model_server.protocols.protocol import Headers
 
 if TYPE_CHECKING:
     import asyncio

@@ -6,10 +6,13 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from model_server.http.admission import Admission
-from model_server.http.asgi import AsgiEndpoint, Front
+from model_server.http.asgi import AsgiEndpoint, OutermostApp
 from model_server.http.connections import Connections
 from model_server.http.documents import add_predictions
-from model_server.http.endpoint import Endpoint, RowsMethod, Shared
+from model_server.http.endpoint import Endpoint, Shared
+from model_server.http.inference import INFER, ROOT, InferenceRoutes
+from model_server.http.inference_documents import describe_inference
+from model_server.http.methods import MethodCall, OutputCalls, RowsMethod
 from model_server.http.pages import Pages
 from model_server.model.model import Model
 from model_server.model.tasks import Task
@@ -17,6 +20,8 @@ from model_server.observability.log import Log
 from model_server.observability.metrics import Metrics
 from model_server.observability.observer import Observer
 from model_server.prediction.runner import INLINE_SECONDS, Runner
+from model_server.protocols.json_protocol import JsonProtocol
+from model_server.protocols.open_inference import LABEL, OpenInference
 from model_server.settings import Settings, processors
 from volume.log import LogLevel
 
@@ -36,15 +41,20 @@ class PredictionServer:
         settings: the limits on requests: size, duration and number.
         log: receives a line for each error.
         shows_metrics: whether to serve `/metrics`.
+        prefix: the prefix of the paths of all routes.
 
     Attributes:
-        observer: names, counts and logs requests.
-        pages: additional routes that the application must include.
+        observer: identifies, counts and logs requests.
+        pages: the pages, with additional routes that the application must include.
+        inference: the Open Inference Protocol, with more such routes.
         connections: the state that all connections share.
     """
 
-    def __init__(self, name: str, version: str, settings: Settings, log: Log, *, shows_metrics: bool) -> None:
+    def __init__(  # noqa: PLR0913 (each is used once)
+        self, name: str, version: str, settings: Settings, log: Log, *, shows_metrics: bool, prefix: str = ""
+    ) -> None:
         self._name = name
+        self._prefix = prefix
         self._settings = settings
         self._log = log
         self._metrics = Metrics(name, version)
@@ -62,6 +72,8 @@ class PredictionServer:
             settings.request_timeout_seconds,
         )
         self.pages = Pages(name, self._metrics if shows_metrics else None)
+        self.inference = InferenceRoutes(name, version)
+        self.observer.error_fields[f"{prefix}{ROOT}"] = OpenInference.error_field
         self.connections = Connections(self._targets, self.observer, admission, settings)
 
     def wrap(self, app: ASGIApp, probes: Collection[str], *, via_app: bool) -> ASGIApp:
@@ -72,7 +84,7 @@ class PredictionServer:
             probes: paths that are answered regardless of the number of requests in flight.
             via_app: whether predictions pass through that application too.
         """
-        front = Front(app, self._endpoints, self._shared, probes, via_app=via_app)
+        front = OutermostApp(app, self._endpoints, self._shared, probes, via_app=via_app)
         if not self._settings.otel_exporter_otlp_endpoint:
             self._is_direct = not via_app
             return front
@@ -80,7 +92,7 @@ class PredictionServer:
 
         tracing = Tracing(self._name, self.observer, probes)
         self._shared.step = tracing.step
-        self._shared.share = tracing.share
+        self._shared.shared_step = tracing.shared_step
         self._shared.span = tracing.span
         return tracing.wrap(front)
 
@@ -114,21 +126,50 @@ class PredictionServer:
         )
         if model.task is Task.VALUES:
             self._shared.refused.update(for_classes)
+        served = [method for method in methods if method.route not in self._shared.refused]
         self._endpoints.update(
             {
-                method.route: Endpoint(method, model, self._shared)
-                for method in methods
-                if method.route not in self._shared.refused
+                method.route: Endpoint(
+                    method.route,
+                    MethodCall(method),
+                    JsonProtocol(model.spec, method.parameter, method.parameters),
+                    model,
+                    self._shared,
+                )
+                for method in served
             }
         )
-        if self._is_direct:
-            self._targets.update({path.encode(): endpoint for path, endpoint in self._endpoints.items()})
+        applications: dict[str, ASGIApp] = {path: AsgiEndpoint(endpoint) for path, endpoint in self._endpoints.items()}
         for path in self._shared.refused:
             document["paths"].pop(path, None)
-        add_predictions(document, (endpoint.method for endpoint in self._endpoints.values()), model)
-        self.observer.routes = frozenset((*document["paths"], *routes))
+        add_predictions(document, served, model)
+        paths = self._serve_inference(model, served, document)
+        if self._is_direct:
+            self._targets.update({path.encode(): endpoint for path, endpoint in self._endpoints.items()})
+        self.observer.routes = {path: path for path in (*document["paths"], *routes)} | paths
         self.pages.show(model, document)
-        return {path: AsgiEndpoint(endpoint) for path, endpoint in self._endpoints.items()}
+        return applications
+
+    def _serve_inference(self, model: Model, methods: Iterable[RowsMethod], document: dict[str, Any]) -> dict[str, str]:
+        """Begin to answer requests of the Open Inference Protocol, and return their routes by path.
+
+        `predict` and `predict_label` are its outputs, unless they have parameters that it cannot give them.
+        """
+        by_name = {method.name: method for method in methods if not method.requires_parameters}
+        predict = by_name.get("predict")
+        if predict is None:
+            return {}
+        label = by_name.get("predict_label")
+        protocol = OpenInference(self._settings.model_name or model.short_name, model, has_label=label is not None)
+        calls = {protocol.predictions: predict, **({LABEL: label} if label else {})}
+        endpoint = Endpoint(INFER, OutputCalls(calls), protocol, model, self._shared)
+        self.inference.show(protocol, endpoint)
+        document["paths"] |= {
+            self._prefix + path: operations for path, operations in describe_inference(protocol, model.inputs).items()
+        }
+        routes = {self._prefix + path: self._prefix + route for path, route in self.inference.paths().items()}
+        self._endpoints.update({path: endpoint for path in routes if path.endswith("/infer")})
+        return routes
 
 
 def default_max_in_flight(model: Model, threads: int) -> int:

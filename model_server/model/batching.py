@@ -27,7 +27,8 @@ class Sample:
 
     Attributes:
         row: a row that the model can answer.
-        categories: the values that the model's encoders know, by input; other inputs of text cannot be varied.
+        categories: the values that the model's encoders know, by input; text inputs without categories cannot be
+        varied.
         is_dynamic: whether rows may differ in length, so that they do not fit into one array.
     """
 
@@ -91,7 +92,7 @@ def _try_batching(answer: Callable[[Rows], Array], sample: Sample, mode: Mode, c
         return Batching(size, gain, "on", "BATCHING is on")
     varied = _varied_rows(answer, sample.row, sample.categories)
     if varied is None:
-        return Batching(1, gain, "unvaried", "no other rows are known to compare the answers of batches with")
+        return Batching(1, gain, "unvaried", "the sample cannot be varied to compare batched answers with single ones")
     same = _max_exact_rows(answer, varied, size, deadline, clock)
     if same > 1:
         reason = f"a row gets bit-for-bit the same answer alone and in batches of up to {same} rows"

@@ -245,7 +245,7 @@ class _Reader:
 
     def spans(self, span: Span, number: int) -> Iterator[Span]:
         """Yield the spans of the length-delimited fields with this number."""
-        return (place for found, wire, place in self.fields(span) if found == number and wire == _LENGTH)
+        return (inner for found, wire, inner in self.fields(span) if found == number and wire == _LENGTH)
 
     def integers(self, span: Span, number: int) -> Iterator[int]:
         """Yield the integers of a repeated field, whether packed or not."""
@@ -285,11 +285,11 @@ class _Reader:
 def _read_node(reader: _Reader, span: Span) -> _Node:
     strings: dict[int, list[str]] = {_NODE_INPUT: [], _NODE_OUTPUT: [], _NODE_OP_TYPE: [], _NODE_DOMAIN: []}
     attributes: list[Span] = []
-    for number, wire, place in reader.fields(span):
+    for number, wire, inner in reader.fields(span):
         if wire == _LENGTH and number in strings:
-            strings[number].append(reader.text(place))
+            strings[number].append(reader.text(inner))
         elif wire == _LENGTH and number == _NODE_ATTRIBUTE:
-            attributes.append(place)
+            attributes.append(inner)
     op_type, domain = ("".join(strings[number][-1:]) for number in (_NODE_OP_TYPE, _NODE_DOMAIN))
     operator = Operator(op_type, "" if domain == "ai.onnx" else domain)
     return _Node(operator, strings[_NODE_INPUT], strings[_NODE_OUTPUT], attributes)

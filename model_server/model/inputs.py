@@ -42,7 +42,7 @@ _STRINGS = ("text", "other text")  # in synthetic rows
 _INDEX_OUT_OF_RANGE = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
 _SHOWN = 40  # characters of an invalid value in a message
 _MAX_CATEGORIES = 10  # listed in a message
-_MAX_NUMBERS = 1 << 24  # a body of 32 MiB has no more, and Python needs 500 MB for so many
+_MAX_NUMBERS = 1 << 24  # the most that a 32 MiB body holds; Python needs 500 MB for them
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,11 @@ class Inputs:
     @property
     def specs(self) -> Mapping[str, RowSpec]:
         """Type and shape of each input's values."""
-        return self.spec.inputs if isinstance(self.spec, ColumnsSpec) else {self.names[0]: self.spec}
+        return self.with_limits_of(self.spec)
+
+    def with_limits_of(self, spec: RowSpec | ColumnsSpec) -> Mapping[str, RowSpec]:
+        """Return type and shape of each input's values, with the limits of a specification of the same rows."""
+        return spec.inputs if isinstance(spec, ColumnsSpec) else {self.names[0]: spec}
 
     def feed(self, rows: Rows) -> Mapping[str, Array]:
         """Return rows in the form that ONNX Runtime takes: arrays by input name."""

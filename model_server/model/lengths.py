@@ -15,7 +15,7 @@ if sys.platform == "linux":
 
 _MAX_SECONDS = 1.0
 _MAX_BYTES = 256 << 20  # growth of the peak memory when the length doubles
-_MAX_NUMBERS = 1 << 22  # in a row; a body of 8 MiB has no more
+_MAX_NUMBERS = 1 << 22  # per row; the most that an 8 MiB body holds
 
 
 def measure_max_row_length(predictor: Predictor) -> int | None:

@@ -15,7 +15,7 @@ _FIRST_SECONDS = 5.0
 
 
 class SlowModelError(StartError):
-    """The model is still in ONNX Runtime, so the process must exit with `os._exit`."""
+    """ONNX Runtime is still loading or running the model, so the process must exit with `os._exit`."""
 
 
 def load_model(settings: Settings, report_delay: Callable[[float], None]) -> "Model":
@@ -27,7 +27,7 @@ def load_model(settings: Settings, report_delay: Callable[[float], None]) -> "Mo
 
     Raises:
         StartError: the model cannot be served.
-        SlowModelError: the model did not load and answer a row in time.
+        SlowModelError: the model was not loaded, or made no first prediction, in time.
     """
     from model_server.model.model import Model  # noqa: PLC0415 (the supervising parent process loads no model)
 
@@ -50,7 +50,8 @@ def load_model(settings: Settings, report_delay: Callable[[float], None]) -> "Mo
             if not is_done.wait(longest - first):
                 raise SlowModelError(
                     "model-too-slow",
-                    f"MODEL_FILEPATH: {settings.model_filepath} did not load and answer a row within {longest:g} s",
+                    f"MODEL_FILEPATH: {settings.model_filepath} was not loaded, or made no first prediction, within "
+                    f"{longest:g} s",
                     "use a smaller model, or raise START_TIMEOUT_SECONDS",
                 )
     except SystemExit as end:

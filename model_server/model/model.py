@@ -3,6 +3,7 @@
 import math
 import timeit
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any, Self
 
 from model_server.errors import StartError
@@ -22,6 +23,8 @@ _TRIES_SECONDS = 0.5  # no further try after this time
 _LONG_SECONDS = 0.005  # maximum duration of a trial: longer inferences never run on the event loop
 _MANY = 64
 _PROBABLE = 0.5
+# Rows and their predictions in the context of `Once`; None elsewhere.
+_known: ContextVar[list[tuple[Rows, Array]] | None] = ContextVar("known", default=None)
 
 
 class Model:
@@ -35,10 +38,12 @@ class Model:
 
     Attributes:
         spec: types and shapes of the rows that the prediction methods take.
+        inputs: types and shapes of the model's inputs by name.
         task: the kind of predictions.
         prediction_shape: shape of one prediction; None for a dynamic dimension.
         labels: name of each class or label by its index, as in a label file; empty for values.
         name: display name of the model.
+        short_name: the stem of that name, for the model's name in URLs.
         feature_names: names of the values of a row; empty if the model does not give them.
         categories: the values that the model's encoders know, by input.
         metadata: input and output types, shapes and a sample.
@@ -53,10 +58,12 @@ class Model:
         self._predictor = predictor
         self._names = labels
         self.spec = predictor.spec
+        self.inputs = predictor.signature.inputs.with_limits_of(self.spec)
         self.task = predictor.task
         self.prediction_shape = predictor.signature.output.shape
         self.labels = {str(index): name for index, name in enumerate(labels)}
         self.name = file.name
+        self.short_name = file.short_name
         self.feature_names = predictor.feature_names
         self.categories = predictor.signature.inputs.categories
         self.metadata = describe(predictor)
@@ -72,7 +79,7 @@ class Model:
         self.sample_seconds, self._row_seconds = _measure(predictor)
         predictor.limit_chunks(self._row_seconds)
         # A row that is longer than the sample may take any time.
-        self._one_seconds = math.inf if predictor.spec.is_dynamic else self.sample_seconds
+        self._one_row_seconds = math.inf if predictor.spec.is_dynamic else self.sample_seconds
         sample = Sample(predictor.sample, self.categories, predictor.spec.is_dynamic)
         self.batching = decide_batching(predictor.predict, sample, batching)
 
@@ -80,17 +87,22 @@ class Model:
     def load(cls, settings: Settings) -> Self:
         """Return the model at `MODEL_FILEPATH` with the labels at `LABEL_FILEPATH`, or else with its own labels.
 
+        If `MODEL_FILEPATH` is a directory, classes without a name are named by their indices.
+
         Raises:
             StartError: the model or the label file cannot be used, or they do not match.
         """
-        file = ModelFile.read(settings.model_filepath)
+        file = ModelFile.read(settings.model_file)
         names = load_labels(settings.label_filepath, file.receipt.labels if file.receipt else None)
         predictor = load_predictor(file, names, settings)
         if predictor.task is not Task.VALUES and not predictor.names:
+            count = predictor.sample_prediction.shape[1]
+            if settings.model_filepath.is_dir():
+                return cls(predictor, tuple(map(str, range(count))), file, settings.batching)
             raise StartError(
                 "labels-missing",
                 f"LABEL_FILEPATH: {settings.label_filepath} does not exist, and the model does not name its "
-                f"{predictor.sample_prediction.shape[1]} classes itself",
+                f"{count} classes itself",
                 f"create that file, for example {EXAMPLE}, or list the names in the model's metadata property "
                 f'"{CLASS_NAMES_PROPERTY}", a JSON list',
             )
@@ -98,7 +110,7 @@ class Model:
 
     def estimate_latency(self, rows: int) -> float:
         """Return the seconds that an inference on this number of rows takes at least; infinity if unknown."""
-        return self._one_seconds + (rows - 1) * self._row_seconds
+        return self._one_row_seconds + (rows - 1) * self._row_seconds
 
     def predict(self, rows: Rows) -> Array:
         """Return one prediction per row.
@@ -106,11 +118,11 @@ class Model:
         For classes and for independent labels, a prediction has the probability of each: shape (N, classes) or
         (N, labels). For values, the shape is (N,), or (N, ...) if a row has several values.
         """
-        return self._predictor.predict(rows)
+        return self._predict(rows)
 
     def predict_label(self, rows: Rows) -> list[Any]:
         """Return the most probable class of each row or, for independent labels, all labels of at least 50 %."""
-        predictions = self._predictor.predict(rows)
+        predictions = self._predict(rows)
         if self.task is Task.MULTILABEL:
             return [
                 [name for name, probability in zip(self._names, row, strict=True) if probability >= _PROBABLE]
@@ -118,9 +130,32 @@ class Model:
             ]
         return [self._names[index] for index in predictions.argmax(axis=1)]
 
+    def _predict(self, rows: Rows) -> Array:
+        known = _known.get()
+        if known is None:
+            return self._predictor.predict(rows)
+        for others, predictions in known:
+            if others is rows:
+                return predictions.copy()
+        predictions = self._predictor.predict(rows)
+        known.append((rows, predictions.copy()))
+        return predictions
+
+
+class Once:
+    """A context in which the same rows, which must not change, are predicted once for several methods."""
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> None:
+        self._token = _known.set([])
+
+    def __exit__(self, *_: object) -> None:
+        _known.reset(self._token)
+
 
 def load_predictor(file: ModelFile, labels: Sequence[str] | None, settings: Settings) -> Predictor:
-    """Return a predictor for the file that reads the output and limits the length of rows as the settings require.
+    """Return a predictor for the file, with the output and the row length limit from the settings.
 
     Raises:
         StartError: the model cannot be used, or does not match the labels or the settings.

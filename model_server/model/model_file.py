@@ -1,6 +1,7 @@
 """The model file and its external data files. Each is read once and verified against the loader's receipt."""
 
 import hashlib
+import re
 import stat
 from dataclasses import dataclass
 from io import BytesIO
@@ -80,6 +81,14 @@ class ModelFile:
         return unquote(path.rpartition("/")[2]) if scheme == "file" else path
 
     @property
+    def short_name(self) -> str:
+        """Stem of the name, with "-" in place of everything except letters, digits, "_", "." and "-"."""
+        name = self.name.rpartition("/")[2]
+        if self.source.startswith("oci://"):  # the file's name, if the URI has one, or else that of the repository
+            name = name.partition("#")[2] or re.split("[@:]", name)[0]
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", name.removesuffix(".onnx")).strip(".-") or "model"
+
+    @property
     def source(self) -> str:
         """URI of the model's source."""
         return self.receipt.model.uri if self.receipt else self.path.absolute().as_uri()
@@ -102,7 +111,7 @@ class ModelFile:
 
     @property
     def signed_by(self) -> str:
-        """Hint of the key whose signature the loader verified; empty if the loader required no signature."""
+        """sha256 of the public key whose signature the loader verified; empty if the loader required no signature."""
         return self.receipt.signature.key if self.receipt and self.receipt.signature else ""
 
 

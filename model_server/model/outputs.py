@@ -1,4 +1,4 @@
-"""Selects the output of an ONNX file that is served, and how its value becomes one prediction per row."""
+"""Selects the model output to serve, and converts its value to one prediction per row."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Output:
         names: class or label names in the order of their columns, from the label file or else from the model. Empty for
             values, and if neither has names.
         sample: the first row with a finite answer.
-        own_label: the sample's class according to another output of the model; None without such an output.
+        model_label: the sample's class according to another output of the model; None without such an output.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Output:
     extract: Extractor
     names: tuple[str, ...]
     sample: Rows
-    own_label: str | int | None
+    model_label: str | int | None
 
     def fits(self, predictions: Array, rows: int) -> bool:
         """Return whether an array can hold the predictions for this number of rows."""
@@ -69,7 +69,7 @@ class Output:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """An output whose numbers fit the kind in every trial with a finite answer, with the first such trial."""
+    """An output whose values fit the kind in every trial that has a finite answer; `trial` is the first of these."""
 
     extract: Extractor
     shape: tuple[int, ...]
@@ -83,7 +83,7 @@ class _Candidate:
 
 
 @dataclass(frozen=True)
-class OutputsOfFile:
+class FileOutputs:
     """The outputs of a file, as declared and as observed in trials.
 
     Attributes:
@@ -119,7 +119,7 @@ class OutputsOfFile:
         ]
 
 
-def find_output(file: OutputsOfFile, labels: Sequence[str] | None, choice: ModelOutput | None) -> Output:
+def find_output(file: FileOutputs, labels: Sequence[str] | None, choice: ModelOutput | None) -> Output:
     """Return the output to serve.
 
     Without a choice, this is the output with class probabilities, or else the output of an `ai.onnx.ml` regressor.
@@ -145,7 +145,7 @@ def find_output(file: OutputsOfFile, labels: Sequence[str] | None, choice: Model
         raise _no_output_error(file, choice)
     name, chosen = _choose(found, kind, labels)
     names = () if chosen.task is Task.VALUES else _names(file, name, chosen, labels, own_names)
-    own_label = _own_label(file, name, chosen.trial) if chosen.task is Task.CLASSES else None
+    model_label = _model_label(file, name, chosen.trial) if chosen.task is Task.CLASSES else None
     return Output(
         name=name,
         kind=kind,
@@ -154,11 +154,11 @@ def find_output(file: OutputsOfFile, labels: Sequence[str] | None, choice: Model
         extract=chosen.extract,
         names=names,
         sample=chosen.trial.row,
-        own_label=own_label,
+        model_label=model_label,
     )
 
 
-def _eligible_names(file: OutputsOfFile, choice: ModelOutput | None) -> list[str]:
+def _eligible_names(file: FileOutputs, choice: ModelOutput | None) -> list[str]:
     if not (choice and choice.name):
         return file.names
     if choice.name not in file.names:
@@ -171,7 +171,7 @@ def _eligible_names(file: OutputsOfFile, choice: ModelOutput | None) -> list[str
     return [choice.name]
 
 
-def _shape(file: OutputsOfFile, name: str, chosen: _Candidate) -> tuple[int | None, ...]:
+def _shape(file: FileOutputs, name: str, chosen: _Candidate) -> tuple[int | None, ...]:
     [declared] = [(output.shape or ())[1:] for output in file.declared if output.name == name]
     if len(declared) != len(chosen.shape):
         return chosen.shape
@@ -182,7 +182,7 @@ def _shape(file: OutputsOfFile, name: str, chosen: _Candidate) -> tuple[int | No
 
 
 def _candidates(
-    file: OutputsOfFile, kind: OutputKind, names: Sequence[str], order: Sequence[str]
+    file: FileOutputs, kind: OutputKind, names: Sequence[str], order: Sequence[str]
 ) -> dict[str, _Candidate]:
     dynamic = set(file.dynamic_outputs)
     return {
@@ -194,7 +194,7 @@ def _candidates(
 
 
 def _candidate(
-    file: OutputsOfFile, name: str, kind: OutputKind, order: Sequence[str], *, is_dynamic: bool
+    file: FileOutputs, name: str, kind: OutputKind, order: Sequence[str], *, is_dynamic: bool
 ) -> _Candidate | None:
     candidate = None
     for trial in file.trials:
@@ -244,12 +244,12 @@ def _choose(found: Mapping[str, _Candidate], kind: OutputKind, labels: Sequence[
 
 
 def _names(
-    file: OutputsOfFile, output: str, chosen: _Candidate, labels: Sequence[str] | None, own: tuple[str, ...]
+    file: FileOutputs, output: str, chosen: _Candidate, labels: Sequence[str] | None, own: tuple[str, ...]
 ) -> tuple[str, ...]:
     """Return the class names from the label file, the property, the ZipMap or an operator, in this order."""
     if labels is not None:
         for trial in file.trials:
-            _check_own_label(trial, chosen.extract(trial.values[output]), labels)
+            _check_model_label(trial, chosen.extract(trial.values[output]), labels)
         return tuple(labels)
     if own:
         if len(own) != chosen.columns:
@@ -278,7 +278,7 @@ def _names_in_property(text: str | None) -> tuple[str, ...]:
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
 
 
-def _check_own_label(trial: Trial, matrix: Array, labels: Sequence[str]) -> None:
+def _check_model_label(trial: Trial, matrix: Array, labels: Sequence[str]) -> None:
     """Check the order of the labels against the class names that the model outputs for the trial.
 
     Raises:
@@ -288,18 +288,18 @@ def _check_own_label(trial: Trial, matrix: Array, labels: Sequence[str]) -> None
         own = value.flat[0] if _is_text(value) else None
         if own not in labels:
             continue
-        ours = int(matrix[0].argmax())
+        most_probable = int(matrix[0].argmax())
         # A model may output a class other than the most probable one, but only if their probabilities are close.
-        if matrix[0, ours] - matrix[0, labels.index(own)] > _CLEAR_MARGIN:
+        if matrix[0, most_probable] - matrix[0, labels.index(own)] > _CLEAR_MARGIN:
             raise StartError(
                 "labels-mismatch",
-                f'outputs the class "{own}" for a row whose most probable class LABEL_FILEPATH names "{labels[ours]}"; '
-                "expected the names in the order of the model's columns",
+                f'outputs the class "{own}" for a row, but LABEL_FILEPATH names its most probable class '
+                f'"{labels[most_probable]}"; expected the names in the order of the model\'s columns',
                 "sort the label file in that order, for scikit-learn the order of classes_",
             )
 
 
-def _own_label(file: OutputsOfFile, output: str, trial: Trial) -> str | int | None:
+def _model_label(file: FileOutputs, output: str, trial: Trial) -> str | int | None:
     for name, value in trial.values.items():
         is_label = isinstance(value, np.ndarray) and (_is_text(value) or value.dtype.kind in "iu")
         if name != output and is_label and value.shape in ((file.batch,), (file.batch, 1)):
@@ -312,7 +312,7 @@ def _is_text(value: object) -> bool:
     return isinstance(value, np.ndarray) and value.dtype == object and value.size > 0
 
 
-def _no_output_error(file: OutputsOfFile, choice: ModelOutput | None) -> StartError:
+def _no_output_error(file: FileOutputs, choice: ModelOutput | None) -> StartError:
     trial = file.trials[0]
     found = {name: value for name, value in trial.values.items() if not (choice and choice.name not in ("", name))}
     shown = ", ".join(f'"{name}" is {_shown(value)}' for name, value in found.items())

@@ -55,7 +55,7 @@ class Predictor:
         try:
             self.signature = read_signature(session, Graph.read(file.content), labels, choice)
         except StartError as error:
-            raise StartError(error.code, f"MODEL_FILEPATH: {file.path} {error.reason}", error.change) from error
+            raise StartError(error.code, f"MODEL_FILEPATH: {file.path} {error.reason}", error.fix) from error
         self._session_run = session.run
         self._options = ort.RunOptions()  # reused: without options, ONNX Runtime creates new ones for each call
         self._outputs = [self.signature.output.name]
@@ -104,7 +104,7 @@ class Predictor:
         self.spec = self.spec.with_max_length(max_length)
 
     def limit_chunks(self, row_seconds: float) -> None:
-        """Limit the rows of one inference to a quarter of a second, given the seconds of one row."""
+        """Limit an inference to the rows that take a quarter of a second, given the seconds per row."""
         if not self.spec.is_dynamic and row_seconds > 0:
             self.chunk_size = max(1, int(_CHUNK_SECONDS / row_seconds))
 
@@ -140,7 +140,7 @@ class Predictor:
                 raise wrong from error
             if self.spec.is_dynamic:
                 logger.debug("model_failed", exc_info=True)
-                raise InvalidRowsError((), f"has {_row_shapes(rows)}; the model takes other lengths") from error
+                raise InvalidRowsError((), f"has {_row_shapes(rows)}; the model does not accept this length") from error
             raise
         predictions = self._extract(value)
         if len(predictions) != len(rows):

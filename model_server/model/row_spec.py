@@ -165,7 +165,7 @@ class RowSpec:
                 )
             level = list(chain.from_iterable(level))
             shape.append(expected_length)
-        return self._cast(level, shape).reshape(shape)
+        return self.cast(level, shape)
 
     def _elements(self, depth: int) -> str:
         """Return the name for the elements of the lists at a depth; depth 0 is the list of rows."""
@@ -179,7 +179,15 @@ class RowSpec:
                 return (row, self.names[index])
         return position
 
-    def _cast(self, values: list[Any], shape: list[int]) -> Array:
+    def cast(self, values: list[Any], shape: Sequence[int]) -> Array:
+        """Return the values of rows in row-major order as an array of this shape, which must be valid for the rows.
+
+        Raises:
+            InvalidRowsError: a value has the wrong type or size.
+        """
+        return self._cast(values, shape).reshape(shape)
+
+    def _cast(self, values: list[Any], shape: Sequence[int]) -> Array:
         types = set(map(type, values))
         if self.is_text:
             return self._cast_text(values, types, shape)
@@ -208,12 +216,12 @@ class RowSpec:
             self._refuse(values, [smallest <= number <= largest for number in values], shape)
         return np.array(values, self.dtype)
 
-    def _cast_text(self, values: list[Any], types: set[type], shape: list[int]) -> Array:
+    def _cast_text(self, values: list[Any], types: set[type], shape: Sequence[int]) -> Array:
         if types != {str}:
             self._refuse(values, [type(value) is str for value in values], shape)
         if not is_unicode(values):
             index = next(index for index, value in enumerate(values) if not is_unicode([value]))
-            raise InvalidRowsError(_position(index, shape), "has half a surrogate pair; expected valid Unicode")
+            raise InvalidRowsError(_position(index, shape), "contains a lone surrogate; expected valid Unicode")
         return np.array(values, self.dtype)
 
     def _expected_value(self) -> str:
@@ -224,7 +232,7 @@ class RowSpec:
         smallest, largest = self.limits
         return f"a {'number' if self.dtype.kind == 'f' else 'whole number'} from {smallest} to {largest}"
 
-    def _refuse(self, values: list[Any], fits: list[bool], shape: list[int]) -> NoReturn:
+    def _refuse(self, values: list[Any], fits: list[bool], shape: Sequence[int]) -> NoReturn:
         """Raise `InvalidRowsError` for the first value that does not fit."""
         index = fits.index(False)
         raise InvalidRowsError(
@@ -259,7 +267,7 @@ def reorder_values(rows: Sequence[Any], names: Sequence[str], expected: str | Ma
 
 
 def is_unicode(strings: Sequence[str]) -> bool:
-    """Return whether strings are valid Unicode; a Python string may hold half a surrogate pair."""
+    """Return whether strings are valid Unicode; a Python string may contain a lone surrogate."""
     try:
         "".join(strings).encode()
     except UnicodeEncodeError:
@@ -298,5 +306,5 @@ def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
     return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
 
 
-def _position(index: int, shape: list[int]) -> Position:
+def _position(index: int, shape: Sequence[int]) -> Position:
     return tuple(map(int, np.unravel_index(index, shape)))

@@ -8,7 +8,7 @@ import onnxruntime as ort
 from model_server.errors import StartError
 from model_server.model.graph import Graph
 from model_server.model.inputs import Inputs, read_inputs, try_rows
-from model_server.model.outputs import CLASS_NAMES_PROPERTY, Output, OutputsOfFile, find_output
+from model_server.model.outputs import CLASS_NAMES_PROPERTY, FileOutputs, Output, find_output
 from model_server.model.rows import repeat
 from model_server.model.tasks import OUTPUT_PROPERTY, ModelOutput
 
@@ -50,7 +50,7 @@ def read_signature(
     meta = session.get_modelmeta()
     properties = meta.custom_metadata_map
     inputs = read_inputs(session, graph)
-    outputs = OutputsOfFile(
+    outputs = FileOutputs(
         declared=session.get_outputs(),
         dynamic_dimensions=_dynamic_dimensions(session),
         trials=list(try_rows(session, inputs)),

@@ -1,4 +1,4 @@
-"""The service's log: one line per event, from any library, with nothing from a request except its id and method."""
+"""The service's log: one line per event, with nothing from a request except its id, method and route."""
 
 import atexit
 import functools
@@ -13,7 +13,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from volume.log import LogLevel, json_line, now, say_end
+from volume.log import LogLevel, json_line, log_exit, now
 
 logger = logging.getLogger("model_server")
 
@@ -55,7 +55,7 @@ class Log(logging.Handler):
         self._suppressed = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log a record; in those of this package, the message is the event, and `fields` has the event's fields."""
+        """Log a record. In this package's records, the message is the event and `fields` holds its fields."""
         try:
             self._write_record(record)
         except Exception:  # noqa: BLE001 (as in `logging`: a bad record must not stop its caller)
@@ -170,7 +170,7 @@ def configure(level: LogLevel = LogLevel.INFO, config: dict[str, Any] | None = N
 
 def log_failure(sentence: str, code: str) -> None:
     """Log on standard error why this process exits, as one line with the error's short name."""
-    say_end("model-load-server", sentence, code=code)
+    log_exit("model-load-server", sentence, code=code)
 
 
 def _log_thread_crash(end: threading.ExceptHookArgs) -> None:

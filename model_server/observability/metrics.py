@@ -153,7 +153,9 @@ class Metrics(Collector):
             )
             progress.add_metric(self._service, in_flight)
             yield progress
-            yield GaugeMetricFamily("model_server_max_requests_in_flight", "Maximum of requests in progress", limit)
+            yield GaugeMetricFamily(
+                "model_server_max_requests_in_flight", "Maximum number of requests in progress", limit
+            )
         refused = CounterMetricFamily("model_server_refused", "Requests refused", labels=("reason",))
         for reason, count in self._refused.items():
             refused.add_metric((reason,), count)
@@ -172,7 +174,7 @@ class Metrics(Collector):
             code, most = self._batching
             batching = GaugeMetricFamily(
                 "model_server_max_batch_rows",
-                "Rows of several requests that are answered together at most; 1 if each request is answered alone",
+                "Maximum number of rows of several requests answered together; 1 if each request is answered alone",
                 labels=("reason",),
             )
             batching.add_metric((code,), most)

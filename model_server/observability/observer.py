@@ -4,7 +4,7 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from model_server.observability.log import Log, logger
@@ -28,8 +28,10 @@ class RequestRecord:
         code: the code of the error that the request was answered with; empty if it has none.
         is_superseded: whether the connection has answered with an error in place of the application.
         is_aborted: whether the client disconnected before the whole answer was sent.
+        error_field: the field of an error body that has the sentence.
     """
 
+    error_field = "detail"
     reason = ""
     code = ""
     is_superseded = False
@@ -56,12 +58,14 @@ class Observer:
 
     Attributes:
         metrics: as above.
-        routes: the paths that appear in metrics and logs; every other path is "other".
+        routes: the routes that appear in metrics and logs, by path; every other path is "other".
+        error_fields: the field of an error body that has the sentence, by the start of a path; by default "detail".
     """
 
     def __init__(self, metrics: Metrics, log: Log, sample_rate: float) -> None:
         self.metrics = metrics
-        self.routes: Collection[str] = frozenset()
+        self.routes: Mapping[str, str] = {}
+        self.error_fields: dict[str, str] = {}
         self._log = log
         self._sample_rate = sample_rate
         self._successes = 0
@@ -78,13 +82,20 @@ class Observer:
             path: the path.
             headers: the headers by lowercase name.
         """
-        headers = headers or {}
+        record = self.begin_known(method, self.routes.get(path, "other"), headers or {})
+        for start, field in self.error_fields.items():
+            if f"{path}/".startswith(f"{start}/"):
+                record.error_field = field
+        return record
+
+    def begin_known(self, method: str | None, route: str, headers: Mapping[bytes, bytes]) -> RequestRecord:
+        """Return the same record for a request whose route is known."""
         request_id = headers.get(b"x-request-id")
         if not request_id or not _REQUEST_ID.fullmatch(request_id):
             parent = headers.get(b"traceparent")
             trace = _TRACE_ID.fullmatch(parent) if parent else None
             request_id = trace[1] if trace else self._id_format % next(self._count)
-        return RequestRecord(method, path if path in self.routes else "other", request_id)
+        return RequestRecord(method, route, request_id)
 
     def observe(self, request: RequestRecord, status: int) -> None:
         """Count a request that was answered with an HTTP status code, and log it if needed."""
@@ -94,7 +105,7 @@ class Observer:
             level = LogLevel.INFO
         else:
             level = LogLevel.ERROR if status >= HTTPStatus.INTERNAL_SERVER_ERROR else LogLevel.WARNING
-            # A 5xx without a code is the user's own: whatever it means, this server has not refused the request.
+            # A 5xx without a code comes from the user's own route, so this server has not refused the request.
             reason = request.reason or (reason_of(status) if request.code or level == LogLevel.WARNING else "")
         self.metrics.observe(request.route, status, seconds, reason)
         if level == LogLevel.INFO and not (self._sample_rate and self._is_sampled()):

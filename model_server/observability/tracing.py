@@ -66,25 +66,22 @@ class Tracing:
 
         return traced
 
-    def share(self, name: str, function: Callable[[Any], B]) -> Callable[[Any, Sequence[Any]], B]:
-        """Return the function with a span of that name around each call for several requests, linked to theirs.
+    def shared_step(self, name: str, function: Callable[[Any, Sequence[Any]], B]) -> Callable[[Any, Sequence[Any]], B]:
+        """Return the function with a span around each call for several requests, linked to these requests' spans.
 
         Args:
-            name: the name.
-            function: takes the rows of the requests.
-
-        Returns:
-            A function that takes the rows, and the requests: each has its span as `span`, the first is the parent.
+            name: the span's name.
+            function: takes the rows and the requests. The first request's `span` is the parent.
         """
 
         def traced(rows: Any, requests: Sequence[Any]) -> B:  # noqa: ANN401 (of any function)
             spans = [request.span for request in requests if request.span]
             if not spans:  # the sampler has left these requests out
-                return function(rows)
+                return function(rows, requests)
             links = [Link(span.get_span_context()) for span in spans[1:]]
             span = self._tracer.start_span(name, set_span_in_context(spans[0]), links=links)
             try:
-                return function(rows)
+                return function(rows, requests)
             except BaseException:
                 span.set_status(StatusCode.ERROR)
                 raise
@@ -129,8 +126,8 @@ class Tracing:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         parent = self._parent.extract({name: headers[name] for name in _PARENT if name in headers})
         attributes = {"http.request.method": scope["method"]}
-        if scope["path"] in self._observer.routes:
-            attributes["http.route"] = scope["path"]
+        if route := self._observer.routes.get(scope["path"]):
+            attributes["http.route"] = route
         name = " ".join(attributes.values())
         span = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes)
         with use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):

@@ -28,14 +28,16 @@ class Entry:
         rows: the rows.
         deliver: called once with the answers or an error.
         span: tracing span of the request; None if it is not traced.
+        ask: the rest of the request, for the call.
     """
 
-    __slots__ = ("deliver", "rows", "span")
+    __slots__ = ("ask", "deliver", "rows", "span")
 
-    def __init__(self, rows: Rows, deliver: Deliver, span: object = None) -> None:
+    def __init__(self, rows: Rows, deliver: Deliver, span: object = None, ask: Any = None) -> None:  # noqa: ANN401
         self.rows = rows
         self.deliver: Deliver | None = deliver
         self.span = span
+        self.ask = ask
 
     def cancel(self) -> None:
         """Drop the result of this entry."""
@@ -62,15 +64,16 @@ class LoopBatches:
         self._arrived: list[Entry] = []
         self.max_rows = max_rows
 
-    def submit(self, rows: Rows, deliver: Deliver, span: object = None) -> Entry:
+    def submit(self, rows: Rows, deliver: Deliver, span: object = None, ask: object = None) -> Entry:
         """Submit at most `max_rows` rows; they are answered after this method has returned.
 
         Args:
             rows: the rows.
             deliver: called once with the answers or an error.
             span: tracing span of the request; None if it is not traced.
+            ask: the rest of the request, for the call.
         """
-        entry = Entry(rows, deliver, span)
+        entry = Entry(rows, deliver, span, ask)
         if not self._arrived:
             asyncio.get_running_loop().call_soon(self._flush)
         self._arrived.append(entry)
@@ -78,7 +81,7 @@ class LoopBatches:
 
     def _flush(self) -> None:
         arrived, self._arrived = self._arrived, []
-        for batch in _fill(arrived, self.max_rows):
+        for batch in _split_into_batches(arrived, self.max_rows):
             for entry, answers, error in _answer(self._call, batch, self._observe):
                 if entry.deliver:
                     entry.deliver(answers, error)
@@ -107,9 +110,9 @@ class ThreadBatches:
         self._lock = threading.Lock()
         self.max_rows = max_rows
 
-    def submit(self, rows: Rows, deliver: Deliver, span: object = None) -> Entry:
+    def submit(self, rows: Rows, deliver: Deliver, span: object = None, ask: object = None) -> Entry:
         """Submit at most `max_rows` rows, in the same way as `LoopBatches.submit`."""
-        entry = _TimedEntry(rows, deliver, span)
+        entry = _TimedEntry(rows, deliver, span, ask)
         entry.timer = asyncio.get_running_loop().call_later(self._timeout, entry.time_out)
         with self._lock:
             self._waiting.append(entry)
@@ -179,8 +182,8 @@ class _TimedEntry(Entry):
 
     __slots__ = ("batch", "timer")
 
-    def __init__(self, rows: Rows, deliver: Deliver, span: object) -> None:
-        super().__init__(rows, deliver, span)
+    def __init__(self, rows: Rows, deliver: Deliver, span: object, ask: object) -> None:
+        super().__init__(rows, deliver, span, ask)
         self.timer: asyncio.TimerHandle | None = None
         self.batch: _Batch | None = None
 
@@ -200,7 +203,7 @@ class _TimedEntry(Entry):
             deliver(None, TimeoutError())
 
 
-def _fill(entries: Sequence[Entry], max_rows: int) -> Iterator[list[Entry]]:
+def _split_into_batches(entries: Sequence[Entry], max_rows: int) -> Iterator[list[Entry]]:
     """Yield the entries that are not cancelled, in batches of at most `max_rows` rows."""
     batch: list[Entry] = []
     size = 0

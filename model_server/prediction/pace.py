@@ -7,10 +7,10 @@ _SHORT_CALLS = 100
 
 
 class Pace:
-    """Durations of the recent calls of a method that should be short, according to the measured model.
+    """Tracker of the durations of a method's calls, which should be short according to the model's measured latency.
 
-    The method may also do other work. A single long call moves the method to a thread. If that call was an exception,
-    the following short calls, in a thread, move the method back.
+    The method may also do other work. A single long call moves the method to a thread; 100 consecutive short calls in
+    the thread move it back.
 
     Attributes:
         is_slow: whether a call was long and fewer than 100 consecutive calls since then were short.

@@ -25,7 +25,7 @@ Done = Callable[[Any, BaseException | None], None]
 
 
 class Job:
-    """Work for a thread. If its result is no longer needed, work that has started is stopped, other work is dropped."""
+    """Work for a thread. If its result is no longer needed, started work is stopped and other work is dropped."""
 
     __slots__ = ("_context", "_done", "_runner", "_stop", "_timer", "_work", "is_running")
 
@@ -111,8 +111,8 @@ class Runner:
     def submit(self, work: Callable[[], Any], done: Done, timeout: float | None) -> Job:
         """Run the work as soon as a thread is free, and call `done` with its result or its error.
 
-        After `timeout` seconds, unless `timeout` is None, `done` is called with a `TimeoutError` instead. Work that has
-        started is then stopped, other work is dropped.
+        After `timeout` seconds, unless `timeout` is None, `done` is called with a `TimeoutError` instead. Started
+        work is then stopped and other work is dropped.
         """
         job = Job(self, work, done, timeout)
         self._pending += 1

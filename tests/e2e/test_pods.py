@@ -211,7 +211,7 @@ def test_a_signed_model_is_served(signed: dict[str, str], network: str, tmp_path
         (Key(), "signed/model.onnx", "signature-untrusted"),
         (None, "signed/model.onnx", "signature-untrusted"),
         (SIGNER, IRIS, "signature-missing"),
-        (SIGNER, "changed/model.onnx", "file-not-the-signed-one"),
+        (SIGNER, "changed/model.onnx", "signed-file-mismatch"),
     ],
     ids=["another key", "the key of the repository", "no signature", "another model"],
 )

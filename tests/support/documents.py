@@ -22,7 +22,7 @@ EXPORT = "python export"
 EXPORT_NIGHTLY = "python export nightly"
 # A row of a table of settings: variable, programs, default, meaning.
 SETTING = re.compile(r"^\| `([A-Z_0-9]+)` \| ([a-z, ]+) \| ?(.*?) ?\| (.*) \|$", re.MULTILINE)
-DATA = {"json", "mermaid", "text", "yaml"}
+DATA = {"ini", "json", "mermaid", "text", "yaml"}
 _FENCE = re.compile(r"^( *)```([^`\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 

@@ -89,13 +89,13 @@ class Server:
         )
 
 
-def interpreter(environment: Literal["loader", "service", "serve", "signing"]) -> str:
+def interpreter(environment: Literal["loader", "service", "serve", "signing", "clients"]) -> str:
     """Return the Python interpreter of an environment that `make environments` builds next to this process's own.
 
     Args:
         environment: `loader` and `service` have the packages of their images, and coverage; `serve` is the environment
-            of `make serve`, without coverage; `signing` signs models. SERVICE_PYTHON overrides the interpreter for
-            `service`.
+            of `make serve`, without coverage; `signing` signs models; `clients` has clients of the Open Inference
+            Protocol. SERVICE_PYTHON overrides the interpreter for `service`.
 
     Raises:
         FileNotFoundError: the environment is missing.

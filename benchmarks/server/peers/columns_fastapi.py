@@ -16,7 +16,9 @@ from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
 app = FastAPI()
-session = ort.InferenceSession(os.environ["MODEL_FILEPATH"])
+options = ort.SessionOptions()
+options.intra_op_num_threads = 1
+session = ort.InferenceSession(os.environ["MODEL_FILEPATH"], options)
 probabilities = session.get_outputs()[-1].name
 
 

@@ -16,7 +16,9 @@ import uvicorn
 class Columns(kserve.Model):
     def __init__(self):
         super().__init__("columns")
-        self.session = ort.InferenceSession(os.environ["MODEL_FILEPATH"])
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = ort.InferenceSession(os.environ["MODEL_FILEPATH"], options)
         self.types = {
             found.name: object if "string" in found.type else np.float32 for found in self.session.get_inputs()
         }

@@ -15,7 +15,9 @@ from mlserver.types import InferenceRequest, InferenceResponse
 
 class Columns(MLModel):
     async def load(self) -> bool:
-        self.session = ort.InferenceSession(os.environ["MODEL_FILEPATH"])
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = ort.InferenceSession(os.environ["MODEL_FILEPATH"], options)
         self.dtypes = {
             found.name: object if "string" in found.type else np.float32 for found in self.session.get_inputs()
         }

@@ -151,9 +151,9 @@ def test_the_dry_run_flag(place: Place, flag: str) -> None:
 @pytest.mark.parametrize(
     ("environment", "finding"),
     [
-        ({}, "GCS_BUCKET and GCS_MODEL_BLOB not set"),
-        ({"USE_LOCAL_MODEL": "false", "GCS_BUCKET": ""}, "GCS_BUCKET and GCS_MODEL_BLOB not set"),
-        ({"GCS_BUCKET": "models"}, "GCS_MODEL_BLOB not set"),
+        ({}, "not set: GCS_BUCKET, GCS_MODEL_BLOB"),
+        ({"USE_LOCAL_MODEL": "false", "GCS_BUCKET": ""}, "not set: GCS_BUCKET, GCS_MODEL_BLOB"),
+        ({"GCS_BUCKET": "models"}, "not set: GCS_MODEL_BLOB"),
         ({"USE_LOCAL_MODEL": "perhaps"}, "USE_LOCAL_MODEL is 'perhaps'"),
         ({"USE_LOCAL_MODEL": "1", "LABEL_FILEPATH": "/elsewhere/model.onnx"}, "must end in different names"),
     ],

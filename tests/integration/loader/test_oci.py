@@ -70,7 +70,7 @@ def test_names_outside_the_directory_are_refused(target: Target, url: str, pair:
 def test_archives_are_refused(target: Target, url: str, pair: Pair) -> None:
     files = {"m.onnx": pair[0], "label.json": pair[1]}
     push(url, "models/iris", "1", files, media_type="application/vnd.cncf.model.weight.v1.tar+gzip")
-    assert_failed(target.load(), 5, "is packed")
+    assert_failed(target.load(), 5, "is an archive or compressed")
 
 
 @pytest.mark.parametrize(

@@ -111,21 +111,21 @@ CHANGES: dict[str, tuple[Callable[[Signed], object], str, str]] = {
         lambda it: it.change("model.sig", bytes((4 << 20) + 1)), "signature-malformed", "expected at most 4194304"
     ),
     "another key": (lambda it: it.trust(Key()), "signature-untrusted", "not from a trusted signer: it names the key"),
-    "no key": (lambda it: it.trust(), "signature-trust", "has 'no PEM block'"),
+    "no key": (lambda it: it.trust(), "trust-unusable", "has 'no PEM block'"),
     "a signature for nothing": (
         lambda it: it.change("model.sig", with_payload((it.directory / "model.sig").read_bytes(), "e30=")),
         "signature-invalid", "is not a valid signature of its contents by the key",
     ),
     "another model": (
         lambda it: it.change("model.onnx", with_external_data("weights.bin") + b"\x72\x05\x0a\x03new"),
-        "file-not-the-signed-one", "model.onnx has the sha256",
+        "signed-file-mismatch", "model.onnx has the sha256",
     ),
     "other labels": (
         lambda it: it.change("label.json", make_labels("b", "a")),
-        "file-not-the-signed-one", "label.json has the sha256",
+        "signed-file-mismatch", "label.json has the sha256",
     ),
     "other weights": (
-        lambda it: it.change("weights.bin", b"2" * 4000), "file-not-the-signed-one", "weights.bin has the sha256"
+        lambda it: it.change("weights.bin", b"2" * 4000), "signed-file-mismatch", "weights.bin has the sha256"
     ),
     "weights that were added": (
         lambda it: (

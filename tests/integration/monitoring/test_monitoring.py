@@ -104,6 +104,7 @@ def test_names_match_the_manifests() -> None:
         assert used == known
     monitor = yaml.safe_load((MONITORING / "pod-monitor.yml").read_text())["spec"]
     assert monitor["selector"]["matchLabels"] == labels
+    assert monitor["namespaceSelector"] == {"any": True}
     assert {monitor["jobLabel"]} == set(labels)
     [endpoint] = monitor["podMetricsEndpoints"]
     assert endpoint["port"] in {port["name"] for port in pod["containers"][0]["ports"]}
@@ -166,7 +167,7 @@ def prometheus(home: Path, server: Server) -> Iterator[Prometheus]:
     [documented] = re.findall(r"^```yaml\n(rule_files:.*?)^```", DEPLOYMENT, re.MULTILINE | re.DOTALL)
     configuration = yaml.safe_load(documented)
     [scraping] = configuration["scrape_configs"]
-    assert scraping.pop("kubernetes_sd_configs") == [{"role": "pod", "namespaces": {"names": ["model-load"]}}]
+    assert scraping.pop("kubernetes_sd_configs") == [{"role": "pod"}]
     others = (
         {"__meta_kubernetes_pod_phase": "Failed"},
         {"__meta_kubernetes_pod_label_app_kubernetes_io_name": "another"},

@@ -70,7 +70,7 @@ def test_reports_whether_the_receipt_matches(tmp_path: Path, external_data: bool
 def test_exits_if_the_model_never_answers(tmp_path: Path) -> None:
     checked = check(save(endless(), tmp_path, ["a", "b", "c"])[0], "--timeout", 1)
     assert checked.returncode == 1
-    assert "did not load and answer a row within 1 s" in checked.stdout
+    assert "was not loaded, or made no first prediction, within 1 s" in checked.stdout
 
 
 @pytest.mark.parametrize("arguments", [(), ("a", "b", "c"), ("a", "--timeout", "soon")])

@@ -176,7 +176,7 @@ def test_a_model_that_never_answers(tmp_path: Path, command: Sequence[str]) -> N
     waiting, failure = [line for line in events(log) if line["event"] != "message"]
     assert (waiting["event"], waiting["path"]) == ("waiting_for_model", str(tmp_path / "model.onnx"))
     assert (failure["event"], failure["code"]) == ("failed", "model-too-slow")
-    assert "did not load and answer a row within 2 s" in failure["error"]
+    assert "was not loaded, or made no first prediction, within 2 s" in failure["error"]
 
 
 @COMMANDS

@@ -29,7 +29,7 @@ def test_values(tmp_path: Path) -> None:
             assert answer.status_code == 404
             if method != "HEAD":
                 assert answer.json() == {
-                    "detail": f"{route} is for models with classes; this one gives values: POST /predict has them."
+                    "detail": f"{route} is for models with classes; this model predicts values: use POST /predict."
                 }
         metadata = server.client.get("/metadata").json()
         assert (metadata["task"], metadata["prediction_shape"]) == ("values", "(1, 3)")

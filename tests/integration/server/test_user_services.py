@@ -352,7 +352,7 @@ def test_unsupported_options_are_refused_at_start(
     ("parameters", "words"),
     [
         ("data: Rows, ctx: bentoml.Context", "predict takes rows, so it cannot be a stream or a task, nor take the"),
-        ("data: Rows, more: Rows", "predict has the Rows data and more; expected one such parameter"),
+        ("data: Rows, more: Rows", "predict has several Rows parameters, data and more; expected one"),
         ("data: Rows | None = None", "predict declares data as Rows or another type; expected Rows"),
     ],
 )

@@ -27,11 +27,11 @@ def test_every_alert_has_its_heading() -> None:
 
 def test_every_row_of_the_dashboard_is_described() -> None:
     _, first, *rows = re.findall(r"^\| ([^|]+) \|", section("Read the dashboard"), re.MULTILINE)
-    assert first == "the six figures"
+    assert first == "the six numbers at the top"
     assert rows == [panel["title"] for panel in PANELS if panel["type"] == "row"]
     assert [panel["type"] for panel in PANELS[:7]] == ["stat"] * 6 + ["row"]
 
 
 def test_panels_are_called_by_their_titles() -> None:
     named = {*re.findall(r'"([A-Z][^"]+)"', section("Read the dashboard") + section("Alerts"))}
-    assert named - {panel["title"] for panel in PANELS} == {"Every inference takes longer"}  # a message
+    assert named - {panel["title"] for panel in PANELS} == {"Inferences that exceeded their time limit"}  # a message

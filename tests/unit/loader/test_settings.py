@@ -11,11 +11,11 @@ BUCKET = {"GCS_BUCKET": "b", "GCS_MODEL_BLOB": "m"}
 @pytest.mark.parametrize(
     ("environment", "finding"),
     [
-        ({}, "GCS_BUCKET and GCS_MODEL_BLOB not set"),
-        ({"GCS_BUCKET": "b"}, "GCS_MODEL_BLOB not set"),
+        ({}, "not set: GCS_BUCKET, GCS_MODEL_BLOB"),
+        ({"GCS_BUCKET": "b"}, "not set: GCS_MODEL_BLOB"),
         ({**BUCKET, "MODEL_URI": "gs://b/m"}, "MODEL_URI is set, but so is GCS_BUCKET and GCS_MODEL_BLOB"),
         ({"USE_LOCAL_MODEL": "true", "MODEL_URI": "gs://b/m"}, "MODEL_URI is set, but so is USE_LOCAL_MODEL"),
-        ({**BUCKET, "LABEL_URI": "gs://b/l"}, "LABEL_URI is set, but MODEL_URI is not"),
+        ({**BUCKET, "LABEL_URI": "gs://b/l"}, "LABEL_URI cannot be set without MODEL_URI"),
         (
             {"MODEL_URI": "ftp://b/m"},
             "MODEL_URI begins with ftp://: expected a path, or one of file, gs, https",

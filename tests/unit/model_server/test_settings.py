@@ -23,7 +23,8 @@ def test_defaults() -> None:
         ({"MAX_BODY_BYTES": "-1"}, "MAX_BODY_BYTES is '-1': expected `int` >= 1"),
         ({"MAX_BODY_BYTES": "8MB"}, "MAX_BODY_BYTES is '8MB': expected `int`"),
         ({"MODEL_FILEPATH": "/none/m"}, "MODEL_FILEPATH is /none/m: No such file or directory (run the loader first"),
-        ({"MODEL_FILEPATH": "/tmp"}, "MODEL_FILEPATH is /tmp: Not a regular file"),  # noqa: S108
+        ({"MODEL_FILEPATH": "/dev/null"}, "MODEL_FILEPATH is /dev/null: Not a regular file"),
+        ({"LABEL_FILEPATH": "/dev"}, "LABEL_FILEPATH is /dev: Not a regular file"),
         ({"LABEL_FILEPATH": "x" * 300}, "LABEL_FILEPATH is /"),
     ],
 )
@@ -31,6 +32,30 @@ def test_refuses(environment: dict[str, str], sentence: str) -> None:
     with pytest.raises(SettingsError) as refusal:
         Settings.read({**IRIS, **environment})
     assert str(refusal.value).startswith(sentence)
+
+
+def test_the_only_onnx_file_of_a_directory_is_the_model(tmp_path: Path) -> None:
+    for name in ("iris.onnx", ".hidden.onnx", "iris.onnx.data", "config.pbtxt"):
+        (tmp_path / name).touch()
+    settings = Settings.read({"MODEL_FILEPATH": str(tmp_path)})
+    assert settings.model_file == tmp_path / "iris.onnx"
+    assert settings.label_filepath == tmp_path / "label.json"
+    labels = {"LABEL_FILEPATH": IRIS["LABEL_FILEPATH"]}
+    assert Settings.read({"MODEL_FILEPATH": str(tmp_path), **labels}).label_filepath == Path(IRIS["LABEL_FILEPATH"])
+    assert Settings.read(IRIS).model_file == Path(IRIS["MODEL_FILEPATH"])
+
+
+@pytest.mark.parametrize(
+    ("names", "found"), [((), "none"), (("b.onnx", "a.onnx"), "a.onnx and b.onnx")], ids=["none", "several"]
+)
+def test_refuses_a_directory_without_one_model(tmp_path: Path, names: tuple[str, ...], found: str) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(SettingsError) as refusal:
+        Settings.read({"MODEL_FILEPATH": str(tmp_path)})
+    assert str(refusal.value).startswith(
+        f"MODEL_FILEPATH is {tmp_path}: Found {found}, expected one .onnx file in this directory"
+    )
 
 
 def test_the_default_paths_are_in_the_volume() -> None:

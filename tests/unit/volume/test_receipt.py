@@ -94,7 +94,7 @@ def test_the_signature_and_the_format_are_kept(tmp_path: Path, receipt: Receipt)
 
 def test_a_receipt_with_a_later_schema_is_refused(tmp_path: Path, receipt: Receipt) -> None:
     (tmp_path / RECEIPT).write_bytes(receipt.encode().replace(b'"schema": 2', b'"schema": 3'))
-    with pytest.raises(ReceiptError, match="its schema is 3, this program reads 1 and 2"):
+    with pytest.raises(ReceiptError, match="its schema is 3, but this program reads only 1 and 2"):
         Receipt.read(tmp_path)
 
 

@@ -9,7 +9,7 @@ from msgspec import Meta
 from loader.settings import Settings as LoaderSettings
 from model_server.settings import Settings as ServiceSettings
 from volume.log import LogLevel
-from volume.settings import NAMES, OTHERS, SettingsError, VolumeSettings, is_slip
+from volume.settings import NAMES, OTHERS, SettingsError, VolumeSettings, is_typo
 
 
 class Settings(VolumeSettings, frozen=True, kw_only=True):
@@ -76,18 +76,18 @@ def test_all_names_are_listed() -> None:
     ],
 )
 def test_a_misspelt_setting_is_refused(found: str, meant: str) -> None:
-    with pytest.raises(SettingsError, match=f"{found} is set, but is not a setting: expected {meant}"):
+    with pytest.raises(SettingsError, match=f"{found} is not a setting, but looks like {meant}"):
         Settings.read({found: "x"})
     assert Settings.read({found: ""}) == Settings()
 
 
 def test_names_of_other_programs_are_not_refused() -> None:
     assert Settings.read({"LOGLEVEL": "x", "MODEL_SHA652": "x", "MODEL_NAME": "x", "": "x"}) == Settings()
-    assert all(any(is_slip(other, name) for name in NAMES) for other in OTHERS)
+    assert all(any(is_typo(other, name) for name in NAMES) for other in OTHERS)
 
 
 def test_no_setting_is_one_edit_away_from_another() -> None:
-    assert not [(one, other) for one in NAMES for other in NAMES if one != other and is_slip(one, other)]
+    assert not [(one, other) for one in NAMES for other in NAMES if one != other and is_typo(one, other)]
 
 
 def test_inconsistent_values_are_refused() -> None:

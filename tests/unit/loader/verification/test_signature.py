@@ -94,7 +94,7 @@ def test_each_file_must_be_listed_with_its_digest(made: bytes) -> None:
         signed.check(name, "gs://any", sha256)
         with pytest.raises(IntegrityError, match=f"^gs://x has the sha256 0+, but {URI} lists {sha256} for ") as other:
             signed.check(name, "gs://x", "0" * 64)
-        assert other.value.code == "file-not-the-signed-one"
+        assert other.value.code == "signed-file-mismatch"
     with pytest.raises(IntegrityError, match=r"^gs://x is not signed: .* but not 'other'") as unlisted:
         signed.check("other", "gs://x", FILES["model.onnx"])
     assert unlisted.value.code == "file-not-signed"
@@ -286,7 +286,7 @@ def test_wrong_bundles_are_refused(bundle: dict[str, Any]) -> None:
     wrong = {
         b"": "it is not|expecting value",
         b"\xff": "it is not UTF-8",
-        b"[" * 100_000: "nested too deep",
+        b"[" * 100_000: "nested too deeply",
         b"[]": "expected `object`",
         b" " * (MAX_SIGNATURE_SIZE + 1): "expected at most",
         b'{"a": NaN}': "NaN, which is not JSON",
@@ -298,10 +298,10 @@ def test_wrong_bundles_are_refused(bundle: dict[str, Any]) -> None:
         envelope(bundle, signatures=[{"sig": "", "keyid": ""}]): "sig is not base64",
         envelope(bundle, payload=inner["payload"] + "\n"): "payload is not base64",
         envelope(bundle, payload=inner["payload"].rstrip("=") + "===="): "payload is not base64",
-        json.dumps({**bundle, "verificationMaterial": {}}).encode(): "not exactly one of",
+        json.dumps({**bundle, "verificationMaterial": {}}).encode(): "exactly one of",
         json.dumps(
             {**bundle, "verificationMaterial": {**material, "x509CertificateChain": chain}}
-        ).encode(): "not exactly",
+        ).encode(): "exactly one of",
         json.dumps({**bundle, "verificationMaterial": {"publicKey": {"hint": "a"}}}).encode(): "expected a sha256",
         json.dumps({**bundle, "verificationMaterial": {"certificate": {"rawBytes": "YQ=="}}}).encode(): "keyless",
         json.dumps({**bundle, "verificationMaterial": {**material, "tlogEntries": [{}]}}).encode(): "keyless",

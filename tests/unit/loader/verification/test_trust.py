@@ -46,10 +46,10 @@ def test_a_file_may_have_several_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "finding"),
     [
-        pytest.param(b"", "'no PEM block', expected nothing but", id="nothing"),
-        pytest.param(Key().pem, "'PRIVATE KEY', expected nothing but", id="a private key"),
+        pytest.param(b"", "'no PEM block', expected only", id="nothing"),
+        pytest.param(Key().pem, "'PRIVATE KEY', expected only", id="a private key"),
         pytest.param(Key().public_pem + Key().pem, "'PRIVATE KEY, PUBLIC KEY', expected", id="a private key beside it"),
-        pytest.param(ROOT.pem, "'CERTIFICATE', expected nothing but", id="a certificate"),
+        pytest.param(ROOT.pem, "'CERTIFICATE', expected only", id="a certificate"),
         pytest.param(Key().public_pem[:-10], "'no PEM block'", id="a cut key"),
         pytest.param(Key().public_pem + Key().public_pem[:-10], "'PUBLIC KEY', expected", id="a cut second key"),
         pytest.param(
@@ -65,7 +65,7 @@ def test_other_key_files_are_refused(tmp_path: Path, content: bytes, finding: st
     path.write_bytes(content)
     with pytest.raises(IntegrityError, match=f"^MODEL_SIGNATURE_KEY: .*{finding}") as refused:
         Trust.read(path, None)
-    assert refused.value.code == "signature-trust"
+    assert refused.value.code == "trust-unusable"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -79,13 +79,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_other_certificate_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "roots.pem"
     for content, finding in [
-        (Key().public_pem, "'PUBLIC KEY', expected nothing but"),
+        (Key().public_pem, "'PUBLIC KEY', expected only"),
         (b"-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----", "certificate that cannot be read"),
     ]:
         path.write_bytes(content)
         with pytest.raises(IntegrityError, match=f"^MODEL_SIGNATURE_CERTIFICATES: .*{finding}") as refused:
             Trust.read(None, path)
-        assert refused.value.code == "signature-trust"
+        assert refused.value.code == "trust-unusable"
 
 
 def test_certificates_that_chain_to_a_root_are_trusted(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model_server.api import Predictions
-from model_server.http.asgi import Front
-from model_server.http.endpoint import RowsMethod
+from model_server.http.asgi import OutermostApp
+from model_server.http.methods import RowsMethod
 from model_server.http.server import PredictionServer, default_max_in_flight
 from model_server.model.model import Model
 from model_server.model.model_file import ModelFile
@@ -42,12 +42,12 @@ def server(tmp_path: Path) -> Iterator[PredictionServer]:
 
 
 @pytest.fixture
-def front(model: Model, server: PredictionServer) -> Callable[[ASGIApp], Front]:
+def front(model: Model, server: PredictionServer) -> Callable[[ASGIApp], OutermostApp]:
     """Return a function that puts the outermost application in front of another one."""
 
-    def wrap(app: ASGIApp) -> Front:
+    def wrap(app: ASGIApp) -> OutermostApp:
         front = server.wrap(app, (), via_app=False)
-        assert isinstance(front, Front)
+        assert isinstance(front, OutermostApp)
         method = RowsMethod("predict", "/predict", "data", model.predict, False, None, Predictions, "Predict.")
         server.serve(model, [method], {"paths": {}}, ["/known"])
         return front
@@ -63,7 +63,7 @@ def get(app: ASGIApp, path: str, headers: dict[str, str] | None = None) -> httpx
     return asyncio.run(send())
 
 
-def test_failure_before_the_answer(front: Callable[[ASGIApp], Front], caplog: pytest.LogCaptureFixture) -> None:
+def test_failure_before_the_answer(front: Callable[[ASGIApp], OutermostApp], caplog: pytest.LogCaptureFixture) -> None:
     async def failing(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise RuntimeError("secret")
 
@@ -74,7 +74,7 @@ def test_failure_before_the_answer(front: Callable[[ASGIApp], Front], caplog: py
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 422, 429, 500, 503])
-def test_all_errors_have_the_same_format(front: Callable[[ASGIApp], Front], status: int) -> None:
+def test_all_errors_have_the_same_format(front: Callable[[ASGIApp], OutermostApp], status: int) -> None:
     async def refuse(_: Request) -> Response:
         return PlainTextResponse("refused", status, {"retry-after": "7", "content-language": "en"})
 
@@ -85,7 +85,7 @@ def test_all_errors_have_the_same_format(front: Callable[[ASGIApp], Front], stat
     assert "content-language" not in response.headers
 
 
-def test_a_service_that_is_not_ready_has_not_failed(front: Callable[[ASGIApp], Front]) -> None:
+def test_a_service_that_is_not_ready_has_not_failed(front: Callable[[ASGIApp], OutermostApp]) -> None:
     async def refuse(_: Request) -> Response:
         return PlainTextResponse("", 503)
 
@@ -93,7 +93,7 @@ def test_a_service_that_is_not_ready_has_not_failed(front: Callable[[ASGIApp], F
     assert (response.status_code, response.json()) == (503, {"detail": "The service reports that it is not ready."})
 
 
-def test_other_answers_pass_unchanged(front: Callable[[ASGIApp], Front]) -> None:
+def test_other_answers_pass_unchanged(front: Callable[[ASGIApp], OutermostApp]) -> None:
     async def answer(_: Request) -> Response:
         return PlainTextResponse("fine", headers={"etag": '"1"'})
 
@@ -105,7 +105,9 @@ def test_other_answers_pass_unchanged(front: Callable[[ASGIApp], Front]) -> None
     ("if_none_match", "status"),
     [('"1"', 304), ('W/"1"', 304), ('"0", "1"', 304), ("*", 304), ('"2"', 200), ("1", 200), (None, 200)],
 )
-def test_a_known_entity_tag_gets_304(front: Callable[[ASGIApp], Front], if_none_match: str | None, status: int) -> None:
+def test_a_known_entity_tag_gets_304(
+    front: Callable[[ASGIApp], OutermostApp], if_none_match: str | None, status: int
+) -> None:
     async def answer(_: Request) -> Response:
         return PlainTextResponse("fine", headers={"etag": '"1"'})
 
@@ -134,7 +136,7 @@ def post(app: ASGIApp, *headers: tuple[str, str], body: bytes = b'{"data": [[1, 
     ],
 )
 def test_the_request_id_is_the_clients(
-    front: Callable[[ASGIApp], Front], headers: list[tuple[str, str]], request_id: str
+    front: Callable[[ASGIApp], OutermostApp], headers: list[tuple[str, str]], request_id: str
 ) -> None:
     app = front(Starlette())
     assert post(app, *headers).headers["x-request-id"] == request_id
@@ -146,7 +148,7 @@ def test_the_request_id_is_the_clients(
     "header",
     [("X-Request-ID", "x" * 129), ("X-Request-ID", "{}"), ("traceparent", f"00-{'0' * 32}-{'b2' * 8}-01")],
 )
-def test_an_invalid_request_id_is_replaced(front: Callable[[ASGIApp], Front], header: tuple[str, str]) -> None:
+def test_an_invalid_request_id_is_replaced(front: Callable[[ASGIApp], OutermostApp], header: tuple[str, str]) -> None:
     app = front(Starlette())
     request_ids = [post(app, header).headers["x-request-id"] for _ in range(2)]
     assert header[1] not in request_ids
@@ -154,7 +156,7 @@ def test_an_invalid_request_id_is_replaced(front: Callable[[ASGIApp], Front], he
 
 
 def test_a_failure_is_logged_with_the_request_id(
-    front: Callable[[ASGIApp], Front], caplog: pytest.LogCaptureFixture
+    front: Callable[[ASGIApp], OutermostApp], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def failing(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise RuntimeError
@@ -167,12 +169,14 @@ def test_a_failure_is_logged_with_the_request_id(
 
 
 @pytest.mark.parametrize("values", [("text/plain", "application/json"), ("application/json", "text/plain")])
-def test_each_value_of_a_repeated_header_is_checked(front: Callable[[ASGIApp], Front], values: tuple[str, str]) -> None:
+def test_each_value_of_a_repeated_header_is_checked(
+    front: Callable[[ASGIApp], OutermostApp], values: tuple[str, str]
+) -> None:
     response = post(front(Starlette()), *(("Content-Type", value) for value in values))
     assert (response.status_code, "text/plain" in response.json()["detail"]) == (415, True)
 
 
-def test_a_request_cancelled_at_shutdown_gets_503(front: Callable[[ASGIApp], Front]) -> None:
+def test_a_request_cancelled_at_shutdown_gets_503(front: Callable[[ASGIApp], OutermostApp]) -> None:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -192,7 +196,9 @@ def test_a_request_cancelled_at_shutdown_gets_503(front: Callable[[ASGIApp], Fro
     ]
 
 
-def test_a_client_that_disconnects_gets_no_answer(front: Callable[[ASGIApp], Front], server: PredictionServer) -> None:
+def test_a_client_that_disconnects_gets_no_answer(
+    front: Callable[[ASGIApp], OutermostApp], server: PredictionServer
+) -> None:
     messages: list[Message] = [
         {"type": "http.request", "body": b'{"data"', "more_body": True},
         {"type": "http.disconnect"},
@@ -211,7 +217,7 @@ def test_a_client_that_disconnects_gets_no_answer(front: Callable[[ASGIApp], Fro
     assert b'endpoint="/predict",http_response_code="499"' in server.observer.metrics.exposition()
 
 
-def test_unknown_paths_are_counted_as_other(front: Callable[[ASGIApp], Front], server: PredictionServer) -> None:
+def test_unknown_paths_are_counted_as_other(front: Callable[[ASGIApp], OutermostApp], server: PredictionServer) -> None:
     app = front(Starlette())
     for path in ("/a", "/b", "/known"):
         get(app, path)
@@ -230,11 +236,11 @@ def test_the_default_limit_depends_on_the_time_of_an_inference(
     model: Model, monkeypatch: pytest.MonkeyPatch, seconds: float, threads: int, limit: int
 ) -> None:
     monkeypatch.setattr(model, "sample_seconds", seconds)
-    monkeypatch.setattr(model, "_one_seconds", seconds)
+    monkeypatch.setattr(model, "_one_row_seconds", seconds)
     assert default_max_in_flight(model, threads) == limit
 
 
-def test_other_scopes_are_passed_on(front: Callable[[ASGIApp], Front]) -> None:
+def test_other_scopes_are_passed_on(front: Callable[[ASGIApp], OutermostApp]) -> None:
     seen: list[str] = []
 
     async def app(scope: Scope, _receive: Receive, _send: Send) -> None:

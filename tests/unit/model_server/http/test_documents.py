@@ -7,7 +7,7 @@ import pytest
 
 from model_server.api import Labels, Predictions
 from model_server.http.documents import add_predictions
-from model_server.http.endpoint import RowsMethod
+from model_server.http.methods import RowsMethod
 from model_server.model.model import Model
 from model_server.model.row_spec import RowSpec
 from model_server.settings import Settings

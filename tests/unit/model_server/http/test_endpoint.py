@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from model_server.http.admission import Admission
-from model_server.http.endpoint import Endpoint, RowsMethod, Shared
+from model_server.http.endpoint import Endpoint, Shared
+from model_server.http.methods import MethodCall, RowsMethod
 from model_server.model.model import Model
 from model_server.model.model_file import ModelFile
 from model_server.model.predictor import Predictor
@@ -17,6 +18,7 @@ from model_server.observability.log import Log
 from model_server.observability.metrics import Metrics
 from model_server.observability.observer import Observer
 from model_server.prediction.runner import Runner
+from model_server.protocols.json_protocol import JsonProtocol
 from tests.support.classifiers import classifier, save
 
 LABELS = ("a", "b", "c")
@@ -53,11 +55,12 @@ def threads_of_steps(model: Model, observer: Observer, *, is_async: bool, body: 
 
     async def answer() -> int:
         shared = Shared(Runner(1), Admission(1, 10**9), observer, 10**9, 60, step)
-        shared.share = lambda name, call: lambda rows, _entries: step(name, call)(rows)
+        shared.shared_step = step
         call = asynchronous if is_async else lambda rows: rows
-        endpoint = Endpoint(RowsMethod("same", "/same", "data", call, is_async, None, None, "Same."), model, shared)
+        method = RowsMethod("same", "/same", "data", call, is_async, None, None, "Same.")
+        endpoint = Endpoint("/same", MethodCall(method), JsonProtocol(model.spec, "data"), model, shared)
         answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        job = endpoint.answer(observer.begin(), body, lambda status, _body, _headers: answered.set_result(status))
+        job = endpoint.answer(observer.begin(), {}, body, lambda status, _body, _headers: answered.set_result(status))
         assert (job is None) == answered.done()
         return await answered
 

@@ -81,7 +81,7 @@ def test_rows_can_be_sliced_repeated_and_concatenated() -> None:
         ({"married": 2}, "data[1].married is 2; expected true, false, 0 or 1."),
         ({"married": "yes"}, "data[1].married is a string; expected true, false, 0 or 1."),
         ({"home town": 5}, 'data[1]["home town"] is 5; expected a string.'),
-        ({"home town": "\ud800"}, 'data[1]["home town"] has half a surrogate pair; expected valid Unicode.'),
+        ({"home town": "\ud800"}, 'data[1]["home town"] contains a lone surrogate; expected valid Unicode.'),
         ({"scores": 5}, "data[1].scores is 5; expected a list of 3 numbers."),
         ({"scores": [1, 2]}, "data[1].scores has length 2; expected 3 numbers."),
         ({"scores": [1, "2", 3]}, "data[1].scores[1] is a string; expected a number"),

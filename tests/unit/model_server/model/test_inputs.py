@@ -58,7 +58,7 @@ def test_a_sample_that_is_not_a_row_is_refused(tmp_path: Path) -> None:
         StartError, match=r'property "data_sample" that is not a row of the model: rows\[0\]\.b is missing'
     ) as refused:
         load(added(("N", "N"), {"data_sample": '[{"a": [1, 2]}]'}), tmp_path)
-    assert 'an object with "a", "b", or a list of 2 values' in refused.value.change
+    assert 'an object with "a", "b", or a list of 2 values' in refused.value.fix
 
 
 def test_a_dynamic_width_is_taken_from_the_sample(tmp_path: Path) -> None:
@@ -114,5 +114,5 @@ def test_one_string_per_row(tmp_path: Path, width: int | None) -> None:
 
 def test_in_process_text_must_be_valid_unicode(tmp_path: Path) -> None:
     predictor = load(text_classifier(), tmp_path)
-    with pytest.raises(InvalidRowsError, match=r"rows\[0\]\[0\] has half a surrogate pair"):
+    with pytest.raises(InvalidRowsError, match=r"rows\[0\]\[0\] contains a lone surrogate"):
         predictor.spec.rows([["\udc00"]])

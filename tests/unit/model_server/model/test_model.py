@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model_server.check import examine
+from model_server.errors import StartError
 from model_server.model.model import Model
 from model_server.settings import Settings
 from tests.support.classifiers import classifier, save
@@ -30,6 +32,20 @@ def test_rows_are_answered_in_order(iris: Model) -> None:
 
 def test_labels(iris: Model) -> None:
     assert iris.labels == {"0": "setosa", "1": "versicolor", "2": "virginica"}
+
+
+def test_classes_without_names_in_a_directory_are_named_by_index(tmp_path: Path) -> None:
+    model_path, label_path = save(classifier(), tmp_path, ["a", "b", "c"])
+    named = Model.load(Settings.read({"MODEL_FILEPATH": str(tmp_path)}))
+    assert named.labels == {"0": "a", "1": "b", "2": "c"}
+    label_path.unlink()
+    unnamed = Model.load(Settings.read({"MODEL_FILEPATH": str(tmp_path)}))
+    assert unnamed.labels == examine(tmp_path, None)["labels"] == {"0": "0", "1": "1", "2": "2"}
+    rows = np.eye(4, dtype=np.float32)
+    assert unnamed.predict(rows).tolist() == named.predict(rows).tolist()
+    assert [named.labels[index] for index in unnamed.predict_label(rows)] == named.predict_label(rows)
+    with pytest.raises(StartError, match="does not name its 3 classes itself"):
+        Model.load(Settings.read({"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": ""}))
 
 
 @pytest.mark.parametrize(

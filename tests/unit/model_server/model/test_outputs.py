@@ -183,9 +183,9 @@ def test_an_unrelated_class_names_property_is_ignored(tmp_path: Path, text: str)
         load(network("Softmax", properties={"class_names": text}), tmp_path)
 
 
-def test_own_label_of_the_sample(tmp_path: Path) -> None:
+def test_models_own_label_of_the_sample(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(named(["c", "a", "b"]).SerializeToString())
-    assert Predictor(ModelFile.read(tmp_path / "model.onnx")).signature.output.own_label == "c"
+    assert Predictor(ModelFile.read(tmp_path / "model.onnx")).signature.output.model_label == "c"
 
 
 REFUSED: dict[str, tuple[ModelProto, str, str]] = {
@@ -236,7 +236,7 @@ def test_refuses(tmp_path: Path, kind: str) -> None:
     made, setting, change = REFUSED[kind]
     with pytest.raises(StartError) as refusal:
         load(made, tmp_path, setting, ["a", "b", "c"])
-    assert change in refusal.value.change
+    assert change in refusal.value.fix
     assert "\n" not in str(refusal.value)
 
 

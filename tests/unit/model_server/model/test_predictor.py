@@ -127,7 +127,7 @@ def test_an_unsupported_length_of_a_dynamic_dimension_is_refused(tmp_path: Path)
     path, _ = save(made, tmp_path, ["a", "b", "c"])
     loaded = Predictor(ModelFile.read(path), ["a", "b", "c"])
     assert loaded.predict(np.ones((2, 1, 4), np.float32)).shape == (2, 3)
-    with pytest.raises(InvalidRowsError, match=r"has rows of shape \(2, 3\); the model takes other lengths"):
+    with pytest.raises(InvalidRowsError, match=r"has rows of shape \(2, 3\); the model does not accept this length"):
         loaded.predict(np.ones((2, 2, 3), np.float32))
 
 

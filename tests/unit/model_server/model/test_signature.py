@@ -258,7 +258,7 @@ def test_refuses_outputs_that_are_probabilities_only_on_zeros(tmp_path: Path) ->
 
 def test_refuses_labels_in_the_wrong_order(tmp_path: Path) -> None:
     path, _ = save(with_names(["c", "b", "a"]), tmp_path, LABELS)
-    sentence = 'outputs the class "a" for a row whose most probable class LABEL_FILEPATH names "c"'
+    sentence = 'outputs the class "a" for a row, but LABEL_FILEPATH names its most probable class "c"'
     with pytest.raises(StartError, match=sentence):
         Predictor(ModelFile.read(path), LABELS)
     path, _ = save(with_names(LABELS), tmp_path, LABELS)

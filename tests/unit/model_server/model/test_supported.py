@@ -6,6 +6,7 @@ import subprocess
 
 import onnxruntime as ort
 import pytest
+import yaml
 from onnx import TensorProto, helper
 
 from model_server.model.supported import NEWEST
@@ -60,8 +61,10 @@ def test_manifests_and_image_name_the_same_versions() -> None:
         for line in (ROOT / "k8s/base/settings.env").read_text().splitlines()
         if not line.startswith("#")
     )
-    assert int(settings["MAX_IR_VERSION"]) == NEWEST.ir_version
-    assert parse_opsets(settings["MAX_OPSET"]) == NEWEST.opsets
+    kserve = yaml.safe_load((ROOT / "k8s/kserve/storage-container.yml").read_text())["spec"]["container"]["env"]
+    for variables in (settings, {variable["name"]: variable["value"] for variable in kserve}):
+        assert int(variables["MAX_IR_VERSION"]) == NEWEST.ir_version
+        assert parse_opsets(variables["MAX_OPSET"]) == NEWEST.opsets
     labels = dict(re.findall(r'model-load\.([a-z-]+)="([^"]*)"', (ROOT / "Dockerfile.template").read_text()))
     assert labels == {"max-ir-version": str(NEWEST.ir_version), "max-opset": NEWEST.opsets_text}
 

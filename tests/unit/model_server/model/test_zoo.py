@@ -99,7 +99,7 @@ def test_suggested_setting_works(tmp_path: Path, kind: str) -> None:
     exported = make(tmp_path)
     with pytest.raises(StartError) as refusal:
         load(exported, tmp_path)
-    assert refusal.value.change.startswith(f"set MODEL_OUTPUT={setting} ")
+    assert refusal.value.fix.startswith(f"set MODEL_OUTPUT={setting} ")
     check(load(exported, tmp_path, setting, with_labels=setting == "sigmoid"), exported)
 
 
@@ -108,6 +108,6 @@ def test_suggested_export_works(tmp_path: Path, kind: str) -> None:
     make, change, make_again, setting = ANOTHER_EXPORT[kind]
     with pytest.raises(StartError) as refusal:
         load(make(tmp_path), tmp_path)
-    assert change in refusal.value.change
+    assert change in refusal.value.fix
     exported = make_again(tmp_path)
     check(load(exported, tmp_path, setting, with_labels=bool(setting)), exported)

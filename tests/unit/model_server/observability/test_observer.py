@@ -20,7 +20,7 @@ def observed(tmp_path: Path) -> Iterator[Callable[[float, list[int]], list[dict[
 
         def observe(rate: float, statuses: list[int]) -> list[dict[str, Any]]:
             observer = Observer(Metrics("name", "version"), Log(file.fileno()), rate)
-            observer.routes = {"/predict"}
+            observer.routes = {"/predict": "/predict"}
             for number, status in enumerate(statuses):
                 path = f"/{'predict' if number % 2 == 0 else number}"
                 request = observer.begin("POST", path, {b"x-request-id": b"%d" % number})

@@ -3,7 +3,7 @@
 import pytest
 
 from loader.errors import IntegrityError
-from loader.verification.fit import check_compatibility
+from loader.verification.compatibility import check_compatibility
 from volume.onnx_file import OnnxInfo
 
 MODEL = OnnxInfo(ir_version=10, opsets={"ai.onnx": 21, "ai.onnx.ml": 3, "com.example": 7})

@@ -6,8 +6,11 @@ import threading
 from typing import NoReturn
 
 
-def end(status: int, seconds: float) -> NoReturn:
-    """Exit with a status, by `os._exit` after `seconds`: Python waits for its threads, and so for their inferences."""
+def exit_within(status: int, seconds: float) -> NoReturn:
+    """Exit with a status.
+
+    After `seconds`, force the exit with `os._exit`, because Python waits for threads with running inferences.
+    """
     killer = threading.Timer(seconds, os._exit, [status])
     killer.daemon = True
     killer.start()
