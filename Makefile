@@ -147,7 +147,7 @@ images: $(UV) ## Build both images with podman or docker: REGISTRY/model-load-se
 
 e2e: CONTAINER := podman
 e2e: environments images ## Build both images, and run the pods of the overlays with podman
-	$(RUN) --group dev --with podman-compose==1.6.0 pytest tests/e2e --ignore tests/e2e/test_cluster.py --numprocesses 0
+	$(RUN) --group dev pytest tests/e2e --ignore tests/e2e/test_cluster.py --numprocesses 0
 
 e2e-cluster: $(UV) ## Test rollout, model switch, rollback and scaling on the cluster of kubectl context CONTEXT, in a temporary namespace
 	$(RUN) --group dev pytest tests/e2e/test_cluster.py --numprocesses 0

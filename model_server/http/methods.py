@@ -1,12 +1,12 @@
 """Calls of the declared methods that take rows, for one request or for several that share a batch."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pydantic
 
+from model_server.model.model import Once
 from model_server.model.rows import Columns, Rows
 from model_server.prediction.batches import Answers, Entry
 from model_server.protocols.open_inference import Ask, Outputs
@@ -100,15 +100,13 @@ class OutputCalls:
 
     Args:
         methods: the methods by the name of their output.
-        once: returns a context in which the model answers the same rows only once.
     """
 
     may_batch = True
 
-    def __init__(self, methods: Mapping[str, RowsMethod], once: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, methods: Mapping[str, RowsMethod]) -> None:
         self.is_async = any(method.is_async for method in methods.values())
         self._methods = methods
-        self._once = once
 
     def one(self, rows: Rows, ask: Ask) -> Outputs:
         """Return the answers of the methods that the request asks for."""
@@ -118,7 +116,7 @@ class OutputCalls:
         """Return the answers of the methods that the request asks for."""
         _protect(rows)
         answers = {}
-        with self._once():
+        with Once():
             for name in ask.names:
                 method = self._methods[name]
                 answers[name] = await method.call(rows) if method.is_async else method.call(rows)
@@ -134,7 +132,7 @@ class OutputCalls:
     def _call(self, rows: Rows, names: Iterable[str]) -> Outputs:
         _protect(rows)
         answers = {}
-        with self._once():
+        with Once():
             for name in names:
                 method = self._methods[name]
                 answers[name] = method.call(rows)

@@ -162,7 +162,7 @@ class PredictionServer:
         label = by_name.get("predict_label")
         protocol = OpenInference(self._settings.model_name or model.short_name, model, has_label=label is not None)
         calls = {protocol.predictions: predict, **({LABEL: label} if label else {})}
-        endpoint = Endpoint(INFER, OutputCalls(calls, model.once), protocol, model, self._shared)
+        endpoint = Endpoint(INFER, OutputCalls(calls), protocol, model, self._shared)
         self.inference.show(protocol, endpoint)
         document["paths"] |= {
             self._prefix + path: operations for path, operations in describe_inference(protocol, model.inputs).items()

@@ -2,8 +2,7 @@
 
 import math
 import timeit
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, Self
 
@@ -24,7 +23,7 @@ _TRIES_SECONDS = 0.5  # no further try after this time
 _LONG_SECONDS = 0.005  # maximum duration of a trial: longer inferences never run on the event loop
 _MANY = 64
 _PROBABLE = 0.5
-# Rows and their predictions in the context of `Model.once`; None elsewhere.
+# Rows and their predictions in the context of `Once`; None elsewhere.
 _known: ContextVar[list[tuple[Rows, Array]] | None] = ContextVar("known", default=None)
 
 
@@ -131,16 +130,6 @@ class Model:
             ]
         return [self._names[index] for index in predictions.argmax(axis=1)]
 
-    @staticmethod
-    @contextmanager
-    def once() -> Iterator[None]:
-        """Return a context in which the same rows, which must not change, are predicted once for several methods."""
-        token = _known.set([])
-        try:
-            yield
-        finally:
-            _known.reset(token)
-
     def _predict(self, rows: Rows) -> Array:
         known = _known.get()
         if known is None:
@@ -151,6 +140,18 @@ class Model:
         predictions = self._predictor.predict(rows)
         known.append((rows, predictions.copy()))
         return predictions
+
+
+class Once:
+    """A context in which the same rows, which must not change, are predicted once for several methods."""
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> None:
+        self._token = _known.set([])
+
+    def __exit__(self, *_: object) -> None:
+        _known.reset(self._token)
 
 
 def load_predictor(file: ModelFile, labels: Sequence[str] | None, settings: Settings) -> Predictor:

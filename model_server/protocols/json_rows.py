@@ -1,6 +1,7 @@
 """JSON rows of a model with one input, and JSON answers: `{"data": [row, ...]}` and `{"prediction": ...}`."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -93,10 +94,52 @@ class JsonRows:
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
             return None
         count, rest = divmod(len(flat), self._spec.row_size)
-        structure = b"[" + (self._row_structure + b",") * (count - 1) + self._row_structure + b"]"
-        if rest or not count or body.translate(None, _NOT_STRUCTURE) != structure or not self._fit(flat):
+        if rest or not count or body.translate(None, _NOT_STRUCTURE) != self._structure(count) or not self._fit(flat):
             return None
         return flat.astype(self._spec.dtype).reshape(count, *self._spec.row_shape)
+
+    def read_array(self, text: bytes, count: int) -> Array | None:
+        """Return the rows in a JSON array, whose values are flat or nested; None if they may not be `count` valid rows.
+
+        Args:
+            text: the array; its strings are not checked yet.
+            count: the number of rows.
+        """
+        size = count * self._spec.row_size
+        if size <= 0 or (len(text) > _FEW_BYTES and not self._spec.is_text):
+            return self._read_numbers(text, count, size)
+        try:
+            values = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return None
+        if type(values) is list and len(values) == count and len(self._spec.row_shape) == 1 and type(values[0]) is list:
+            lengths = {len(row) if type(row) is list else None for row in values}
+            values = list(chain.from_iterable(values)) if lengths == {self._spec.row_size} else None
+        types = {str} if self._spec.is_text else self._types
+        if type(values) is not list or len(values) != size or not types.issuperset(map(type, values)):
+            return None
+        smallest, largest = self._spec.limits
+        if not self._spec.is_text and (min(values) < smallest or max(values) > largest):
+            return None
+        return np.array(values, self._spec.dtype).reshape(count, *self._spec.row_shape)
+
+    def _read_numbers(self, text: bytes, count: int, size: int) -> Array | None:
+        """Return the same for an array of many numbers."""
+        if size <= 0:
+            return None
+        try:
+            data: Any = simdjson.Parser().parse(text)
+            flat = np.frombuffer(data.as_buffer(of_type="d"))
+        except (AttributeError, RuntimeError, TypeError, ValueError):
+            return None
+        structure = text.translate(None, _NOT_STRUCTURE)
+        if len(flat) != size or structure not in (b"[" + b"," * (size - 1) + b"]", self._structure(count)):
+            return None
+        return flat.astype(self._spec.dtype).reshape(count, *self._spec.row_shape) if self._fit(flat) else None
+
+    def _structure(self, count: int) -> bytes:
+        """Return the brackets and commas of a number of rows."""
+        return b"[" + (self._row_structure + b",") * (count - 1) + self._row_structure + b"]"
 
     def _fit(self, flat: npt.NDArray[np.float64]) -> bool:
         """Return whether all numbers fit the dtype; False if float64 cannot prove it."""

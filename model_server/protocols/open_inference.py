@@ -13,9 +13,11 @@ from model_server.model.model import Model
 from model_server.model.row_spec import RowSpec, describe_value
 from model_server.model.rows import Array, InvalidRowsError, Rows, format_position
 from model_server.model.tasks import Task
+from model_server.protocols.inputs import Input, quoted
 from model_server.protocols.json_body import BodyError
 from model_server.protocols.protocol import Headers
 from model_server.protocols.tensors import BYTES, DTYPES, TensorError, check_finite, datatype_of, decode, encode
+from model_server.protocols.usual_requests import OutputAsk, UsualRequests
 
 PLATFORM = "onnx_onnxv1"
 EXTENSIONS = ("binary_tensor_data", "classification")
@@ -29,20 +31,6 @@ _FEW_NUMBERS = 256
 _REQUEST_FIELDS = frozenset({"id", "model_name", "model_version", "parameters", "inputs", "outputs"})
 _INPUT_FIELDS = frozenset({"name", "shape", "datatype", "parameters", "data"})
 _OUTPUT_FIELDS = frozenset({"name", "parameters"})
-
-
-class OutputAsk(NamedTuple):
-    """An output that a request asks for.
-
-    Attributes:
-        name: the output.
-        is_binary: whether its bytes follow the JSON part of the answer.
-        classes: the number of classes for each row, the most probable first; 0 for the output itself.
-    """
-
-    name: str
-    is_binary: bool = False
-    classes: int = 0
 
 
 class Ask(NamedTuple):
@@ -83,6 +71,9 @@ class Outputs:
 class OpenInference:
     """Reads and writes requests for one model.
 
+    `UsualRequests` reads most requests. Any other one is read from its whole document, which decides whether it is
+    valid, and reports the error.
+
     Args:
         name: the name of the model; no other name is served.
         model: the model.
@@ -106,13 +97,13 @@ class OpenInference:
         self.outputs = (self.predictions, LABEL) if has_label else (self.predictions,)
         self._labels = list(model.labels.values())
         self._spec = model.spec
-        self._inputs = {name: _Input(name, spec) for name, spec in model.inputs.items()}
+        self._inputs = {name: Input(name, spec) for name, spec in model.inputs.items()}
         self._columns = self._inputs
         if isinstance(model.spec, RowSpec) and model.spec.names:
-            self._columns = {column: _Input(column, RowSpec(model.spec.dtype, ())) for column in model.spec.names}
-        self._all = tuple(map(OutputAsk, self.outputs))
-        self._all_binary = tuple(OutputAsk(output, is_binary=True) for output in self.outputs)
-        shapes = {self.predictions: _shape_of(model.prediction_shape), LABEL: [-1]}
+            self._columns = {column: Input(column, RowSpec(model.spec.dtype, ())) for column in model.spec.names}
+        self._usual = UsualRequests(name, self._spec, self._inputs, self.outputs)
+        prediction_shape = [-1 if length is None else length for length in model.prediction_shape]
+        shapes = {self.predictions: [-1, *prediction_shape], LABEL: [-1]}
         datatypes = {self.predictions: datatype_of(np.dtype(model.metadata.prediction_type)), LABEL: BYTES}
         self.metadata: dict[str, Any] = {
             "name": name,
@@ -125,17 +116,22 @@ class OpenInference:
     def read(self, body: bytes, headers: Mapping[bytes, bytes], request_id: bytes) -> tuple[Rows, Ask]:
         """Return the rows of a request, and the rest of it."""
         size = _json_size(headers.get(JSON_LENGTH), len(body))
-        document = _read_object(body if size is None else body[:size])
-        _check_fields(document, _REQUEST_FIELDS, "request")
-        self._check_model(document)
-        parameters = _parameters(document, "request")
-        ask = self._read_outputs(document.get("outputs"), parameters)
-        given = document.get("id")
-        if given is not None and type(given) is not str:
-            raise _invalid(f"The id is {_shown(given)}; expected a string.")
-        is_frame = _content_type(parameters, "request") == "pd"
-        rows = self._read_inputs(document.get("inputs"), _Bytes(body, size), is_frame=is_frame)
-        return rows, Ask(given or request_id.decode(), ask, tuple(output.name for output in ask))
+        header = body if size is None else body[:size]
+        usual = self._usual.read(header, body, size)
+        if usual is None:
+            document = _read_object(header)
+            _check_fields(document, _REQUEST_FIELDS, "request")
+            self._check_model(document)
+            parameters = _parameters(document, "request")
+            outputs = self._read_outputs(document.get("outputs"), parameters)
+            given = document.get("id")
+            if given is not None and type(given) is not str:
+                raise _invalid(f"The id is {_shown(given)}; expected a string.")
+            is_frame = _content_type(parameters, "request") == "pd"
+            rows = self._read_inputs(document.get("inputs"), _Bytes(body, size), is_frame=is_frame)
+        else:
+            rows, given, outputs = usual
+        return rows, Ask(given or request_id.decode(), outputs, [output.name for output in outputs])
 
     def write(self, answers: Outputs, ask: Ask) -> tuple[bytes, Headers]:
         """Return the body of the answer, and its headers if it has binary tensors."""
@@ -143,7 +139,7 @@ class OpenInference:
         tensors = []
         for output in ask.outputs:
             array = self._array(answers.answers[output.name], output)
-            tensor = _tensor(output.name, datatype_of(array.dtype), array.shape)
+            tensor = _tensor(output.name, datatype_of(array.dtype), list(array.shape))
             if output.is_binary:
                 tensors.append(encode(array))
                 tensor["parameters"] = {"binary_data_size": len(tensors[-1])}
@@ -165,10 +161,10 @@ class OpenInference:
     def _position(self, position: Sequence[Any]) -> str:
         match position:
             case (str(name),):
-                return _quoted(name)
+                return quoted(name)
             case (int(row), str(name), *rest):
-                return format_position(_quoted(name), (row, *rest))
-        return format_position(_quoted(next(iter(self._inputs))), tuple(position))
+                return format_position(quoted(name), (row, *rest))
+        return format_position(quoted(next(iter(self._inputs))), tuple(position))
 
     def _check_model(self, document: Mapping[str, Any]) -> None:
         """Check that the model's name and version in a body, which some clients send, are those of its path."""
@@ -179,18 +175,18 @@ class OpenInference:
     def _read_outputs(self, wanted: object, parameters: Mapping[str, Any]) -> Sequence[OutputAsk]:
         is_binary = _flag(parameters, "binary_data_output", "request")
         if not wanted and (wanted is None or type(wanted) is list):
-            return self._all_binary if is_binary else self._all
+            return tuple(OutputAsk(name, is_binary) for name in self.outputs)
         if type(wanted) is not list:
             raise _invalid(f"The outputs are {_shown(wanted)}; expected a list of objects.")
         found: dict[str, OutputAsk] = {}
         for output in wanted:
             name = _name(output, "outputs", self.outputs, found)
-            _check_fields(output, _OUTPUT_FIELDS, f"output {_quoted(name)}")
+            _check_fields(output, _OUTPUT_FIELDS, f"output {quoted(name)}")
             found[name] = self._read_output(name, output, default=is_binary)
         return tuple(found.values())
 
     def _read_output(self, name: str, output: Mapping[str, Any], *, default: bool) -> OutputAsk:
-        about = f"output {_quoted(name)}"
+        about = f"output {quoted(name)}"
         parameters = _parameters(output, about)
         is_binary = _flag(parameters, "binary_data", about, default=default)
         classes = parameters.get("classification", 0)
@@ -221,13 +217,13 @@ class OpenInference:
             first = next(iter(tensors))
             if len(tensors[name]) != len(tensors[first]):
                 raise _invalid(
-                    f"The input {_quoted(name)} has {len(tensors[name])} rows; expected {len(tensors[first])}, as in "
-                    f"{_quoted(first)}."
+                    f"The input {quoted(name)} has {len(tensors[name])} rows; expected {len(tensors[first])}, as in "
+                    f"{quoted(first)}."
                 )
         for name, tensor in inputs.items():
             if name not in tensors:
                 raise _invalid(
-                    f"The input {_quoted(name)} is missing; expected {tensor.datatype} of the shape {tensor.shape}."
+                    f"The input {quoted(name)} is missing; expected {tensor.datatype} of the shape {tensor.shape}."
                 )
         binary.check_used()
         arrays = [tensors[name] for name in inputs]
@@ -235,8 +231,8 @@ class OpenInference:
             return self._spec.to_columns(dict(zip(inputs, arrays, strict=True)))
         return arrays[0] if inputs is self._inputs else np.stack([array.reshape(-1) for array in arrays], axis=1)
 
-    def _read_tensor(self, expected: "_Input", tensor: Mapping[str, Any], binary: "_Bytes", *, is_frame: bool) -> Array:
-        about = f"input {_quoted(expected.name)}"
+    def _read_tensor(self, expected: Input, tensor: Mapping[str, Any], binary: "_Bytes", *, is_frame: bool) -> Array:
+        about = expected.about
         _check_fields(tensor, _INPUT_FIELDS, about)
         parameters = _parameters(tensor, about)
         _content_type(parameters, about, is_text=expected.spec.is_text)
@@ -282,23 +278,6 @@ class OpenInference:
         return np.array(strings, np.object_)
 
 
-class _Input:
-    """An input that requests must have.
-
-    Attributes:
-        name: its name.
-        spec: type and shape of its values.
-        datatype: the protocol's name of that type.
-        shape: its shape, with -1 for any length.
-    """
-
-    def __init__(self, name: str, spec: RowSpec) -> None:
-        self.name = name
-        self.spec = RowSpec(spec.dtype, spec.row_shape, max_length=spec.max_length, takes_booleans=True)
-        self.datatype = datatype_of(spec.dtype)
-        self.shape = _shape_of(spec.row_shape)
-
-
 class _Bytes:
     """The binary tensors of a request, which follow its JSON part in the order of the inputs.
 
@@ -339,7 +318,7 @@ class _Bytes:
             raise _invalid(f"The body has {left} bytes after its last tensor; expected none.")
 
 
-def _read_shape(about: str, expected: "_Input", shape: Any, *, is_frame: bool) -> tuple[int, ...]:  # noqa: ANN401 (JSON)
+def _read_shape(about: str, expected: Input, shape: Any, *, is_frame: bool) -> tuple[int, ...]:  # noqa: ANN401 (JSON)
     spec = expected.spec
     is_list = type(shape) is list and all(type(length) is int and length > 0 for length in shape)
     if is_list and is_frame and spec.row_size == 1 and len(shape) in (1, 2) and shape[1:] in ([], [1]):
@@ -400,11 +379,11 @@ def _name(item: Any, field: str, names: Sequence[str] | Mapping[str, Any], found
     name = item.get("name")
     kind = field.removesuffix("s")
     if type(name) is not str or name not in names:
-        listed = ", ".join(map(_quoted, list(names)[:_MAX_LISTED]))
+        listed = ", ".join(map(quoted, list(names)[:_MAX_LISTED]))
         more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
         raise _invalid(f"The {kind} {_shown(name)} is unknown; expected {listed}{more}.")
     if name in found:
-        raise _invalid(f"The {kind} {_quoted(name)} appears twice; expected once.")
+        raise _invalid(f"The {kind} {quoted(name)} appears twice; expected once.")
     return name
 
 
@@ -439,7 +418,7 @@ def _flag(parameters: Mapping[str, Any], name: str, about: str, *, default: bool
 def _check_fields(item: Mapping[str, Any], known: frozenset[str], about: str) -> None:
     if not known.issuperset(item):
         unknown = next(name for name in item if name not in known)
-        raise _invalid(f"The field {_quoted(unknown)} of the {about} is unknown; expected {', '.join(sorted(known))}.")
+        raise _invalid(f"The field {quoted(unknown)} of the {about} is unknown; expected {', '.join(sorted(known))}.")
 
 
 def _flat(array: Array) -> Any:  # noqa: ANN401 (what orjson takes)
@@ -451,19 +430,11 @@ def _flat(array: Array) -> Any:  # noqa: ANN401 (what orjson takes)
 
 
 def _tensor(name: str, datatype: str, shape: Sequence[int]) -> dict[str, Any]:
-    return {"name": name, "datatype": datatype, "shape": list(shape)}
-
-
-def _shape_of(row_shape: Sequence[int | None]) -> list[int]:
-    return [-1, *(-1 if length is None else length for length in row_shape)]
+    return {"name": name, "datatype": datatype, "shape": shape}
 
 
 def _shown(value: object) -> str:
-    return _quoted(value) if isinstance(value, str) else describe_value(value)
-
-
-def _quoted(name: str) -> str:
-    return json.dumps(name[:_SHOWN], ensure_ascii=False)
+    return quoted(value) if isinstance(value, str) else describe_value(value)
 
 
 def _invalid(sentence: str) -> BodyError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.manifests import Manifest, one
+from tests.support.manifests import Manifest, namespace, one
 from tests.support.processes import free_port
 
 DEPLOYMENT = "deployment/model-load-server"
@@ -47,14 +47,21 @@ class Cluster:
 
     def apply(self, *manifests: Manifest) -> None:
         """Apply the manifests, all of which must be in the namespace."""
-        for manifest in manifests:
-            name = (
-                manifest["metadata"]["name"] if manifest["kind"] == "Namespace" else manifest["metadata"]["namespace"]
-            )
-            assert name == self.namespace
+        assert {*map(namespace, manifests)} == {self.namespace}
         self.kubectl(
             "apply", "--filename", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests})
         )
+
+    def run_as_root(self, image: str) -> str:
+        """Try to create a pod without restrictions, without keeping it, and return the error."""
+        run = subprocess.run(
+            [*self._command(), "run", "unrestricted", f"--image={image}", "--dry-run=server"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode != 0, "a pod without restrictions was admitted"
+        return run.stderr
 
     def until_rolled_out(self) -> None:
         """Wait until all pods are from the newest template."""
@@ -79,7 +86,7 @@ class Cluster:
                 process.terminate()
 
     def start_emulator(self, manifests: list[Manifest]) -> str:
-        """Run fake-gcs-server, allow the server's pods to connect to it, and return its URL in the cluster."""
+        """Run fake-gcs-server, and return its URL in the cluster."""
         flags = ["-scheme=http", f"-port={_EMULATOR_PORT}", "-backend=memory"]
         metadata = {"name": "emulator", "namespace": self.namespace}
         selector = {"e2e": "emulator"}
@@ -94,32 +101,44 @@ class Cluster:
                 "metadata": metadata,
                 "spec": {"selector": selector, "ports": [port]},
             },
+        )
+        self.kubectl("wait", "pod/emulator", "--for=condition=Ready", f"--timeout={_TIMEOUT}")
+        return f"http://emulator.{self.namespace}:{_EMULATOR_PORT}"
+
+    def allow_emulator(self, namespace: str) -> None:
+        """Allow the server's pods to connect to the emulator in this or another namespace."""
+        emulator = {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            "podSelector": {"matchLabels": {"e2e": "emulator"}},
+        }
+        self.apply(
             {
                 "apiVersion": "networking.k8s.io/v1",
                 "kind": "NetworkPolicy",
-                "metadata": metadata,
+                "metadata": {"name": "emulator", "namespace": self.namespace},
                 "spec": {
                     "podSelector": {"matchLabels": {"app.kubernetes.io/name": "model-load-server"}},
                     "policyTypes": ["Egress"],
-                    "egress": [{"to": [{"podSelector": {"matchLabels": selector}}], "ports": [port]}],
+                    "egress": [{"to": [emulator], "ports": [{"port": _EMULATOR_PORT}]}],
                 },
-            },
+            }
         )
-        self.kubectl("wait", "pod/emulator", "--for=condition=Ready", f"--timeout={_TIMEOUT}")
-        return f"http://emulator:{_EMULATOR_PORT}"
 
     def uploading(self) -> contextlib.AbstractContextManager[str]:
         """Forward a local port to the emulator; the context manager yields the local URL."""
         return self.forwarding("pod/emulator", _EMULATOR_PORT)
 
     @contextlib.contextmanager
-    def load(self, manifests: list[Manifest], *, threads: int = 4, rows: int = 1) -> Iterator[Callable[[], Any]]:
+    def load(
+        self, manifests: list[Manifest], *, threads: int = 4, rows: int = 1, retries: int = 0
+    ) -> Iterator[Callable[[], Any]]:
         """Send requests to the service from a pod.
 
         Yields:
-            A function that stops them, and returns the answers and failures.
+            A function that stops them, and returns the report of load.py.
         """
-        command = ["python", "-c", _LOAD.read_text(), "http://model-load-server/predict/label", str(threads), str(rows)]
+        options = [str(option) for option in (threads, rows, retries)]
+        command = ["python", "-c", _LOAD.read_text(), "http://model-load-server/predict/label", *options]
         [server] = one(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
         self.apply(self._pod(manifests, "load", {"image": server["image"], "command": command}))
         try:

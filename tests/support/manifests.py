@@ -30,18 +30,18 @@ def copy(directory: Path) -> Path:
     return copied
 
 
-def render(overlay: str, directory: Path, settings: Mapping[str, str], namespace: str = "model-load") -> list[Manifest]:
+def render(overlay: str, directory: Path, settings: Mapping[str, str], target: str = "model-load") -> list[Manifest]:
     """Return the overlay's manifests.
 
     Args:
         overlay: the overlay's name in `k8s/overlays`.
         directory: an empty directory, for an overlay on top of it.
         settings: variables to set in the ConfigMap.
-        namespace: the namespace for all objects.
+        target: the namespace for all objects.
     """
     changes: Manifest = {
         "resources": [f"k8s/overlays/{overlay}"],
-        "namespace": namespace,
+        "namespace": target,
         "configMapGenerator": [
             {
                 "name": "settings",
@@ -53,6 +53,11 @@ def render(overlay: str, directory: Path, settings: Mapping[str, str], namespace
     }
     copy(directory)
     (directory / "kustomization.yml").write_text(yaml.safe_dump(changes))
+    return manifests(directory)
+
+
+def manifests(directory: Path) -> list[Manifest]:
+    """Return the manifests of the kustomization in the directory."""
     rendered = kustomize(directory)
     assert rendered.returncode == 0, rendered.stderr
     return list(yaml.safe_load_all(rendered.stdout))
@@ -63,7 +68,18 @@ def kustomize(directory: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*_KUSTOMIZE, directory], capture_output=True, text=True, check=False)
 
 
-def one(manifests: list[Manifest], kind: str) -> Manifest:
+def namespace(manifest: Manifest) -> str:
+    """Return the manifest's namespace, or the one that it is."""
+    found: str = manifest["metadata"].get("namespace") or manifest["metadata"]["name"]
+    return found
+
+
+def all_of(rendered: list[Manifest], kind: str) -> list[Manifest]:
+    """Return the manifests of this kind."""
+    return [manifest for manifest in rendered if manifest["kind"] == kind]
+
+
+def one(rendered: list[Manifest], kind: str) -> Manifest:
     """Return the only manifest of this kind."""
-    [manifest] = [manifest for manifest in manifests if manifest["kind"] == kind]
+    [manifest] = all_of(rendered, kind)
     return manifest

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from model_server.http.methods import OutputCalls, RowsMethod
 from model_server.model.model import Model
@@ -32,7 +34,7 @@ class Asked:
             self.protocol.predictions: self.model.predict,
             **({LABEL: self.model.predict_label} if has_label else {}),
         }
-        self._calls = OutputCalls({name: method(call) for name, call in methods.items()}, self.model.once)
+        self._calls = OutputCalls({name: method(call) for name, call in methods.items()})
 
     def rows(self, body: bytes, json_length: int | None = None) -> Rows:
         """Return the rows of a body."""
@@ -408,3 +410,51 @@ def test_boolean_tensors() -> None:
     assert decode(b"\1\0", 0, 2, "BOOL", (2,)).tolist() == [True, False]
     with pytest.raises(TensorError, match="neither 0 nor 1"):
         decode(b"\1\2", 0, 2, "BOOL", (2,))
+
+
+NUMBERS = st.one_of(st.floats(width=32), st.integers(-3, 3), st.sampled_from([None, True, "1", 1e39, 2**70, [1], 1.5]))
+ROWS = st.lists(st.lists(NUMBERS, min_size=3, max_size=4), max_size=3)
+FRAGMENTS = st.fixed_dictionaries(
+    {"name": st.sampled_from(["data", "x"]), "datatype": st.sampled_from(["FP32", "FP64"])},
+    optional={
+        "shape": st.lists(st.sampled_from([-1, 0, 1, 2, 4, 4.0]), max_size=3) | st.just([1, 4]) | st.just([2, 4]),
+        "data": ROWS | st.lists(NUMBERS, max_size=8) | st.just(SETOSA),
+        "parameters": st.sampled_from(
+            [None, {}, {"binary_data_size": 16}, {"binary_data_size": 32}, {"content_type": "np"}]
+        ),
+    },
+)
+REQUESTS = st.fixed_dictionaries(
+    {"inputs": st.lists(FRAGMENTS, min_size=1, max_size=2)},
+    optional={
+        "id": st.sampled_from(["a", "", None, 1]),
+        "model_name": st.sampled_from(["name", "x", None]),
+        "parameters": st.sampled_from([None, {}, {"binary_data_output": True}, {"binary_data_output": 1}]),
+        "outputs": st.lists(
+            st.fixed_dictionaries(
+                {"name": st.sampled_from(["label", "probabilities", "x"])},
+                optional={"parameters": st.sampled_from([None, {"binary_data": True}, {"classification": 1}])},
+            ),
+            max_size=2,
+        ),
+    },
+)
+
+
+@given(REQUESTS, st.sampled_from([None, b"", struct.pack("<4f", *SETOSA), bytes(32), struct.pack("<4f", 1, NAN, 3, 4)]))
+@settings(max_examples=300)
+def test_usual_requests_are_read_as_all_others(iris: Asked, document: dict[str, Any], binary: bytes | None) -> None:
+    header = json.dumps(document).encode()
+    body = header + (binary or b"")
+    start = None if binary is None else len(header)
+    usual = iris.protocol._usual.read(header, body, start)
+    if usual is not None:
+        rows, given_id, outputs = usual
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(iris.protocol._usual, "read", lambda *_: None)
+            strict, ask = iris.protocol.read(body, {} if start is None else {JSON_LENGTH: b"%d" % start}, b"")
+        assert isinstance(rows, np.ndarray)
+        assert isinstance(strict, np.ndarray)
+        assert np.array_equal(rows, strict)
+        assert rows.dtype == strict.dtype
+        assert (given_id or "", list(outputs)) == (ask.id, list(ask.outputs))
