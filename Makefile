@@ -123,7 +123,7 @@ requirements: $(UV) ## Export both images' requirements from uv.lock, and lock t
 
 manifests: $(UV) ## Render the manifests into build/manifests, and check them with kubernetes-validate and checkov (needs kubectl or npx)
 	rm -rf build/k8s build/manifests && mkdir -p build/manifests
-	cp -R k8s build/k8s && sed -i 's/^#\(.*_IMAGE=\)/\1/' build/k8s/overlays/*/settings.env
+	cp -R k8s build/k8s && sed -i 's/^#\(.*_IMAGE=\)/\1/' build/k8s/overlays/*/settings.env build/k8s/kserve/settings.env
 	for directory in build/k8s/overlays/* build/k8s/monitoring build/k8s/kserve; do \
 		$(KUSTOMIZE) $$directory > build/manifests/$$(basename $$directory).yml || exit 1; \
 	done

@@ -8,6 +8,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: os._exit(9))
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -31,10 +32,12 @@ Load an ONNX model and its label file into the directory that the service reads.
 Both are published atomically: if the load fails, the final paths do not change.
 Every flag is also an environment variable in uppercase; the flag takes precedence."""
 
+_PINNED = re.compile("(.+)#sha256=([0-9A-Fa-f]{64})")
 _EXAMPLES = """\
 examples:
   USE_LOCAL_MODEL=true MODEL_FILEPATH=workdir/model.onnx LABEL_FILEPATH=workdir/label.json python -m loader
   python -m loader --gcs_bucket models --gcs_model_blob iris/1/model.onnx
+  python -m loader gs://models/iris/1/model.onnx /mnt/models
   GCS_BUCKET=models GCS_MODEL_BLOB=iris/1/model.onnx python -m loader --dry-run"""
 
 
@@ -44,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     progress = Progress(sys.stdout)
     try:
         flags = vars(_parser().parse_args(_with_underscores(sys.argv[1:] if arguments is None else arguments)))
+        _set_from_arguments(flags, environment)
         environment |= {name.upper(): value for name, value in flags.items() if value is not None}
         settings = Settings.read(environment)
         progress.level = settings.log_level
@@ -78,6 +82,23 @@ def _with_underscores(arguments: Sequence[str]) -> list[str]:
     ]
 
 
+def _set_from_arguments(flags: dict[str, str | None], environment: Mapping[str, str]) -> None:
+    """Replace the two arguments by the flags that they stand for; a `#sha256=` at the end of the URI pins the model."""
+    uri, directory = flags.pop("uri"), flags.pop("directory")
+    if uri is None:
+        return
+    if directory is None:
+        raise SettingsError(f"{uri} is the only argument: expected a URI and a directory, or only flags")
+    pinned = _PINNED.fullmatch(uri)
+    settings = {"model_uri": uri, "model_directory": directory}
+    if pinned:
+        settings |= {"model_uri": pinned[1], "model_sha256": pinned[2]}
+    for name, value in settings.items():
+        if (flags[name] or environment.get(name.upper()) or value) != value:
+            raise SettingsError(f"{name.upper()} is set, but the arguments are another one: expected one of them")
+        flags[name] = value
+
+
 def _report(environment: Mapping[str, str], progress: Progress, error: LoadError) -> None:
     """Log the error as one line, and write it to the file from which the kubelet reads the reason for a failure."""
     termination_log = Path(environment.get("TERMINATION_LOG") or TERMINATION_LOG)
@@ -96,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("uri", nargs="?", help="the model or a prefix, like MODEL_URI; #sha256=… at its end pins it")
+    parser.add_argument("directory", nargs="?", help="the directory to load into, like MODEL_DIRECTORY")
     for field in msgspec.structs.fields(Settings):
         kind, meta = get_args(field.type)
         switch = kind is bool

@@ -1,16 +1,17 @@
 """A load: resolve the files, fetch, verify and publish them. A dry run fetches and publishes nothing."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
 from loader import __version__
-from loader.errors import IntegrityError, NotFoundError, ReplacedError, translate_os_errors
+from loader.errors import IntegrityError, NotFoundError, ReplacedError, UsageError, translate_os_errors
 from loader.progress import Plan, PlannedFile, Progress
+from loader.release.directory import DirectoryStaging, is_model
 from loader.release.staging import Staging, inspect_target, staging, staging_key
 from loader.settings import Settings
 from loader.sources.base import ObjectVersion
@@ -59,11 +60,12 @@ class Job:
         self._deadline = deadline
         self._progress = progress
         self._sources = Sources(settings, deadline, progress)
-        self._model = settings.model_filepath.name
-        self._labels = settings.label_filepath.name
+        self._paths = settings.final_paths
+        self._model, self._labels = (path.name for path in self._paths)
         self._uri = settings.model.uri
         self._source = self._sources.for_uri(self._uri)
         self._onnx: OnnxInfo | None = None
+        self._others: tuple[str, ...] = ()  # the files that the identity covers, besides the model
         self._signed: SignedModel | None = None
         self._signed_names: dict[str, str] = {}
 
@@ -101,15 +103,58 @@ class Job:
                 self._require_unchanged(versions)
                 self._publish(target, files)
 
+    @property
+    def _is_prefix(self) -> bool:
+        """Whether to load all files below the URI."""
+        return self._settings.model_directory is not None and self._uri.endswith("/")
+
     def _resolve(self) -> Versions:
-        """Return the current versions of the model and, if it exists, its label file."""
+        """Return the current versions of the model and, if it exists, its label file; for a prefix, of all files."""
         self._progress.step = "looking up the model and its label file"
-        model = self._settings.model
-        found = {self._model: self._source.resolve(model.uri, model.version)}
+        if self._is_prefix:
+            return self._resolve_all(self._source.list_files(self._uri))
+        try:
+            found = {self._model: self._source.resolve(self._uri, self._settings.model.version)}
+        except NotFoundError as error:
+            return self._resolve_all(self._list_instead(error))
         if labels := self._resolve_labels():
             check_labels_size(labels.uri, labels.size)
             found[self._labels] = labels
         return found
+
+    def _list_instead(self, error: NotFoundError) -> Mapping[str, ObjectVersion]:
+        """Return the files below the URI, which names no file; raise the error if there are none."""
+        if self._settings.model_directory is None or error.code == "version-missing":
+            raise error
+        files: Mapping[str, ObjectVersion] = {}
+        with suppress(UsageError, NotFoundError):
+            files = self._source.list_files(f"{self._uri}/")
+        if not files:
+            raise error
+        self._uri += "/"
+        return files
+
+    def _resolve_all(self, files: Mapping[str, ObjectVersion]) -> Versions:
+        """Choose the model among the files below a prefix: the first ONNX file that is not in a deeper directory."""
+        if self._settings.model.version or any(self._settings.labels):
+            raise UsageError(
+                "settings-invalid",
+                f"{self._uri} is a prefix, and a version or a label file is set: remove the setting, and pin the files "
+                "with MODEL_SHA256",
+            )
+        if self._settings.requires_signature:
+            files = {name: found for name, found in files.items() if found.uri != self._signature_uri}
+        models = sorted(filter(is_model, files), key=lambda name: (name.count("/"), name))
+        if not models:
+            raise NotFoundError("object-missing", f"{self._uri} has no .onnx file below it: check the URI")
+        self._model = models[0]
+        self._others = tuple(sorted(files.keys() - {self._model, self._labels}))
+        check_names(self._model, self._labels, self._others)
+        if labels := files.get(self._labels):
+            check_labels_size(labels.uri, labels.size)
+        elif self._settings.label_sha256:
+            raise NotFoundError("object-missing", f"{self._uri}{self._labels} does not exist, but LABEL_SHA256 is set")
+        return {name: files[name] for name in (self._model, self._labels, *self._others) if name in files}
 
     def _resolve_labels(self) -> ObjectVersion | None:
         """Return the label file, or None if no setting names one and none is next to the model."""
@@ -131,9 +176,14 @@ class Job:
 
         self._progress.step = "verifying the model's signature"
         model = pair[self._model].uri
-        self._signed_names = {name: relative_name(self._source, model, found.uri) for name, found in pair.items()}
-        uri = self._settings.signature_uri or self._source.resolve_sibling(self._uri, "model.sig")
+        if not self._is_prefix:
+            self._signed_names = {name: relative_name(self._source, model, found.uri) for name, found in pair.items()}
+        uri = self._signature_uri
         return find_signature(self._settings, self._sources.for_uri(uri), uri)
+
+    @property
+    def _signature_uri(self) -> str:
+        return self._settings.signature_uri or self._source.resolve_sibling(self._uri, "model.sig")
 
     def _check_verifiable(self, versions: Versions) -> None:
         """Check that each file can be verified: by a signature, a checksum of its source, or a pinned sha256."""
@@ -153,14 +203,14 @@ class Job:
     @contextmanager
     def _open_target(self, pair: Versions) -> Iterator[Staging]:
         """Lock the target directory for the block; in a dry run, only inspect it."""
-        paths = self._settings.model_filepath, self._settings.label_filepath
         key = staging_key(pair[self._model])
+        kind = Staging if self._settings.model_directory is None else DirectoryStaging
         if self._settings.dry_run:
-            target = inspect_target(*paths, key)
+            target = inspect_target(*self._paths, key, kind)
             target.require_writable()
             yield target
         else:
-            with staging(*paths, key) as target:
+            with staging(*self._paths, key, kind) as target:
                 yield target
 
     def _obtain(self, target: Staging, versions: Versions) -> dict[str, LocalFile]:
@@ -191,10 +241,13 @@ class Job:
         return None
 
     def _verify(self, files: Files) -> list[str]:
-        """Check the model and its label file if they are on this machine; return the names of the external data."""
+        """Check models and labels that are on this machine; return the names of external data to look up."""
         self._check_signed(files)
-        model = files.get(self._model)
-        locations = self._verify_model(model) if model else ()
+        locations: tuple[str, ...] = ()
+        if self._is_prefix:
+            self._verify_models(files)
+        elif model := files.get(self._model):
+            locations = self._verify_model(model)
         if labels := files.get(self._labels):
             check_sha256(labels.record, self._settings.label_sha256, "LABEL_SHA256")
             self._progress.step = f"checking {labels.record.uri}"
@@ -202,18 +255,39 @@ class Job:
         return list(locations)
 
     def _verify_model(self, model: LocalFile) -> tuple[str, ...]:
-        self._progress.step = f"checking {model.record.uri}"
         try:
-            self._onnx = read_model(model.path, model.record.uri)
+            self._onnx = self._read_model(model)
         except IntegrityError:
             # If the file is not the pinned one, report that instead.
             check_identity(model.record, [], self._settings.model_sha256)
             raise
         if not self._onnx.external_data:
             check_identity(model.record, [], self._settings.model_sha256)
-        check_compatibility(self._onnx, model.record.uri, self._settings.max_ir_version, self._settings.max_opset)
+        self._check_compatibility(model, self._onnx)
         check_names(self._model, self._labels, self._onnx.external_data)
-        return self._onnx.external_data
+        self._others = self._onnx.external_data
+        return self._others
+
+    def _verify_models(self, files: Files) -> None:
+        """Check all ONNX files below a prefix that are on this machine."""
+        for name in filter(is_model, files):
+            onnx = self._read_model(files[name])
+            self._check_compatibility(files[name], onnx)
+            for location in onnx.external_data:
+                if str(PurePosixPath(name).parent / location) not in self._others:
+                    raise NotFoundError(
+                        "object-missing",
+                        f"{files[name].record.uri} keeps weights in {location!r}, but that file is not next to it",
+                    )
+            if name == self._model:
+                self._onnx = onnx
+
+    def _read_model(self, model: LocalFile) -> "OnnxInfo":
+        self._progress.step = f"checking {model.record.uri}"
+        return read_model(model.path, model.record.uri)
+
+    def _check_compatibility(self, model: LocalFile, onnx: "OnnxInfo") -> None:
+        check_compatibility(onnx, model.record.uri, self._settings.max_ir_version, self._settings.max_opset)
 
     def _resolve_external_data(self, locations: list[str]) -> Versions:
         uris = {location: self._source.resolve_sibling(self._uri, location) for location in locations}
@@ -231,7 +305,7 @@ class Job:
 
     def _identity(self, files: Files) -> str | None:
         """Return the identity, checked against `MODEL_SHA256`; None if one of its files is not on this machine."""
-        names = [self._model, *(self._onnx.external_data if self._onnx else ())]
+        names = [self._model, *self._others]
         if not files.keys() >= set(names):
             return None
         model, *external_data = (files[name].record for name in names)
@@ -244,7 +318,7 @@ class Job:
             ReplacedError: a file has changed.
         """
         locations = [name for name in versions if name not in (self._model, self._labels)]
-        now = self._resolve() | self._resolve_external_data(locations)
+        now = self._resolve() | ({} if self._is_prefix else self._resolve_external_data(locations))
         for name, found in (now | versions).items():
             if name not in versions or now.get(name) != found:
                 raise ReplacedError(
@@ -283,7 +357,7 @@ class Job:
         self._progress.would_load(
             Plan(
                 artifacts=tuple(self._planned(name, found, files) for name, found in versions.items()),
-                all_known=self._model in files,
+                all_known=self._is_prefix or self._model in files,
                 in_place=len(in_place) == len(versions) and target.is_published(in_place),
                 bytes_free=target.free(),
                 credentials=self._source.credentials,
@@ -294,14 +368,14 @@ class Job:
         )
 
     def _planned(self, name: str, found: ObjectVersion, files: Files) -> PlannedFile:
-        labels, directory = self._settings.label_filepath, self._settings.model_filepath.parent
+        model, labels = self._paths
         return PlannedFile(
             uri=found.uri,
             version=found.version,
             size=found.size,
             checksums=found.checksums,
             sha256=files[name].record.sha256 if name in files else None,
-            target=str(labels if name == labels.name else directory / name),
+            target=str(labels if name == labels.name else model.parent / name),
             in_place=_is_in_place(files, name),
         )
 

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Annotated, NamedTuple
+from urllib.parse import unquote
 
 from msgspec import Meta
 
@@ -23,6 +24,7 @@ _MAX_PORT = 65_535
 _OTHER_SOURCE_SETTINGS = (
     "gcs_bucket", "gcs_model_blob", "gcs_label_blob", "gcs_model_generation", "gcs_label_generation", "use_local_model",
 )  # fmt: skip
+_DEFAULT_PATHS = VolumeSettings().model_filepath, VolumeSettings().label_filepath
 _MODEL_URI_OPTIONS = ("label_uri", "model_version", "label_version")
 
 
@@ -40,6 +42,17 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
         str,
         Meta(description="the model to load: a path, or a gs://, s3://, https://, oci:// or file:// URI"),
     ] = ""
+    model_directory: Annotated[
+        Path | None,
+        Meta(
+            description="load into this directory, as plain files with their names at the source; all files below a "
+            "URI that is a prefix or a directory"
+        ),
+    ] = None
+    max_files: Annotated[int, Meta(gt=0, description="the maximum number of files below a prefix")] = 1000
+    max_total_bytes: Annotated[
+        int, Meta(gt=0, description="the maximum size of all files below a prefix together, in bytes")
+    ] = 64 << 30
     label_uri: Annotated[str, Meta(description="its label file (default: label.json next to the model)")] = ""
     model_version: Annotated[
         str, Meta(description="load only this version of MODEL_URI, in the form that a dry run shows")
@@ -111,6 +124,10 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Check that the settings name a source and are consistent."""
         self._check_source()
+        if self.model_directory and (self.model_filepath, self.label_filepath) != _DEFAULT_PATHS:
+            raise ValueError(
+                "MODEL_DIRECTORY is set, but so is MODEL_FILEPATH or LABEL_FILEPATH: expected only the directory"
+            )
         if "/" in self.gcs_bucket:
             raise ValueError(f"GCS_BUCKET is {self.gcs_bucket!r}: expected the bucket's bare name, without gs:// or /")
         if self.model_signature and not self.requires_signature:
@@ -125,12 +142,12 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
         _check_endpoint("GCS_ENDPOINT", self.gcs_endpoint)
         if emulator := self.storage_emulator_host:
             _check_endpoint("STORAGE_EMULATOR_HOST", emulator if "://" in emulator else f"http://{emulator}")
-        if self.model_filepath.name == self.label_filepath.name:
+        model, labels = self.final_paths
+        if model.name == labels.name:
             raise ValueError(
-                "MODEL_FILEPATH and LABEL_FILEPATH must end in different names: "
-                f"both end in {self.model_filepath.name!r}"
+                f"MODEL_FILEPATH and LABEL_FILEPATH must end in different names: both end in {model.name!r}"
             )
-        for path in (self.model_filepath, self.label_filepath):
+        for path in self.final_paths:
             if path.name == RECEIPT or path.name.startswith(".") or not path.name:
                 raise ValueError(f"{path} cannot be a target: {RECEIPT} and names that begin with a dot are reserved")
 
@@ -152,6 +169,13 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
             return FileReference(self.local_label_filepath.absolute().as_uri() if self.local_label_filepath else "", "")
         uri = f"gs://{self.gcs_bucket}/{self.gcs_label_blob}" if self.gcs_label_blob else ""
         return FileReference(uri, str(self.gcs_label_generation or ""))
+
+    @property
+    def final_paths(self) -> tuple[Path, Path]:
+        """The final paths of the model and of its label file; below a prefix, the model can have another name."""
+        if self.model_directory is None:
+            return self.model_filepath, self.label_filepath
+        return self.model_directory / (_file_name(self.model.uri) or "model.onnx"), self.model_directory / "label.json"
 
     @property
     def requires_signature(self) -> bool:
@@ -180,6 +204,17 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
                 "model's object in it with GCS_BUCKET and GCS_MODEL_BLOB, or copy a local model with "
                 "USE_LOCAL_MODEL=true"
             )
+
+
+def _file_name(uri: str) -> str:
+    """Return the file's name in a URI; empty if the URI does not have one."""
+    scheme, _, rest = uri.partition("://")
+    if scheme == "oci":
+        return rest.partition("#")[2].rpartition("/")[2]
+    if scheme == "https":
+        rest = rest.partition("?")[0]
+    name = rest.rpartition("/")[2]
+    return unquote(name) if scheme in ("file", "https") else name
 
 
 def _as_uri(uri: str) -> str:

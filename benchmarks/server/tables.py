@@ -207,7 +207,7 @@ def _grid(
         [
             name,
             *(
-                _cell(loads[place].get(name), figure, is_wrong=f"{place[1]} rows of {place[0]}" in wrong[name])
+                _cell(loads[place].get(name), figure, is_wrong=f"{place[1]} rows of {place[0]}" in wrong.get(name, ()))
                 for place in places
             ),
         ]

@@ -41,7 +41,7 @@ class Staging:
         self._journals = self._partial / "journals"
         self._published: Receipt | None = None
         with suppress(ReceiptError):
-            self._published = Receipt.read(self._current)
+            self._published = Receipt.read(self.published(RECEIPT).parent)
 
     def path(self, name: str) -> Path:
         """Return the path at which to stage a file, and create its directory.
@@ -131,11 +131,9 @@ class Staging:
         finals = self._finals(receipt)
         stale = self._stale(finals)
         with translate_os_errors(f"cannot publish to {self._parent}"):
-            receipt_path = self.path(RECEIPT)
-            receipt_path.unlink(missing_ok=True)
-            receipt_path.write_bytes(receipt.encode())
+            self._write_receipt(receipt)
             release = _make_release(self._parent)
-            _seal(self._files, {self._files / name for name in finals})
+            seal(self._files, {self._files / name for name in finals})
             self._files.replace(release)
             if any(final.is_file() and not self._is_linked(name, final) for name, final in finals.items()):
                 self._adopt({**stale, **finals})
@@ -143,10 +141,15 @@ class Staging:
                 if not self._is_linked(name, final):
                     final.parent.mkdir(parents=True, exist_ok=True)
                     _replace_by_link(final, self._target(name, final))
-                    _sync(final.parent)
+                    sync(final.parent)
             self._switch_to(release)
             for link in stale.values():
                 link.unlink()
+
+    def _write_receipt(self, receipt: Receipt) -> None:
+        path = self.path(RECEIPT)
+        path.unlink(missing_ok=True)
+        path.write_bytes(receipt.encode())
 
     def _adopt(self, finals: dict[str, Path]) -> None:
         """Copy the files at the final paths to a release, so that links to it have the same content."""
@@ -155,12 +158,12 @@ class Staging:
             if final.is_file():
                 (directory / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(final, directory / name)
-        _seal(directory, {directory / name for name in finals})
+        seal(directory, {directory / name for name in finals})
         self._switch_to(directory)
 
     def _switch_to(self, directory: Path) -> None:
         _replace_by_link(self._current, directory.name)
-        _sync(self._parent)
+        sync(self._parent)
 
     def _finals(self, receipt: Receipt) -> dict[str, Path]:
         finals = {record.name: self._parent / record.name for record in receipt.files}
@@ -200,13 +203,13 @@ def staging_key(model: ObjectVersion) -> str:
     return hashlib.sha256(f"{model.uri}#{model.version}".encode()).hexdigest()[:16]
 
 
-def inspect_target(final_model: Path, final_labels: Path, key: str) -> Staging:
+def inspect_target(final_model: Path, final_labels: Path, key: str, kind: type[Staging] = Staging) -> Staging:
     """Return what `staging` would yield, without creating, locking or deleting anything."""
-    return Staging(*_real(final_model, final_labels), key)
+    return kind(*_real(final_model, final_labels), key)
 
 
 @contextmanager
-def staging(final_model: Path, final_labels: Path, key: str) -> Iterator[Staging]:
+def staging(final_model: Path, final_labels: Path, key: str, kind: type[Staging] = Staging) -> Iterator[Staging]:
     """Lock the target directory for one load, and create it if needed.
 
     The remains of earlier loads are deleted first, unless they have the same key. At the end, staged files are deleted
@@ -216,6 +219,7 @@ def staging(final_model: Path, final_labels: Path, key: str) -> Iterator[Staging
         final_model: final path of the model; releases are stored next to it.
         final_labels: final path of the label file.
         key: the staging key of the model, from `staging_key`.
+        kind: the form of publication.
 
     Raises:
         LoadError: a directory cannot be written, or another loader is running in it.
@@ -229,7 +233,7 @@ def staging(final_model: Path, final_labels: Path, key: str) -> Iterator[Staging
         keep = key
         _clear(finals, keep)
         try:
-            yield Staging(*finals, key)
+            yield kind(*finals, key)
             keep = ""
         except LoadError as error:
             keep = key if error.resumable else ""
@@ -280,19 +284,19 @@ def _make_release(parent: Path) -> Path:
     return directory
 
 
-def _seal(directory: Path, files: set[Path]) -> None:
+def seal(directory: Path, files: set[Path]) -> None:
     """Make these files of the directory read-only and durable, and delete all others."""
     for path in directory.rglob("*"):
         if path.is_dir():
             path.chmod(0o755)
-            _sync(path)
+            sync(path)
         elif path in files:
             path.chmod(0o444)
-            _sync(path)
+            sync(path)
         else:
             path.unlink()
     directory.chmod(0o755)
-    _sync(directory)
+    sync(directory)
 
 
 def _replace_by_link(path: Path, target: str) -> None:
@@ -302,7 +306,8 @@ def _replace_by_link(path: Path, target: str) -> None:
     link.replace(path)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Flush a file or the entries of a directory to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -7,6 +7,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from loader.checksums import Digest
+from loader.errors import UsageError
 from volume.receipt import FileRecord
 
 
@@ -54,7 +55,7 @@ class Source(ABC):
 
     @abstractmethod
     def resolve_sibling(self, uri: str, location: str) -> str:
-        """Return the URI of the file at a path relative to the directory of the file at `uri`."""
+        """Return the URI of the file at a path relative to the directory of the file at `uri`, or to a prefix."""
 
     @abstractmethod
     def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
@@ -69,6 +70,22 @@ class Source(ABC):
             ReplacedError: the file was overwritten after it was resolved.
             LoadError: the file cannot be read or written, or its checksums differ from those of the source.
         """
+
+    def list_files(self, uri: str) -> Mapping[str, ObjectVersion]:
+        """Return the latest versions of all files below a prefix, by their paths relative to it.
+
+        Args:
+            uri: the prefix, which ends with a slash.
+
+        Raises:
+            UsageError: this kind of source cannot list files.
+            LoadError: the files cannot be listed, or there are too many.
+        """
+        raise UsageError(
+            "prefix-unsupported",
+            f"cannot list the files below {uri.partition('?')[0]}: expected the URI of a file, or a prefix of a source "
+            "that lists its files (gs://, s3:// and local directories)",
+        )
 
     def path(self, found: ObjectVersion) -> Path | None:  # noqa: ARG002 (used by overriding methods)
         """Return the path of the file if it is on this machine, otherwise None."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 import google.auth
@@ -36,6 +36,7 @@ from loader.errors import (
 from loader.progress import Progress
 from loader.settings import Settings
 from loader.sources.base import ObjectVersion, Source
+from loader.sources.listing import Listing
 from loader.transfer.journal import Journal
 from loader.transfer.ranges import RangeDownload, workers_for
 from loader.transfer.retry import Backoff, TransientError
@@ -53,6 +54,9 @@ from loader.transfer.web import (
 from loader.watchdog import Deadline
 
 _GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED)
+_PAGE_SIZE = 500  # less than the 1 MiB that are read of an answer
+_FIELDS = "items(name,size,generation,crc32c,contentEncoding),nextPageToken"
+_Found = TypeVar("_Found")
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 
 
@@ -62,6 +66,12 @@ class _Metadata(Struct):
     size: Annotated[int, Meta(ge=0)]
     generation: int
     crc32c: str
+
+
+class _Page(Struct):
+    """The fields of a page of a listing that a load requires."""
+
+    items: list[_Metadata] = []
 
 
 class _Refusal(Struct):
@@ -76,6 +86,7 @@ class GcsSource(Source):
     """Objects, by `gs://bucket/name` URIs; a version is a generation."""
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
+        self._settings = settings
         self._deadline = deadline
         self._progress = progress
         self._workers = settings.download_workers
@@ -87,6 +98,7 @@ class GcsSource(Source):
         self._anonymous = settings.gcs_anonymous or bool(emulator)
         self._errors = ErrorTranslator(self._endpoint, self._stall_seconds)
         self._uri = self._action = ""
+        self._answer: type[_Metadata | _Page] = _Metadata
         self._opened: tuple[AuthorizedSession, storage.Client] | None = None
 
     @property
@@ -100,18 +112,19 @@ class GcsSource(Source):
 
     def resolve(self, uri: str, version: str) -> ObjectVersion:
         """Return the object in the given generation, or the latest one."""
-        backoff = Backoff(f"cannot look up {uri}", self._deadline, self._progress)
         self._uri = f"{uri}#{version}" if version else uri
         self._action = f"cannot look up {self._uri}"
         if not version.isdecimal() and version:
             raise UsageError(
                 "settings-invalid", f"{uri} uses generations as versions: expected a number, not {version!r}"
             )
-        while True:
-            try:
-                return self._read_metadata(uri, version)
-            except TransientError as error:
-                backoff.pause(error)
+        return self._look_up(uri, _Metadata, lambda client: _version(uri, self._read_metadata(client, uri, version)))
+
+    def list_files(self, uri: str) -> dict[str, ObjectVersion]:
+        """Return the latest versions of the objects whose names begin with the prefix."""
+        self._uri = uri
+        self._action = f"cannot list {uri}"
+        return self._look_up(uri, _Page, lambda client: self._list(client, uri))
 
     def resolve_sibling(self, uri: str, location: str) -> str:
         """Return the URI of the object with the same name up to the last slash, followed by the location."""
@@ -127,20 +140,44 @@ class GcsSource(Source):
         notes = Journal(journal, found, target)
         return RangeDownload(partial(self._read, found), notes, workers, self._deadline, self._progress).run()
 
-    def _read_metadata(self, uri: str, version: str) -> ObjectVersion:
+    def _look_up(self, uri: str, answer: type[_Metadata | _Page], ask: Callable[[storage.Client], _Found]) -> _Found:
+        """Return what a function finds with the client; retry it after transient errors.
+
+        Args:
+            uri: the object or the prefix.
+            answer: the form of the answers.
+            ask: sends the requests.
+        """
+        backoff = Backoff(f"cannot look up {uri}", self._deadline, self._progress)
+        while True:
+            try:
+                with self._errors.translating(), _translating_auth_errors():
+                    _, client = self._open()
+                    self._answer = answer
+                    return ask(client)
+            except TransientError as error:
+                backoff.pause(error)
+
+    def _read_metadata(self, client: storage.Client, uri: str, version: str) -> storage.Blob:
         bucket, name = _split(uri)
-        with self._errors.translating(), _translating_auth_errors():
-            _, client = self._open()
-            # The library does not quote the bucket's name in its URLs.
-            blob = client.bucket(quote(bucket, safe="")).blob(name, generation=int(version) if version else None)
-            blob.reload(timeout=self._stall_seconds, retry=None)
-        if blob.content_encoding not in (None, "", "identity"):
-            raise IntegrityError(
-                "object-compressed",
-                f"{uri} is stored with Content-Encoding {blob.content_encoding}, so its checksum is not that of "
-                "the model: upload it uncompressed",
-            )
-        return ObjectVersion(uri, int(blob.size), str(blob.generation), {"crc32c": blob.crc32c})
+        # The library does not quote the bucket's name in its URLs.
+        blob = client.bucket(quote(bucket, safe="")).blob(name, generation=int(version) if version else None)
+        blob.reload(timeout=self._stall_seconds, retry=None)
+        return blob
+
+    def _list(self, client: storage.Client, uri: str) -> dict[str, ObjectVersion]:
+        bucket, prefix = _split(uri)
+        listing = Listing(uri, self._settings)
+        blobs = client.list_blobs(
+            client.bucket(quote(bucket, safe="")),
+            prefix=prefix,
+            page_size=_PAGE_SIZE,
+            fields=_FIELDS,
+            timeout=self._stall_seconds,
+            retry=None,
+        )
+        names = ((blob.name.removeprefix(prefix), blob) for blob in blobs)
+        return {name: _version(f"{uri}{name}", blob) for name, blob in names if listing.includes(name, int(blob.size))}
 
     @contextmanager
     def _read(self, found: ObjectVersion, start: int, end: int) -> Iterator[Callable[[int], bytes]]:
@@ -172,6 +209,8 @@ class GcsSource(Source):
         if self._opened is None:
             # GOOGLE_API_USE_MTLS_ENDPOINT=always would send lookups to a host other than GCS_ENDPOINT.
             os.environ["GOOGLE_API_USE_MTLS_ENDPOINT"] = "never"
+            # A thread of the library would request the bucket's metadata for traces, which are off.
+            os.environ["DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"] = "true"
             tokens = requests.Session()
             configure_session(tokens, 1)
             tokens.hooks["response"].append(_bound_response)
@@ -200,7 +239,7 @@ class GcsSource(Source):
 
     def _check_metadata(self, response: requests.Response) -> None:
         try:
-            msgspec.json.decode(read_bounded(response), type=_Metadata, strict=False)
+            msgspec.json.decode(read_bounded(response), type=self._answer, strict=False)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             if "truncated" in str(error):
                 raise TransientError("connection-failed", "the response was cut short") from error
@@ -231,8 +270,8 @@ class GcsSource(Source):
             case 403:
                 raise PermissionDeniedError(
                     "access-denied",
-                    f"{action}: {reply}: grant storage.objects.get (roles/storage.objectViewer) to the loader's "
-                    "identity, and check that the object exists",
+                    f"{action}: {reply}: grant storage.objects.get, and storage.objects.list for a prefix "
+                    "(roles/storage.objectViewer has both), to the loader's identity, and check that the object exists",
                 )
             case 404:
                 raise NotFoundError(
@@ -255,6 +294,16 @@ class GcsSource(Source):
 def _split(uri: str) -> tuple[str, str]:
     bucket, _, name = uri.removeprefix("gs://").partition("/")
     return bucket, name
+
+
+def _version(uri: str, blob: storage.Blob) -> ObjectVersion:
+    if blob.content_encoding not in (None, "", "identity"):
+        raise IntegrityError(
+            "object-compressed",
+            f"{uri} is stored with Content-Encoding {blob.content_encoding}, so its checksum is not that of "
+            "the model: upload it uncompressed",
+        )
+    return ObjectVersion(uri, int(blob.size), str(blob.generation), {"crc32c": blob.crc32c})
 
 
 def _bound_response(response: requests.Response, **_: object) -> None:

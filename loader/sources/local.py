@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import unquote_to_bytes
 
 from loader.checksums import BLOCK_SIZE, Digest, Hasher
@@ -10,6 +11,7 @@ from loader.errors import NotFoundError, ReplacedError, translate_os_errors
 from loader.progress import Progress
 from loader.settings import Settings
 from loader.sources.base import ObjectVersion, Source
+from loader.sources.listing import Listing
 from loader.watchdog import Deadline
 
 
@@ -21,6 +23,7 @@ class LocalSource(Source):
     """
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:  # noqa: ARG002
+        self._settings = settings
         self._progress = progress
 
     def resolve(self, uri: str, version: str) -> ObjectVersion:
@@ -39,7 +42,23 @@ class LocalSource(Source):
 
     def resolve_sibling(self, uri: str, location: str) -> str:
         """Return the URI of a file in the same directory."""
-        return (_path(uri).parent / location).as_uri()
+        path = _path(uri)
+        return ((path if uri.endswith("/") else path.parent) / location).as_uri()
+
+    def list_files(self, uri: str) -> dict[str, ObjectVersion]:
+        """Return the versions of all files in a directory; links to directories are refused."""
+        root = _path(uri)
+        listing = Listing(uri, self._settings)
+        files = {}
+        with translate_os_errors(f"cannot list the local directory {root}", missing=NotFoundError):
+            for directory, subdirectories, names in os.walk(root, onerror=_fail):
+                subdirectories[:] = [name for name in subdirectories if not name.startswith(".")]
+                links = [name for name in subdirectories if Path(directory, name).is_symlink()]
+                for path in (Path(directory, name) for name in (*names, *links)):
+                    name = path.relative_to(root).as_posix()
+                    if listing.includes(name, path.stat().st_size):
+                        files[name] = self.resolve(path.as_uri(), "")
+        return files
 
     def path(self, found: ObjectVersion) -> Path:
         """Return the path of the file."""
@@ -65,6 +84,10 @@ class LocalSource(Source):
 
 def _path(uri: str) -> Path:
     return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))))
+
+
+def _fail(error: OSError) -> NoReturn:
+    raise error
 
 
 def _version(status: os.stat_result) -> str:

@@ -25,6 +25,7 @@ from loader.errors import IntegrityError, LoadError, NotFoundError, PermissionDe
 from loader.progress import Progress
 from loader.settings import Settings
 from loader.sources.base import ObjectVersion, Source
+from loader.sources.listing import Listing
 from loader.transfer.journal import Journal
 from loader.transfer.ranges import RangeDownload, workers_for
 from loader.transfer.retry import Backoff, TransientError
@@ -48,6 +49,7 @@ class S3Source(Source):
     """Objects with `s3://bucket/key` URIs; a version is a version id or, without one, `etag:` and the entity tag."""
 
     def __init__(self, settings: Settings, deadline: Deadline, progress: Progress) -> None:
+        self._settings = settings
         self._deadline = deadline
         self._progress = progress
         self._anonymous = settings.s3_anonymous
@@ -80,6 +82,29 @@ class S3Source(Source):
         bucket, key = _split(uri)
         directory, slash, _ = key.rpartition("/")
         return f"s3://{bucket}/{directory}{slash}{location}"
+
+    def list_files(self, uri: str) -> dict[str, ObjectVersion]:
+        """Return the latest versions of the objects whose keys begin with the prefix."""
+        action = f"cannot list {uri}"
+        backoff = Backoff(action, self._deadline, self._progress)
+        while True:
+            try:
+                with self._translating_errors(action):
+                    names = self._list_names(uri)
+            except TransientError as error:
+                backoff.pause(error)
+            else:
+                # A listing has neither version ids nor checksums.
+                return {name: self.resolve(f"{uri}{name}", "") for name in names}
+
+    def _list_names(self, uri: str) -> list[str]:
+        bucket, prefix = _split(uri)
+        listing = Listing(uri, self._settings)
+        pages = self._open().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        objects = (
+            (entry["Key"].removeprefix(prefix), entry["Size"]) for page in pages for entry in page.get("Contents", ())
+        )
+        return [name for name, size in objects if listing.includes(name, size)]
 
     def fetch(self, found: ObjectVersion, target: Path, journal: Path) -> Digest:
         """Fetch the object in ranges, in parallel if it is large."""
@@ -174,7 +199,7 @@ class S3Source(Source):
             raise PermissionDeniedError(
                 "access-denied",
                 f"{action}: {reply}: check the credentials, grant s3:GetObject (and s3:GetObjectVersion for a pinned "
-                "version) to the loader's identity, and check that the object exists",
+                "version, s3:ListBucket for a prefix) to the loader's identity, and check that the object exists",
             )
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise IntegrityError("range-wrong", f"{action}: {reply}: the object has fewer bytes than its metadata says")

@@ -31,11 +31,13 @@ class Pod:
         name: the name of the pod.
         manifests: the manifests that the pod was created from.
         client: an HTTP client for the server.
+        server: the name of the server's container.
     """
 
     name: str
     manifests: list[Manifest]
     client: httpx.Client
+    server: str
 
     def container(self, name: str) -> str:
         """Return podman's name of the container."""
@@ -52,7 +54,7 @@ class Pod:
 
     def python(self, code: str) -> str:
         """Run Python code in the server's container and return its output."""
-        return podman("exec", self.container(SERVER), "python", "-c", code)
+        return podman("exec", self.container(self.server), "python", "-c", code)
 
     def until_ready(self) -> None:
         """Wait until all probes of the template succeed."""
@@ -62,13 +64,13 @@ class Pod:
 
     def exit_code(self) -> int:
         """Wait until the server's container has exited, and return its exit code."""
-        until(lambda: self.state(SERVER)["Status"] == "exited", _START_SECONDS)
-        return int(self.state(SERVER)["ExitCode"])
+        until(lambda: self.state(self.server)["Status"] == "exited", _START_SECONDS)
+        return int(self.state(self.server)["ExitCode"])
 
     def _answers(self, path: str) -> bool:
-        if self.state(SERVER)["Status"] != "running":
+        if self.state(self.server)["Status"] != "running":
             output = podman("pod", "logs", self.name, stderr=subprocess.STDOUT, check=False)
-            raise RuntimeError(f"the server is {self.state(SERVER)['Status']}:\n{output}")
+            raise RuntimeError(f"the server is {self.state(self.server)['Status']}:\n{output}")
         with contextlib.suppress(httpx.TransportError):
             return self.client.get(path).status_code == 200
         return False
@@ -107,7 +109,7 @@ def playing(manifests: list[Manifest], network: str, command: Sequence[str] = ()
                 "kube", "play", "--network", network, "-", stdin=document, stderr=subprocess.STDOUT, check=False
             )
             print(played)  # pytest shows it when a test fails
-            yield Pod(name, manifests, client)
+            yield Pod(name, manifests, client, server["name"])
         finally:
             podman("pod", "rm", "--force", "--time", "0", name, check=False)
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model_server.check import check
 from tests.support.documents import EXPORT, EXPORT_NIGHTLY, Block, blocks
-from tests.support.processes import ROOT, interpreter, serving
+from tests.support.processes import FORKED, serving
 
 _ROWS = 200
 _EXPORT = """
@@ -60,16 +61,11 @@ def exported(block: Block, directory: Path, python: str, script: str) -> dict[st
 
 def assert_serves(directory: Path, answers: dict[str, Any]) -> None:
     """Assert that `check` accepts the model in the directory, and that the service answers like its library."""
-    check = subprocess.run(
-        [interpreter("service"), "-m", "model_server", "check", directory / "model.onnx"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert " can be served." in check.stdout, check.stdout + check.stderr
+    assert check(directory / "model.onnx", None, as_json=False, seconds=60) == 0
     expected = np.array(answers["answers"])
-    with serving(directory, {"MODEL_FILEPATH": str(directory / "model.onnx"), "LABEL_FILEPATH": ""}) as server:
+    with serving(
+        directory, {"MODEL_FILEPATH": str(directory / "model.onnx"), "LABEL_FILEPATH": ""}, command=FORKED
+    ) as server:
         found = np.array(server.predict(answers["data"]))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 

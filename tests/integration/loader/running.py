@@ -3,16 +3,20 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests.support.forks import Forks
 from tests.support.processes import ROOT, interpreter
 from volume.receipt import Receipt
 
 _FROM_OUTSIDE = ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
+_SECONDS = 60
 
 
 @dataclass
@@ -66,19 +70,10 @@ class Target:
     @contextmanager
     def start(self, **settings: object) -> Iterator[subprocess.Popen[str]]:
         """Start a load with the target's settings and these; kill it if it runs at the end of the block."""
-        environment = {name: os.environ[name] for name in _FROM_OUTSIDE if name in os.environ}
-        environment |= {
-            "MODEL_FILEPATH": str(self.model),
-            "LABEL_FILEPATH": str(self.labels),
-            "TERMINATION_LOG": str(self.termination_log),
-            "LOAD_TIMEOUT_SECONDS": "20",
-            **self.settings,
-            **{name.upper(): str(value) for name, value in settings.items()},
-        }
         with subprocess.Popen(
             [interpreter("loader"), "-m", "loader"],
             cwd=ROOT,
-            env=environment,
+            env=self._environment(settings),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -89,10 +84,19 @@ class Target:
                 process.kill()
 
     def load(self, **settings: object) -> Run:
-        """Run a load with the target's settings and these, and return its result."""
-        with self.start(**settings) as process:
-            output, error = process.communicate(timeout=60)
-        return Run(process.returncode, output, error)
+        """Run a load with the target's settings and these in a fork, and return its result."""
+        return run_in_fork(self._environment(settings))
+
+    def _environment(self, settings: Mapping[str, object]) -> dict[str, str]:
+        return {
+            **{name: os.environ[name] for name in _FROM_OUTSIDE if name in os.environ},
+            "MODEL_FILEPATH": str(self.model),
+            "LABEL_FILEPATH": str(self.labels),
+            "TERMINATION_LOG": str(self.termination_log),
+            "LOAD_TIMEOUT_SECONDS": "20",
+            **self.settings,
+            **{name.upper(): str(value) for name, value in settings.items()},
+        }
 
     def snapshot(self) -> dict[str, tuple[int, ...]]:
         """Return the files in the directory, with metadata that shows changes."""
@@ -130,6 +134,24 @@ class Target:
         published = (self.directory / ".current").resolve()
         hidden = [path for path in self.directory.glob(".*") if path.name != ".current" and path.resolve() != published]
         return [*hidden, *self.directory.rglob("*~")]
+
+
+def run_in_fork(environment: Mapping[str, str], *arguments: str, module: str = "loader") -> Run:
+    """Run the module with this environment and these arguments, in a fork of a process that has imported the loader."""
+    with TemporaryDirectory() as directory:
+        output, error = Path(directory, "output"), Path(directory, "error")
+        process = _forks().start(module, arguments, environment, output, error)
+        try:
+            exit_code = process.wait(_SECONDS)
+        finally:
+            process.kill()
+        return Run(exit_code, output.read_text(), error.read_text())
+
+
+@cache
+def _forks() -> Forks:
+    sources = [f"loader.sources.{name}" for name in ("gcs", "https", "local", "oci", "s3")]
+    return Forks(interpreter("loader"), os.environ, ROOT, ["loader.job", *sources])
 
 
 # A permanent failure ends the load between two attempts, or the deadline ends the load within the last attempt.

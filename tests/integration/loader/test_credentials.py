@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.integration.loader.conftest import Pair
 from tests.integration.loader.fault_server import TOKEN, FaultServer
-from tests.integration.loader.running import UNREACHABLE, Target, assert_failed
+from tests.integration.loader.running import UNREACHABLE, Run, Target, assert_failed
 
 
 @pytest.fixture
@@ -70,7 +70,10 @@ def test_the_metadata_server_is_used_last(target: Target, server: FaultServer, p
 
 def test_a_missing_dependency_of_google_auth_is_named(target: Target, server: FaultServer, tmp_path: Path) -> None:
     (tmp_path / "requests.py").write_text("raise ModuleNotFoundError(\"No module named 'requests'\")")
-    assert_failed(target.load(pythonpath=tmp_path), 1, "gs://", "No module named 'requests'", "loader/requirements.txt")
+    with target.start(pythonpath=tmp_path) as process:
+        output, error = process.communicate(timeout=30)
+    run = Run(process.returncode, output, error)
+    assert_failed(run, 1, "gs://", "No module named 'requests'", "loader/requirements.txt")
     assert server.requests == []
 
 

@@ -1,36 +1,16 @@
-"""`python -m loader` with a local model, in its own process."""
+"""`python -m loader` with a local model."""
 
 import json
 import os
 import stat
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ROOT, interpreter
-
-# Runs the loader, and kills it at its n-th change to a directory.
-KILLED_LOADER = """
-import os, runpy, signal, sys
-
-left = int(sys.argv.pop(1))
-
-def counted(change):
-    def call(*arguments, **options):
-        global left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return change(*arguments, **options)
-    return call
-
-for name in ("mkdir", "symlink", "link", "rename", "replace", "unlink", "rmdir", "chmod", "fsync"):
-    setattr(os, name, counted(getattr(os, name)))
-sys.argv[0] = "loader"
-runpy.run_module("loader", run_name="__main__")
-"""
+from tests.integration.loader.running import Run, run_in_fork
+from tests.support.processes import ROOT, interpreter, run_loader
 
 
 class Place:
@@ -64,19 +44,10 @@ class Place:
         assert self.model.read_bytes().endswith(version.encode())
         return version
 
-    def load(
-        self, *flags: str, command: Sequence[str] = ("-m", "loader"), environment: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Run the loader."""
-        return subprocess.run(
-            [interpreter("loader"), *command, *flags],
-            cwd=ROOT,
-            env={**os.environ, **(self.environment if environment is None else environment)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    def load(self, *flags: str, module: str = "loader", environment: Mapping[str, str] | None = None) -> Run:
+        """Run the loader, or a module that runs it."""
+        settings = self.environment if environment is None else environment
+        return run_in_fork({**os.environ, **settings}, *flags, module=module)
 
 
 @pytest.fixture
@@ -87,7 +58,7 @@ def place(tmp_path: Path) -> Place:
 def test_copies_the_shipped_model(tmp_path: Path) -> None:
     place = Place(tmp_path)
     del place.environment["LOCAL_MODEL_FILEPATH"]
-    assert place.load().returncode == 0
+    run_loader(place.environment)
     assert place.model.read_bytes() == (ROOT / "models" / "iris_svc.onnx").read_bytes()
     assert place.labels.read_bytes() == (ROOT / "models" / "label.json").read_bytes()
     assert stat.S_IMODE(place.model.stat().st_mode) == stat.S_IMODE(place.labels.stat().st_mode) == 0o444
@@ -96,7 +67,7 @@ def test_copies_the_shipped_model(tmp_path: Path) -> None:
 def test_replaces_a_pair(place: Place) -> None:
     for version in ("one", "two", "three"):
         place.offer(version)
-        assert place.load().returncode == 0
+        assert place.load().exit_code == 0
         assert place.published_version() == version
 
 
@@ -105,7 +76,7 @@ def test_labels_can_be_in_another_directory(place: Place, tmp_path: Path) -> Non
     place.environment["LABEL_FILEPATH"] = str(place.labels)
     for version in ("one", "two"):
         place.offer(version)
-        assert place.load().returncode == 0
+        assert place.load().exit_code == 0
         assert place.published_version() == version
 
 
@@ -115,7 +86,7 @@ def test_directories_can_be_links(place: Place, tmp_path: Path) -> None:
     place.labels = tmp_path / "near" / "below" / "label.json"
     place.environment["LABEL_FILEPATH"] = str(place.labels)
     place.offer("one")
-    assert place.load().returncode == 0
+    assert place.load().exit_code == 0
     assert place.published_version() == "one"
 
 
@@ -123,7 +94,7 @@ def test_keeps_unrelated_files(place: Place) -> None:
     (place.target / ".release-notes").mkdir(parents=True)
     (place.target / ".model-release-notes.md").write_text("mine")
     place.offer("one")
-    assert place.load().returncode == 0
+    assert place.load().exit_code == 0
     assert {".release-notes", ".model-release-notes.md"} <= {path.name for path in place.target.iterdir()}
 
 
@@ -131,8 +102,8 @@ def test_target_below_a_file(place: Place, tmp_path: Path) -> None:
     place.offer("one")
     (tmp_path / "file").touch()
     ended = place.load("--model_filepath", str(tmp_path / "file" / "model.onnx"))
-    assert ended.returncode == 1
-    assert json.loads(ended.stderr)["error"].startswith(f"cannot create the directory {tmp_path}/file: ")
+    assert ended.exit_code == 1
+    assert ended.reason.startswith(f"cannot create the directory {tmp_path}/file: ")
 
 
 @pytest.mark.parametrize("before", ["nothing", "a load", "plain files"])
@@ -148,14 +119,14 @@ def test_a_load_killed_at_any_change_leaves_a_complete_pair(place: Place, before
     old = place.published_version()
     place.offer("new")
     for killed_at in range(1, 200):
-        ended = place.load(str(killed_at), command=("-c", KILLED_LOADER))
-        if ended.returncode == 0:
+        ended = place.load(str(killed_at), module="tests.integration.loader.killed")
+        if ended.exit_code == 0:
             break
-        assert ended.returncode == -9
+        assert ended.exit_code == -9
         assert place.published_version() in (old, "new")
-    assert ended.returncode == 0
+    assert ended.exit_code == 0
     assert killed_at > 3
-    assert place.load().returncode == 0
+    assert place.load().exit_code == 0
     assert place.published_version() == "new"
     releases = [path for path in place.target.iterdir() if path.is_dir() and not path.is_symlink()]
     assert len(releases) == 1
@@ -164,7 +135,7 @@ def test_a_load_killed_at_any_change_leaves_a_complete_pair(place: Place, before
 def test_a_flag_takes_precedence_over_a_variable(place: Place, tmp_path: Path) -> None:
     place.offer("one")
     place.model = tmp_path / "flagged" / "m.onnx"
-    assert place.load("--model_filepath", str(place.model), "--use_local_model").returncode == 0
+    assert place.load("--model_filepath", str(place.model), "--use_local_model").exit_code == 0
     assert place.published_version() == "one"
 
 
@@ -172,8 +143,8 @@ def test_a_flag_takes_precedence_over_a_variable(place: Place, tmp_path: Path) -
 def test_the_dry_run_flag(place: Place, flag: str) -> None:
     place.offer("one")
     ended = place.load(flag, f"--model-filepath={place.model}")
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert '"event":"would_load"' in ended.stdout
+    assert (ended.exit_code, ended.error) == (0, "")
+    assert '"event":"would_load"' in ended.output
     assert not place.target.exists()
 
 
@@ -189,9 +160,9 @@ def test_the_dry_run_flag(place: Place, flag: str) -> None:
 )
 def test_names_the_missing_setting_and_exits_with_2(place: Place, environment: dict[str, str], finding: str) -> None:
     ended = place.load(environment=environment)
-    assert ended.returncode == 2
-    assert finding in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    assert ended.exit_code == 2
+    assert finding in ended.error
+    assert ended.error.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "label.json"])
@@ -201,9 +172,9 @@ def test_missing_source_changes_nothing(place: Place, name: str) -> None:
     place.offer("new")
     (place.source / name).unlink()
     ended = place.load("--local_label_filepath", str(place.source / "label.json"))
-    assert ended.returncode == 3
-    assert name in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    assert ended.exit_code == 3
+    assert name in ended.error
+    assert ended.error.count("\n") == 1
     assert place.published_version() == "old"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from model_server.model.model import Model
 from model_server.settings import Settings
-from tests.support.processes import IRIS, ONE_PROCESS, Server, events, serving
+from tests.support.processes import FORKED, IRIS, Server, events, serving
 from tests.support.wire import answer, connect, request
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -36,7 +36,7 @@ def test_answers_under_load_are_those_of_single_requests(tmp_path: Path, batchin
     for index in range(CONNECTIONS * REQUESTS):
         rows = chance.uniform(0, 8, (1 + index % 3, 4)).round(1).tolist()
         requests.append([[*rows[0][:3], None]] if index % 50 == 0 else rows)
-    with serving(tmp_path, {**IRIS, "BATCHING": batching}, command=ONE_PROCESS) as server:
+    with serving(tmp_path, {**IRIS, "BATCHING": batching}, command=FORKED) as server:
         answers = asyncio.run(ask_together(server, requests))
 
     for rows, (status, body) in zip(requests, answers, strict=True):
@@ -50,7 +50,7 @@ def test_answers_under_load_are_those_of_single_requests(tmp_path: Path, batchin
 
 @pytest.mark.parametrize(("batching", "reason"), [("auto", "a row gets"), ("off", "BATCHING is off")])
 def test_requests_of_one_turn_share_an_inference(tmp_path: Path, batching: str, reason: str) -> None:
-    with serving(tmp_path, {**IRIS, "BATCHING": batching}, command=ONE_PROCESS) as server, ExitStack() as opened:
+    with serving(tmp_path, {**IRIS, "BATCHING": batching}, command=FORKED) as server, ExitStack() as opened:
         connections = [opened.enter_context(connect(server)) for _ in range(8)]
         for connection in connections:  # accepted, and known to the event loop
             connection.sendall(LIVEZ)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.support import wire
-from tests.support.processes import IRIS, ONE_PROCESS, ROOT, SERVICES, Server, events, serving, until
+from tests.support.processes import FORKED, IRIS, ROOT, SERVICES, Server, events, serving, until
 from tests.support.wire import answer, ask, connect, first_answers, request
 
 PREDICTIONS = ["/predict", "/predict/label"]
@@ -223,7 +223,7 @@ def test_a_slow_inference_does_not_delay_others(tmp_path: Path) -> None:
 
 
 def test_the_body_limit_is_a_setting(tmp_path: Path) -> None:
-    with serving(tmp_path, {**IRIS, "MAX_BODY_BYTES": "100"}, command=ONE_PROCESS) as server:
+    with serving(tmp_path, {**IRIS, "MAX_BODY_BYTES": "100"}, command=FORKED) as server:
         check(server.client.post("/predict", content=b" " * 101, headers=JSON), 413, "larger than 100 bytes")
         head = b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
         endless = ask(server, head + b"1\r\n{\r\n0\r\n" + b"X: y\r\n" * 300_000)

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.support.processes import (
+    FORKED,
     IRIS,
     ONE_PROCESS,
     ROOT,
@@ -35,7 +36,7 @@ REASONS = ("busy", "invalid", "media_type", "method", "not_found", "timeout", "t
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     environment = {**IRIS, "ACCESS_LOG_SAMPLE_RATE": str(RATE), "REQUEST_TIMEOUT_SECONDS": "3"}
-    with serving(tmp_path_factory.mktemp("observed"), environment, command=ONE_PROCESS) as server:
+    with serving(tmp_path_factory.mktemp("observed"), environment, command=FORKED) as server:
         yield server
 
 
@@ -220,6 +221,6 @@ def is_up(client: httpx.Client) -> bool:
 
 def test_events_below_the_log_level_are_omitted(tmp_path: Path) -> None:
     environment = {**IRIS, "LOG_LEVEL": "error", "ACCESS_LOG_SAMPLE_RATE": "1"}
-    with serving(tmp_path, environment, command=ONE_PROCESS) as server:
+    with serving(tmp_path, environment, command=FORKED) as server:
         assert server.client.post("/predict", content=b"{").status_code == 400
     assert events(server.log) == []

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.support.processes import IRIS, ONE_PROCESS, SERVICES, Server, events, serving
+from tests.support.processes import FORKED, IRIS, SERVICES, Server, events, serving
 
 SETOSA = [5.1, 3.5, 1.4, 0.2]
 ROWS = {"data": [SETOSA, [6.3, 3.3, 6.0, 2.5]]}
@@ -17,7 +17,7 @@ NAMES = ["setosa", "virginica"]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     environment = {**IRIS, **SERVICES, "REQUEST_TIMEOUT_SECONDS": "5"}
-    with serving(tmp_path_factory.mktemp("methods"), environment, "methods:Methods", ONE_PROCESS) as server:
+    with serving(tmp_path_factory.mktemp("methods"), environment, "methods:Methods", FORKED) as server:
         yield server
 
 

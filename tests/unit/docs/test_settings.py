@@ -58,6 +58,7 @@ def shown(default: object) -> str:
 
 def test_variables_in_the_manifests_are_documented() -> None:
     images = {"SERVER_IMAGE", "LOADER_IMAGE"}  # for kustomize
-    for path in sorted((ROOT / "k8s").rglob("settings.env")) + sorted((ROOT / "k8s/kserve").glob("*.yml")):
-        for name in re.findall(r"^(\w+)=|\{name: ([A-Z0-9_]+),", path.read_text(), re.MULTILINE):
-            assert "".join(name) in DOCUMENTED.keys() | images, f"{path.relative_to(ROOT)}: {name}"
+    for path in (*(ROOT / "k8s").rglob("settings.env"), *(ROOT / "k8s/kserve").glob("*.yml")):
+        for words in re.findall(r"^(\w+)=|\{name: ([A-Z0-9_]+),", path.read_text(), re.MULTILINE):
+            name = "".join(words)
+            assert name in DOCUMENTED.keys() | images, f"{path.relative_to(ROOT)}: {name}"
