@@ -447,14 +447,14 @@ class Connection(asyncio.Protocol):
         if self._writable:
             await self._writable.wait()
 
-    def write_head(self, head: Head, status: int, lines: list[bytes]) -> None:
-        """Write the status line and the headers of a response."""
+    def write_head(self, head: Head, status: int, lines: list[bytes], body: bytes = b"") -> None:
+        """Write the status line, the headers and the first bytes of the body of a response."""
         if head.wants_continue:
             head.is_last = True  # without 100 Continue, the next bytes may be the body or a new request
         default = (b"%b: %b" % header for header in self._host.default_headers)
         close = (b"connection: close",) if head.is_last else ()
         line = b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b""))
-        self.write(b"\r\n".join((line, *default, *lines, *close, b"", b"")))
+        self.write(b"\r\n".join((line, *default, *lines, *close, b"", body)))
 
     def finish(self, cycle: Cycle) -> None:
         """Finish a request that an application has answered."""
@@ -483,9 +483,11 @@ class Connection(asyncio.Protocol):
                 b"x-request-id: %b" % record.request_id,
                 *(b"%b: %b" % header for header in headers),
             ]
-            self.write_head(head, status, lines)
-            if head.method != b"HEAD":
-                self.write(body)
+            shown = b"" if head.method == b"HEAD" else body
+            is_joined = len(shown) <= _MAX_JOINED_BYTES
+            self.write_head(head, status, lines, shown if is_joined else b"")
+            if not is_joined:
+                self.write(shown)
         self._shared.observer.observe(record, status)
         self._finish(exchange)
 

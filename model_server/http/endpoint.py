@@ -112,6 +112,7 @@ class Endpoint:
         self.admission = shared.admission
         self.observer = shared.observer
         self._protocol = protocol
+        self._media_types = protocol.media_types
         self._calls = calls = CountedCalls(calls, shared.predictions) if shared.predictions else calls
         self._is_async = calls.is_async
         self._pace = Pace()
@@ -146,10 +147,10 @@ class Endpoint:
             headers: the headers by lowercase name.
             duplicates: all headers if a name appears more than once, so that every value is checked.
         """
-        if duplicates or headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
+        if duplicates or headers.get(b"content-type") not in self._media_types or b"content-encoding" in headers:
             try:
                 for given in (headers, *({name: value} for name, value in duplicates)):
-                    check_headers(given, self._protocol.media_types)
+                    check_headers(given, self._media_types)
             except RequestError as error:
                 return error
         # The transport has already refused a content-length with too many digits.
