@@ -265,7 +265,7 @@ class OpenInference:
             strings = [label if isinstance(label, str) else orjson.dumps(label).decode() for label in answers]
             return np.array(strings, np.object_)
         array = np.asarray(answers)
-        if array.dtype.kind not in "biuf":
+        if datatype_of(array.dtype) == BYTES:
             raise TypeError(f"the method for {output.name} returned {array.dtype}; expected numbers")
         return array
 

@@ -15,8 +15,9 @@ from model_server.http.methods import OutputCalls, RowsMethod
 from model_server.model.model import Model
 from model_server.model.rows import InvalidRowsError, Rows
 from model_server.protocols.json_body import BodyError
-from model_server.protocols.open_inference import JSON_LENGTH, LABEL, OpenInference
+from model_server.protocols.open_inference import JSON_LENGTH, LABEL, Ask, OpenInference, Outputs
 from model_server.protocols.tensors import TensorError, decode
+from model_server.protocols.usual_requests import OutputAsk
 from model_server.settings import Settings
 from tests.support.processes import IRIS, ROOT
 
@@ -405,6 +406,34 @@ def test_json_lengths_that_lie(iris: Asked, length: bytes) -> None:
 def test_json_lengths_within_the_json(iris: Asked, length: int) -> None:
     with pytest.raises(BodyError, match=r"^The body is not valid JSON: "):
         iris.rows(json.dumps(FLAT).encode(), length)
+
+
+@pytest.mark.parametrize(
+    ("answers", "datatype", "data"),
+    [
+        (np.array([[1], [2]], ">f4"), "FP32", struct.pack("<2f", 1, 2)),
+        (np.array([1, 2], np.longlong), "INT64", struct.pack("<2q", 1, 2)),
+        ([0.5, 1.5], "FP64", struct.pack("<2d", 0.5, 1.5)),
+        (np.array([True, False]), "BOOL", b"\1\0"),
+        (np.array([1, 2], np.float16), "FP16", b"\0\x3c\0\x40"),
+    ],
+    ids=str,
+)
+def test_edited_methods_may_return_any_numbers(iris: Asked, answers: Any, datatype: str, data: bytes) -> None:
+    for is_binary in (False, True):
+        ask = Ask("1", [OutputAsk("probabilities", is_binary)], ["probabilities"])
+        body, headers = iris.protocol.write(Outputs({"probabilities": answers}, 2), ask)
+        size = int(dict(headers).get(JSON_LENGTH, len(body)))
+        [output] = json.loads(body[:size])["outputs"]
+        assert output["datatype"] == datatype
+        assert body[size:] == (data if is_binary else b"")
+        assert is_binary or output["data"] == np.asarray(answers).ravel().tolist()
+
+
+def test_other_answers_of_edited_methods_are_errors(iris: Asked) -> None:
+    ask = Ask("1", [OutputAsk("probabilities")], ["probabilities"])
+    with pytest.raises(TypeError, match="the method for probabilities returned <U1; expected numbers"):
+        iris.protocol.write(Outputs({"probabilities": ["a"]}, 1), ask)
 
 
 def test_boolean_tensors() -> None:
