@@ -12,7 +12,8 @@ import pytest
 
 from model_server.check import check
 from tests.support.documents import EXPORT, EXPORT_NIGHTLY, Block, blocks
-from tests.support.processes import FORKED, serving
+from tests.support.forks import Forks
+from tests.support.processes import FORKED, ROOT, serving
 
 _ROWS = 200
 _EXPORT = """
@@ -46,14 +47,20 @@ json.dump({"data": data, "answers": answers.detach().tolist()}, open("answers.js
 _NETWORKS_PYTHON = os.environ.get("NETWORKS_PYTHON", "")
 
 
-def exported(block: Block, directory: Path, python: str, script: str) -> dict[str, Any]:
-    """Run a block in a directory; return 200 rows as JSON, and what the library answers to them."""
+@pytest.fixture(scope="module")
+def forks() -> Forks:
+    """A process that has imported the libraries, which takes most of the time of an export."""
+    return Forks(sys.executable, os.environ, ROOT, ["catboost", "onnxmltools", "skl2onnx", "sklearn", "xgboost"])
+
+
+def write(block: Block, directory: Path, script: str) -> None:
+    """Write the block and the script that runs it."""
     (directory / "block.py").write_text(block.text)
     (directory / "run.py").write_text(script)
-    run = subprocess.run(
-        [python, "run.py", "block.py"], cwd=directory, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
+
+
+def read_answers(directory: Path) -> dict[str, Any]:
+    """Return 200 rows as JSON, and what the library answers to them."""
     answers: dict[str, Any] = json.loads((directory / "answers.json").read_text())
     assert len(answers["data"]) == _ROWS
     return answers
@@ -71,11 +78,17 @@ def assert_serves(directory: Path, answers: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("block", blocks(EXPORT), ids=str)
-def test_serves_what_the_block_exports(block: Block, tmp_path: Path) -> None:
-    assert_serves(tmp_path, exported(block, tmp_path, sys.executable, _EXPORT))
+def test_serves_what_the_block_exports(block: Block, forks: Forks, tmp_path: Path) -> None:
+    write(block, tmp_path, _EXPORT)
+    log = tmp_path / "log"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    assert forks.start("run", ["block.py"], environment, log, log, tmp_path).wait(300) == 0, log.read_text()
+    assert_serves(tmp_path, read_answers(tmp_path))
 
 
 @pytest.mark.skipif(not _NETWORKS_PYTHON, reason="needs large libraries: make nightly")
 @pytest.mark.parametrize("block", blocks(EXPORT_NIGHTLY), ids=str)
 def test_serves_the_network_that_the_block_exports(block: Block, tmp_path: Path) -> None:
-    assert_serves(tmp_path, exported(block, tmp_path, _NETWORKS_PYTHON, _EXPORT_NETWORK))
+    write(block, tmp_path, _EXPORT_NETWORK)
+    subprocess.run([_NETWORKS_PYTHON, "run.py", "block.py"], cwd=tmp_path, check=True, timeout=300)
+    assert_serves(tmp_path, read_answers(tmp_path))

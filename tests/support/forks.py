@@ -66,19 +66,27 @@ class Forks:
 
     def __init__(self, python: str, environment: Mapping[str, str], directory: Path, modules: Sequence[str]) -> None:
         command = [python, "-m", "tests.support.forking", *modules]
+        self._directory = directory
         self._process = subprocess.Popen(
             command, cwd=directory, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         atexit.register(self._process.communicate)  # closes its stdin, which ends it
 
-    def start(
-        self, module: str, arguments: Sequence[str], environment: Mapping[str, str], output: Path, error: Path
+    def start(  # noqa: PLR0917
+        self,
+        module: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        output: Path,
+        error: Path,
+        directory: Path | None = None,
     ) -> Fork:
-        """Run a module; its output and its errors are appended to these files."""
+        """Run a module in a directory, by default that of this process; append its output and errors to the files."""
         request = {
             "module": module,
             "arguments": arguments,
             "environment": dict(environment),
+            "directory": str(directory or self._directory),
             "output": str(output),
             "error": str(error),
         }

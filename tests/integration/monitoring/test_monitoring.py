@@ -29,7 +29,11 @@ RECORDS_AND_RULES: list[dict[str, Any]] = [rule for group in MANIFEST["spec"]["g
 RULES = [rule for rule in RECORDS_AND_RULES if "alert" in rule]
 DASHBOARD: dict[str, Any] = json.loads((MONITORING / "dashboard.json").read_text())
 PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-QUERIES: list[str] = [target["expr"] for panel in PANELS for target in panel["targets"]]
+SCALING = yaml.safe_load((ROOT / "k8s" / "overlays" / "keda" / "scaled-object.yml").read_text())["spec"]["triggers"]
+QUERIES: list[str] = [
+    *(target["expr"] for panel in PANELS for target in panel["targets"]),
+    *(trigger["metadata"]["query"].replace('"model-load"', '"$namespace"') for trigger in SCALING),
+]
 VARIABLES = {"$namespace": "a-namespace", "$pod": "a-pod", "$__rate_interval": "10m"}
 TARGET = {  # the labels that Kubernetes discovery gives the server's port
     "__meta_kubernetes_namespace": "a-namespace",

@@ -343,7 +343,11 @@ def test_unsupported_options_are_refused_at_start(
     assert (line["event"], line["code"], words in line["error"]) == ("failed", "service-option", True)
 
 
-@pytest.mark.parametrize("command", [FORKED, BENTOML_SERVE], ids=["one process", "bentoml serve"])
+@pytest.mark.parametrize(
+    "command",
+    [FORKED, pytest.param(BENTOML_SERVE, marks=pytest.mark.nightly)],
+    ids=["one process", "bentoml serve"],
+)
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
