@@ -134,12 +134,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _exit_codes() -> str:
-    texts = {kind.exit_code: (kind.__doc__ or "").splitlines()[0] for kind in LoadError.__subclasses__()}
-    texts |= {
+    descriptions = {kind.exit_code: (kind.__doc__ or "").splitlines()[0] for kind in LoadError.__subclasses__()}
+    descriptions |= {
         0: "The model and its label file are at their final paths.",
         LoadError.exit_code: "Any other failure; the message gives the reason.",
     }
-    return "\n".join(["exit codes:", *(f"{code:3}  {texts[code]}" for code in sorted(texts))])
+    return "\n".join(["exit codes:", *(f"{code:3}  {descriptions[code]}" for code in sorted(descriptions))])
 
 
 def _discard_unwritten_output() -> None:

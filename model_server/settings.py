@@ -56,6 +56,12 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
     access_log_sample_rate: Annotated[
         float, Meta(ge=0, le=1, description="the share of successful requests to log; all errors are logged")
     ] = 0
+    prediction_metrics: Annotated[
+        bool, Meta(description="whether to count the predicted classes and their probabilities")
+    ] = True
+    prediction_log_sample_rate: Annotated[
+        float, Meta(ge=0, le=1, description="the share of predictions to log with their inputs, the data of your users")
+    ] = 0
     otel_exporter_otlp_endpoint: Annotated[
         str, Meta(pattern="^(https?://.+)?$", description="the OTLP/HTTP collector to send spans to")
     ] = ""

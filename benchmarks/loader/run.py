@@ -198,7 +198,7 @@ def write(results: Results) -> None:
             for name, figures in sorted(medians.items(), key=lambda item: item[1]["seconds"])
         ]
         caption = f"**{label}**, medians of {len(measured[OURS])} rounds, whole process ({machine()}):"
-        sections += [caption, table(["program", *FIGURES.values(), "loader is faster by"], rows)]
+        sections += [caption, table(["program", *FIGURES.values(), "time / loader's time"], rows)]
         chart(
             RESULTS
             / f"loader-{label.replace('Google Cloud Storage, ', '').replace(', ', '-').replace(' ', '').lower()}.svg",

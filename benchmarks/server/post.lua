@@ -1,8 +1,13 @@
 -- Script for wrk: posts the body in the file given as first argument, and prints the measurements as JSON.
+-- The second argument, if any, is the length of the JSON part of a body with binary tensors.
 function init(arguments)
   local file = assert(io.open(arguments[1], "rb"))
   wrk.method = "POST"
   wrk.headers["Content-Type"] = "application/json"
+  if arguments[2] then
+    wrk.headers["Content-Type"] = "application/octet-stream"
+    wrk.headers["Inference-Header-Content-Length"] = arguments[2]
+  end
   wrk.body = file:read("*a")
   file:close()
 end

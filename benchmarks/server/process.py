@@ -77,7 +77,7 @@ def running(server: Server, model: Path, labels: Path, directory: Path, first_ro
             start_new_session=True,
         )
     try:
-        while not _answers(port, server.predict, first_row):
+        while not _answers(port, server, first_row):
             if process.poll() is not None or time.monotonic() - start > _START_SECONDS:
                 raise RuntimeError(f"{server.name} did not start:\n{(directory / 'server.log').read_text()}")
             time.sleep(0.01)
@@ -91,16 +91,22 @@ def running(server: Server, model: Path, labels: Path, directory: Path, first_ro
         process.wait()
 
 
-def post(port: int, path: str, body: bytes, timeout: float = 60) -> tuple[int, bytes]:
-    """Post a body and return the status and the answer."""
+def post(port: int, server: Server, body: bytes, timeout: float = 60) -> tuple[int, bytes]:
+    """Post a body to a server and return the status and the answer."""
+    headers = {"Content-Type": "application/json"}
+    if server.json_length:
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Inference-Header-Content-Length": str(server.json_length),
+        }
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     with contextlib.closing(connection):
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        connection.request("POST", server.predict, body, headers)
         response = connection.getresponse()
         return response.status, response.read()
 
 
-def _answers(port: int, path: str, body: bytes) -> bool:
+def _answers(port: int, server: Server, body: bytes) -> bool:
     with contextlib.suppress(OSError, http.client.HTTPException):
-        return post(port, path, body, timeout=5)[0] == http.client.OK
+        return post(port, server, body, timeout=5)[0] == http.client.OK
     return False

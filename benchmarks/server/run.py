@@ -159,14 +159,19 @@ class Bench:
         body.write_bytes(server.body(self._models[cell.model].rows(cell.rows)))
         url = f"http://127.0.0.1:{process.port}{server.predict}"
         options = ["-t1", f"-c{cell.connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(_POST)]
-        done = subprocess.run(["wrk", *options, url, str(body)], check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            ["wrk", *options, url, str(body), *([str(server.json_length)] if server.json_length else [])],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return measured
 
     def _answer(self, server: Server, process: Running, model: str, count: int) -> npt.NDArray[Any]:
         server = server.serving(model) or server
         try:
-            _, answer = post(process.port, server.predict, server.body(self._models[model].rows(count)))
+            _, answer = post(process.port, server, server.body(self._models[model].rows(count)))
             return server.probabilities(answer, count)
         except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
             if server.name == FLOOR:

@@ -28,6 +28,7 @@ _PEERS = Path(__file__).parent / "peers"
 _QUIET = {"BENTOML_DO_NOT_TRACK": "True", "ORT_DISABLE_TELEMETRY": "1"}
 _BEST = {"BEST": "true"}
 _MAX_BATCH_SIZE = 64
+_JSON_LENGTH = 512  # filled up with spaces
 MAIN_CONNECTIONS = 8
 
 
@@ -70,6 +71,8 @@ class Server:
         working_directory: working directory of the command.
         of_columns: server of the model with named columns; None if this program does not serve it.
         takes: function that returns whether the server is measured with a load.
+        json_length: length of the JSON part of bodies with binary tensors; 0 for bodies in JSON. `request` and `answer`
+            then have the whole body.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Server:
     working_directory: Path = ROOT
     of_columns: "Server | None" = None
     takes: Callable[[Cell], bool] = _every
+    json_length: int = 0
 
     @property
     def is_full(self) -> bool:
@@ -94,7 +98,8 @@ class Server:
 
     def body(self, rows: Rows) -> bytes:
         """Return the body of a request."""
-        return json.dumps(self.request(rows)).encode()
+        made = self.request(rows)
+        return made if isinstance(made, bytes) else json.dumps(made).encode()
 
     def probabilities(self, body: bytes, count: int) -> npt.NDArray[Any]:
         """Return the probabilities of an answer, of shape (count, classes).
@@ -103,7 +108,7 @@ class Server:
             ValueError: the answer does not have `count` rows.
             KeyError: the answer has another format.
         """
-        return np.asarray(self.answer(json.loads(body)), np.float64).reshape(count, -1)
+        return np.asarray(self.answer(body if self.json_length else json.loads(body)), np.float64).reshape(count, -1)
 
 
 def servers(base: Path | None = None) -> list[Server]:
@@ -136,6 +141,22 @@ def servers(base: Path | None = None) -> list[Server]:
         ),
         _kserve("KServe" + TUTORIAL, "kserve_model", "iris", takes=_few),
         *_mlservers(),
+        *_with_inference_protocol(),
+    ]
+
+
+def _with_inference_protocol() -> list[Server]:
+    """Return the servers of the Open Inference Protocol, with tensors in JSON and binary; MLServer takes JSON only."""
+    _, ours, *_ = _both_ways(OURS, OURS_IN_IMAGE, "server", ROOT)
+    ours = replace(ours, environment={**_QUIET, "MODEL_NAME": "model"}, of_columns=None)
+    kserve = _script("KServe", "protocol_kserve", health="/v2/health/live")
+    return [
+        replace(server, name=f"{server.name}{title}", predict="/v2/models/model/infer", takes=_few, **form)
+        for server in (ours, kserve)
+        for title, form in (
+            (", /v2", {"request": _tensor, "answer": lambda answer: answer["outputs"][0]["data"]}),
+            (", /v2 binary", {"request": _binary, "answer": _binary_answer, "json_length": _JSON_LENGTH}),
+        )
     ]
 
 
@@ -203,6 +224,22 @@ def _mlservers() -> list[Server]:
 def _tensor(rows: Rows) -> Any:  # noqa: ANN401 (JSON)
     """Return rows as a tensor of the Open Inference Protocol."""
     return {"inputs": [{"name": "data", "shape": [len(rows), len(rows[0])], "datatype": "FP32", "data": rows}]}
+
+
+def _binary(rows: Rows) -> bytes:
+    """Return a request with rows as a binary tensor, for a binary answer with the probabilities."""
+    data = np.array(rows, "<f4").tobytes()
+    [tensor] = _tensor(rows)["inputs"]
+    del tensor["data"]
+    tensor["parameters"] = {"binary_data_size": len(data)}
+    request = {"inputs": [tensor], "outputs": [{"name": "probabilities"}], "parameters": {"binary_data_output": True}}
+    return json.dumps(request).encode().ljust(_JSON_LENGTH) + data
+
+
+def _binary_answer(body: bytes) -> npt.NDArray[Any]:
+    """Return the only tensor of an answer, which follows its JSON part."""
+    _, end = json.JSONDecoder().raw_decode(body.decode("latin-1"))
+    return np.frombuffer(body[end:], "<f4")
 
 
 def _data_frame(rows: Rows) -> Any:  # noqa: ANN401 (JSON)

@@ -32,8 +32,8 @@ def write_tables(results: Mapping[str, Any]) -> None:
     wrong = results["wrong"]
     sections = [
         f"Medians of {results['rounds']} rounds of {results['seconds']:g} s each ({machine()}).",
-        "**1 row, 8 connections**. Start time and memory are those of the whole process tree: until and at the first "
-        "answer, and after small and large requests:",
+        '**1 row, 8 connections**. "start s" is the time until the first response. "MB" is the memory of the process '
+        'tree then, "MB after" its memory after small and large requests.',
         _one_row(one, starts),
         "**Server CPU microseconds per request**, 8 connections:",
         _grid(loads, "cpu_us", 8, wrong),
@@ -173,8 +173,8 @@ def _one_row(one: Mapping[str, Figures], starts: Mapping[str, Figures]) -> str:
         "p50 ms",
         "p99 ms",
         "CPU us",
-        f"/ {FLOOR}",
-        f"/ {FASTAPI}",
+        f"CPU / {FLOOR}",
+        f"CPU / {FASTAPI}",
         "start s",
         "MB",
         "MB after",
@@ -207,7 +207,7 @@ def _grid(
         [
             name,
             *(
-                _cell(loads[place].get(name), figure, is_wrong=f"{place[1]} rows of {place[0]}" in wrong[name])
+                _cell(loads[place].get(name), figure, is_wrong=f"{place[1]} rows of {place[0]}" in wrong.get(name, ()))
                 for place in places
             ),
         ]

@@ -58,7 +58,10 @@ class DirectoryStaging(Staging):
         """Move staged files to their final paths."""
         for name in names:
             final = self._final(name)
-            final.parent.mkdir(parents=True, exist_ok=True)
+            for directory in reversed(final.relative_to(self._parent).parents[:-1]):
+                with suppress(FileExistsError):
+                    (self._parent / directory).mkdir()
+                    (self._parent / directory).chmod(0o755)  # the server runs as another user
             (self._files / name).replace(final)
             sync(final.parent)
         sync(self._parent)

@@ -242,10 +242,10 @@ class GcsSource(Source):
             msgspec.json.decode(read_bounded(response), type=self._answer, strict=False)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             if "truncated" in str(error):
-                raise TransientError("connection-failed", "the answer was cut short") from error
+                raise TransientError("connection-failed", "the response was cut short") from error
             raise UnreachableError(
                 "answer-invalid",
-                f"{self._action}: the answer of {self._endpoint} is not object metadata ({error}): "
+                f"{self._action}: the response of {self._endpoint} is not object metadata ({error}): "
                 "check GCS_ENDPOINT, STORAGE_EMULATOR_HOST and proxies",
             ) from error
 
@@ -287,7 +287,7 @@ class GcsSource(Source):
             case code if is_transient(code):
                 raise server_error(response, reply)
         raise LoadError(
-            "answer-unexpected", f"{action}: the answer was {reply}, expected the object: check the settings"
+            "answer-unexpected", f"{action}: the response was {reply}, expected the object: check the settings"
         )
 
 

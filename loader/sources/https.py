@@ -158,4 +158,4 @@ def _raise_for_status(
             raise IntegrityError("range-wrong", f"{action}: {reply}: the file has fewer bytes than it had at first")
         case code if is_transient(code):
             raise server_error(response, reply)
-    raise LoadError("answer-unexpected", f"{action}: the answer was {reply}, expected a file: check the URL")
+    raise LoadError("answer-unexpected", f"{action}: the response was {reply}, expected a file: check the URL")

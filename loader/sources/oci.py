@@ -382,5 +382,5 @@ def _raise_for_status(
         case code if is_transient(code):
             raise server_error(response, reply)
     raise LoadError(
-        "answer-unexpected", f"{action}: the answer was {reply}, expected a registry's answer: check the URI"
+        "answer-unexpected", f"{action}: the response was {reply}, expected a registry's response: check the URI"
     )

@@ -183,7 +183,7 @@ class S3Source(Source):
         if is_transient(status) or code in _TRANSIENT_CODES:
             headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
             raise TransientError(
-                "server-failed", f"the answer was {reply}", wait=retry_after(headers.get("retry-after"))
+                "server-failed", f"the response was {reply}", wait=retry_after(headers.get("retry-after"))
             )
         if status in _GONE:
             raise NotFoundError(
@@ -205,7 +205,7 @@ class S3Source(Source):
             raise IntegrityError("range-wrong", f"{action}: {reply}: the object has fewer bytes than its metadata says")
         raise LoadError(
             "answer-unexpected",
-            f"{action}: the answer was {reply}, expected the object: check the region, the endpoint and the "
+            f"{action}: the response was {reply}, expected the object: check the region, the endpoint and the "
             "credentials",
         )
 
@@ -255,11 +255,11 @@ def _check_range(answer: Mapping[str, Any], start: int, end: int, size: int) -> 
     expected = f"bytes {start}-{end - 1}/{size}"
     found = answer.get("ContentRange") or f"bytes 0-{answer['ContentLength'] - 1}/{answer['ContentLength']}"
     if found != expected:
-        raise TransientError("range-wrong", f"the answer has {found}, expected {expected}", kind=IntegrityError)
+        raise TransientError("range-wrong", f"the response has {found}, expected {expected}", kind=IntegrityError)
     if answer["ContentLength"] != end - start:
         raise TransientError(
             "range-wrong",
-            f"the answer has {answer['ContentLength']} bytes, expected {end - start}",
+            f"the response has {answer['ContentLength']} bytes, expected {end - start}",
             kind=IntegrityError,
         )
 

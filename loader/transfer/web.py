@@ -187,7 +187,7 @@ def is_transient(status: int) -> bool:
 def server_error(response: requests.Response, reply: str) -> TransientError:
     """Return the `TransientError` for a response, with the delay from its Retry-After header."""
     return TransientError(
-        "server-failed", f"the answer was {reply}", wait=retry_after(response.headers.get("Retry-After"))
+        "server-failed", f"the response was {reply}", wait=retry_after(response.headers.get("Retry-After"))
     )
 
 
@@ -228,11 +228,11 @@ def check_range(response: requests.Response, start: int, end: int, size: int) ->
         found = f"bytes 0-{size - 1}/{response.headers.get('Content-Length', size)}"
     expected = f"bytes {start}-{end - 1}/{size}"
     if found != expected:
-        raise TransientError("range-wrong", f"the answer has {found}, expected {expected}", kind=IntegrityError)
+        raise TransientError("range-wrong", f"the response has {found}, expected {expected}", kind=IntegrityError)
     if response.raw.length_remaining not in (None, end - start):
         raise TransientError(
             "range-wrong",
-            f"the answer has {response.raw.length_remaining} bytes, expected {end - start}",
+            f"the response has {response.raw.length_remaining} bytes, expected {end - start}",
             kind=IntegrityError,
         )
 

@@ -22,10 +22,12 @@ from model_server.http.errors import (
     stopping,
     too_large,
 )
-from model_server.http.methods import Calls
+from model_server.http.methods import Calls, CountedCalls
+from model_server.http.prediction_log import PredictionLog
 from model_server.model.model import Model
 from model_server.model.rows import InvalidRowsError, Rows
 from model_server.observability.observer import Observer, RequestRecord
+from model_server.observability.predictions import Predictions
 from model_server.prediction.batches import Answers, Call, Entry, LoopBatches, ThreadBatches
 from model_server.prediction.pace import Pace
 from model_server.prediction.runner import INLINE_SECONDS, Job, Runner
@@ -41,8 +43,8 @@ _MAX_INLINE_ROWS = INLINE_BYTES  # a body that is parsed on the event loop has f
 _OK = int(HTTPStatus.OK)
 
 
-# Result of a prediction: the response body and headers, the number of rows, and the duration of the methods in seconds.
-_Predicted = tuple[bytes, Headers, int, float]
+# Result of a prediction: the response body and headers, the rows, their answers, and the seconds of the methods.
+_Predicted = tuple[bytes, Headers, Rows, Answers, float]
 
 
 def _untraced(_name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,6 +73,8 @@ class Shared:
         shared_step: wraps a step that answers several requests in a tracing span.
         span: returns the tracing span of the current request; None if it is not traced.
         refused: paths of the routes for class names, if the model has no classes.
+        predictions: counts what the model predicts; None if that is off.
+        prediction_log: logs a sample of inputs and answers; None if that is off.
     """
 
     runner: Runner
@@ -82,6 +86,8 @@ class Shared:
     shared_step: Callable[[str, Call], Call] = _untraced_shared_step
     span: Callable[[], object] = _no_span
     refused: set[str] = field(default_factory=set)
+    predictions: Predictions | None = None
+    prediction_log: PredictionLog | None = None
 
 
 class Endpoint:
@@ -106,7 +112,7 @@ class Endpoint:
         self.admission = shared.admission
         self.observer = shared.observer
         self._protocol = protocol
-        self._calls = calls
+        self._calls = calls = CountedCalls(calls, shared.predictions) if shared.predictions else calls
         self._is_async = calls.is_async
         self._pace = Pace()
         self._runner = shared.runner
@@ -118,6 +124,8 @@ class Endpoint:
         self._write = shared.step("encode", protocol.write)
         self._call = shared.step("inference", calls.one)
         self._wait = shared.step("inference", calls.wait)
+        self._as_json = model.as_json
+        self._log = shared.prediction_log
         self._span = shared.span
         self._batches = self._make_batches(model, shared)
 
@@ -168,24 +176,25 @@ class Endpoint:
                 return asyncio.get_running_loop().create_task(self._await(request, headers, body, respond))
             if len(body) > self._inline_bytes:
                 return self._submit(partial(self._predict_body, body, headers, request.request_id), request, respond)
-            rows, ask = self._read(body, headers, request.request_id)
+            rows, ask = asked = self._read(body, headers, request.request_id)
             if self._batches and len(rows) <= self._batches.max_rows and not self._pace.is_slow:
-                return self._batches.submit(rows, partial(self._deliver, request, respond, ask), self._span(), ask)
+                return self._batches.submit(rows, partial(self._deliver, request, respond, asked), self._span(), ask)
             if len(rows) > self._max_inline_rows or self._pace.is_slow:
                 return self._submit(partial(self._predict, rows, ask), request, respond)
-            answer, extra, _, seconds = self._predict(rows, ask)
+            answer, extra, _, answers, seconds = self._predict(rows, ask)
         except Exception as error:  # noqa: BLE001 (any error is answered)
             self.fail(request, error, respond)
         else:
             self._observe_inference(len(rows), seconds)
             respond(_OK, answer, extra)
+            self._log_prediction(request, rows, answers)
         return None
 
     def _deliver(
         self,
         request: RequestRecord,
         respond: Respond,
-        ask: Any,  # noqa: ANN401 (the protocol's)
+        asked: tuple[Rows, Any],
         answers: Answers | None,
         error: BaseException | None,
     ) -> None:
@@ -193,11 +202,12 @@ class Endpoint:
             self.fail(request, error or RuntimeError("no answer"), respond)
             return
         try:
-            body, extra = self._write(answers, ask)
+            body, extra = self._write(answers, asked[1])
         except Exception as failure:  # noqa: BLE001 (any error is answered)
             self.fail(request, failure, respond)
         else:
             respond(_OK, body, extra)
+            self._log_prediction(request, asked[0], answers)
 
     def fail(self, request: RequestRecord, error: BaseException, respond: Respond) -> None:
         """Answer with an error, and log an unexpected one."""
@@ -239,7 +249,7 @@ class Endpoint:
         answers: Answers = self._call(rows, ask)
         seconds = time.perf_counter() - began
         body, extra = self._write(answers, ask)
-        return body, extra, len(rows), seconds
+        return body, extra, rows, answers, seconds
 
     async def _await(
         self, request: RequestRecord, headers: Mapping[bytes, bytes], body: bytes, respond: Respond
@@ -260,6 +270,7 @@ class Endpoint:
             self.fail(request, TimeoutError() if limit.expired() else error, respond)
         else:
             respond(_OK, body, extra)
+            self._log_prediction(request, rows, answers)
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 (any result)
         """Return the result of a slow function without blocking the event loop."""
@@ -284,14 +295,19 @@ class Endpoint:
         if rows <= self._max_inline_rows:
             self._pace.observe(seconds)
 
+    def _log_prediction(self, request: RequestRecord, rows: Rows, answers: Answers) -> None:
+        if self._log:
+            self._log.observe(request, self._as_json, rows, answers)
+
     def _submit(self, work: Callable[[], _Predicted], request: RequestRecord, respond: Respond) -> Job:
         def done(predicted: _Predicted | None, error: BaseException | None) -> None:
             if predicted is None:
                 self.fail(request, error or RuntimeError("no result"), respond)
             else:
-                body, extra, rows, seconds = predicted
-                self._observe_inference(rows, seconds)
+                body, extra, rows, answers, seconds = predicted
+                self._observe_inference(len(rows), seconds)
                 respond(_OK, body, extra)
+                self._log_prediction(request, rows, answers)
 
         return self._runner.submit(work, done, self._timeout - (time.perf_counter() - request.started))
 

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pydantic
 
-from model_server.model.model import Once
-from model_server.model.rows import Columns, Rows
+from model_server.model.model import Once, current_predictions
+from model_server.model.rows import Array, Columns, Rows
+from model_server.observability.predictions import Predictions
 from model_server.prediction.batches import Answers, Entry
 from model_server.protocols.open_inference import Ask, Outputs
 
@@ -138,6 +139,50 @@ class OutputCalls:
                 answers[name] = method.call(rows)
                 _check(method.name, answers[name], len(rows))
         return Outputs(answers, len(rows))
+
+
+class CountedCalls:
+    """Calls methods, and counts what the model has predicted once they have returned.
+
+    If methods ask the model several times for a request, such as for probabilities and for labels, the last one counts.
+
+    Args:
+        calls: calls the methods.
+        predictions: counts the predictions.
+    """
+
+    def __init__(self, calls: Calls, predictions: Predictions) -> None:
+        self.is_async = calls.is_async
+        self.may_batch = calls.may_batch
+        self._calls = calls
+        self._count = predictions.count
+
+    def one(self, rows: Rows, ask: Any) -> Any:  # noqa: ANN401 (the protocol's)
+        """Return one answer per row of a request."""
+        collected: list[Array] = []
+        current_predictions.set(collected)
+        answers = self._calls.one(rows, ask)
+        if collected:
+            self._count(collected.pop())
+        return answers
+
+    async def wait(self, rows: Rows, ask: Any) -> Any:  # noqa: ANN401 (the protocol's)
+        """Return one answer per row of a request."""
+        collected: list[Array] = []
+        current_predictions.set(collected)
+        answers = await self._calls.wait(rows, ask)
+        if collected:
+            self._count(collected.pop())
+        return answers
+
+    def together(self, rows: Rows, entries: Sequence[Entry]) -> Any:  # noqa: ANN401 (the protocol's)
+        """Return one answer per row of several requests."""
+        collected: list[Array] = []
+        current_predictions.set(collected)
+        answers = self._calls.together(rows, entries)
+        if collected:
+            self._count(collected.pop())
+        return answers
 
 
 def _protect(rows: Rows) -> None:

@@ -14,11 +14,13 @@ from model_server.http.inference import INFER, ROOT, InferenceRoutes
 from model_server.http.inference_documents import describe_inference
 from model_server.http.methods import MethodCall, OutputCalls, RowsMethod
 from model_server.http.pages import Pages
+from model_server.http.prediction_log import PredictionLog
 from model_server.model.model import Model
 from model_server.model.tasks import Task
 from model_server.observability.log import Log
 from model_server.observability.metrics import Metrics
 from model_server.observability.observer import Observer
+from model_server.observability.predictions import Predictions
 from model_server.prediction.runner import INLINE_SECONDS, Runner
 from model_server.protocols.json_protocol import JsonProtocol
 from model_server.protocols.open_inference import LABEL, OpenInference
@@ -71,6 +73,9 @@ class PredictionServer:
             settings.max_body_bytes,
             settings.request_timeout_seconds,
         )
+        if settings.prediction_log_sample_rate:
+            self._shared.prediction_log = PredictionLog(log, settings.prediction_log_sample_rate)
+            self._metrics.register(self._shared.prediction_log)
         self.pages = Pages(name, self._metrics if shows_metrics else None)
         self.inference = InferenceRoutes(name, version)
         self.observer.error_fields[f"{prefix}{ROOT}"] = OpenInference.error_field
@@ -124,6 +129,11 @@ class PredictionServer:
         self._shared.admission.max_in_flight = self._settings.max_requests_in_flight or default_max_in_flight(
             model, self._shared.runner.threads
         )
+        if self._settings.prediction_metrics:
+            names = tuple(model.labels.values())
+            is_multilabel = model.task is Task.MULTILABEL
+            self._shared.predictions = Predictions(model.info["sha256"], names, is_multilabel=is_multilabel)
+            self._metrics.register(self._shared.predictions)
         if model.task is Task.VALUES:
             self._shared.refused.update(for_classes)
         served = [method for method in methods if method.route not in self._shared.refused]

@@ -76,7 +76,7 @@ def decide_batching(
     if mode == "off":
         return Batching(1, 1.0, "off", "BATCHING is off")
     if sample.is_dynamic:
-        return Batching(1, 1.0, "free-length", "rows may differ in length")
+        return Batching(1, 1.0, "variable-length", "rows may differ in length")
     try:
         return _try_batching(answer, sample, mode, clock)
     except Exception as error:  # noqa: BLE001 (memory may not suffice; ONNX Runtime's errors share no other base class)

@@ -36,7 +36,7 @@ _INPUT_TYPES = {
     "tensor(bool)": np.bool_,
     "tensor(string)": np.object_,
 }
-_EXPORT_SHAPE = 'export it with the shape of a row after a free batch dimension, as in ["N", 4]'
+_EXPORT_SHAPE = 'export it with the shape of a row after a dynamic batch dimension, as in ["N", 4]'
 _STRINGS = ("text", "other text")  # in synthetic rows
 # ONNX Runtime's error for an index outside a lookup table, such as a token id outside the vocabulary.
 _INDEX_OUT_OF_RANGE = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")

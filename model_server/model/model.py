@@ -25,6 +25,8 @@ _MANY = 64
 _PROBABLE = 0.5
 # Rows and their predictions in the context of `Once`; None elsewhere.
 _known: ContextVar[list[tuple[Rows, Array]] | None] = ContextVar("known", default=None)
+# Collects the predictions in the current context; None if nothing needs them.
+current_predictions: ContextVar[list[Array] | None] = ContextVar("current_predictions", default=None)
 
 
 class Model:
@@ -130,10 +132,18 @@ class Model:
             ]
         return [self._names[index] for index in predictions.argmax(axis=1)]
 
+    def as_json(self, rows: Rows) -> list[Any]:
+        """Return rows as JSON values, as a client sends them."""
+        return self._predictor.signature.inputs.as_json(rows)
+
     def _predict(self, rows: Rows) -> Array:
         known = _known.get()
-        if known is None:
-            return self._predictor.predict(rows)
+        predictions = self._predictor.predict(rows) if known is None else self._predict_once(rows, known)
+        if (collected := current_predictions.get()) is not None:
+            collected.append(predictions)
+        return predictions
+
+    def _predict_once(self, rows: Rows, known: list[tuple[Rows, Array]]) -> Array:
         for others, predictions in known:
             if others is rows:
                 return predictions.copy()

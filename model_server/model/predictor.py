@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from model_server.model.tasks import ModelOutput
 logger = logging.getLogger("model_server")
 
 _FEW_NUMBERS = 256
+_INDEX = re.compile(r"= ?-?\d+")  # in ONNX Runtime's errors, a number from a row, such as "idx=7" or "index = 7"
 _CHUNK_SECONDS = 0.25
 _GROWTH = 4
 _ALL = sys.maxsize
@@ -138,6 +140,7 @@ class Predictor:
                 raise StoppedError from error
             if wrong := self.signature.inputs.find_invalid_value(rows, error):
                 raise wrong from error
+            error.args = (_INDEX.sub("=?", str(error)),)  # it may be logged
             if self.spec.is_dynamic:
                 logger.debug("model_failed", exc_info=True)
                 raise InvalidRowsError((), f"has {_row_shapes(rows)}; the model does not accept this length") from error

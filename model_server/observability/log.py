@@ -69,8 +69,8 @@ class Log(logging.Handler):
         else:
             self.write(level, "message", logger=record.name, message=record.getMessage(), trace=trace)
 
-    def write(self, level: LogLevel, event: str, **fields: object) -> None:
-        """Log an event, unless its level is below the handler's.
+    def write(self, level: LogLevel, event: str, **fields: object) -> bool:
+        """Log an event, unless its level is below the handler's. Return False if the output has no room for it.
 
         Args:
             level: the level of the event.
@@ -78,7 +78,7 @@ class Log(logging.Handler):
             fields: the fields of the event; those with the value None are omitted.
         """
         if level.number < self.level:
-            return
+            return True
         self.acquire()
         try:
             fields["suppressed"] = self._suppressed or None
@@ -87,6 +87,7 @@ class Log(logging.Handler):
             self._suppressed = 0 if written else self._suppressed + 1
         finally:
             self.release()
+        return written
 
     def flush(self) -> None:
         """Write the rest of an incomplete line, if the output accepts it within 200 ms."""

@@ -90,6 +90,10 @@ class Metrics(Collector):
         self._model = prometheus_client.Info("model", "The model that is served", registry=self._registry)
         self._registry.register(self)
 
+    def register(self, collector: Collector) -> None:
+        """Show the metrics of a collector too."""
+        self._registry.register(collector)
+
     def show_model(self, model: Mapping[str, str], receipt: Receipt | None) -> None:
         """Set the model that is served, and the receipt of its load, if there is one."""
         self._model.info(dict(model))

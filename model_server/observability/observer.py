@@ -48,6 +48,23 @@ class RequestRecord:
         self.started = time.perf_counter()
 
 
+class Sampler:
+    """Selects a share of events, evenly spaced.
+
+    Args:
+        rate: the share, from 0 to 1.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._events = 0
+
+    def selects_next(self) -> bool:
+        """Return whether the next event is in the sample."""
+        self._events += 1
+        return int(self._events * self._rate) > int((self._events - 1) * self._rate)
+
+
 class Observer:
     """Gives each request an id, counts it, and logs it if it is an error or in the sample.
 
@@ -67,8 +84,7 @@ class Observer:
         self.routes: Mapping[str, str] = {}
         self.error_fields: dict[str, str] = {}
         self._log = log
-        self._sample_rate = sample_rate
-        self._successes = 0
+        self._sampler = Sampler(sample_rate) if sample_rate else None
         self._count = itertools.count(1)
         self._id_format = secrets.token_hex(6).encode() + b"-%d"
 
@@ -108,7 +124,7 @@ class Observer:
             # A 5xx without a code comes from the user's own route, so this server has not refused the request.
             reason = request.reason or (reason_of(status) if request.code or level == LogLevel.WARNING else "")
         self.metrics.observe(request.route, status, seconds, reason)
-        if level == LogLevel.INFO and not (self._sample_rate and self._is_sampled()):
+        if level == LogLevel.INFO and not (self._sampler and self._sampler.selects_next()):
             return
         fields = {
             "status": int(status),
@@ -126,10 +142,6 @@ class Observer:
     def observe_failure(self, request: RequestRecord, error: BaseException) -> None:
         """Log an unexpected exception that a request raised."""
         logger.error("request_failed", exc_info=error, extra={"fields": _fields(request)})
-
-    def _is_sampled(self) -> bool:
-        self._successes += 1
-        return int(self._successes * self._sample_rate) > int((self._successes - 1) * self._sample_rate)
 
 
 def _fields(request: RequestRecord) -> dict[str, object]:

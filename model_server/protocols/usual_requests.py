@@ -105,6 +105,8 @@ class UsualRequests:
         return tuple(found.values())
 
     def _rows(self, tensors: Sequence[_Tensor], body: bytes, start: int | None) -> Rows:
+        if len(tensors) != len(self._inputs):
+            raise _UnusualError
         arrays: dict[str, Array] = {}
         counts = set()
         for tensor in tensors:
@@ -126,7 +128,7 @@ class UsualRequests:
             if array is None:
                 raise _UnusualError
             arrays[tensor.name] = array
-        if start not in (None, len(body)) or not len(tensors) == len(arrays) == len(self._inputs) or len(counts) > 1:
+        if start not in (None, len(body)) or len(arrays) != len(tensors) or len(counts) > 1:
             raise _UnusualError
         if isinstance(self._spec, ColumnsSpec):
             return self._spec.to_columns({name: arrays[name] for name in self._inputs})

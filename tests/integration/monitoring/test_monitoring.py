@@ -23,12 +23,17 @@ from tests.support.wire import answer, connect, request
 MONITORING = ROOT / "k8s" / "monitoring"
 BASE = ROOT / "k8s" / "base"
 DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
-CASES = Path(__file__).with_name("rules_test.yml")
+CASES = sorted(Path(__file__).parent.glob("*_test.yml"))
 MANIFEST = yaml.safe_load((MONITORING / "rules.yml").read_text())
-RULES: list[dict[str, Any]] = [rule for group in MANIFEST["spec"]["groups"] for rule in group["rules"]]
+RECORDS_AND_RULES: list[dict[str, Any]] = [rule for group in MANIFEST["spec"]["groups"] for rule in group["rules"]]
+RULES = [rule for rule in RECORDS_AND_RULES if "alert" in rule]
 DASHBOARD: dict[str, Any] = json.loads((MONITORING / "dashboard.json").read_text())
 PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-QUERIES: list[str] = [target["expr"] for panel in PANELS for target in panel["targets"]]
+SCALING = yaml.safe_load((ROOT / "k8s" / "overlays" / "keda" / "scaled-object.yml").read_text())["spec"]["triggers"]
+QUERIES: list[str] = [
+    *(target["expr"] for panel in PANELS for target in panel["targets"]),
+    *(trigger["metadata"]["query"].replace('"model-load"', '"$namespace"') for trigger in SCALING),
+]
 VARIABLES = {"$namespace": "a-namespace", "$pod": "a-pod", "$__rate_interval": "10m"}
 TARGET = {  # the labels that Kubernetes discovery gives the server's port
     "__meta_kubernetes_namespace": "a-namespace",
@@ -60,14 +65,13 @@ def promtool(*arguments: object) -> None:
 def test_rules(extracted: Path) -> None:
     assert yaml.safe_load(extracted.read_text()) == MANIFEST["spec"]
     promtool("check", "rules", "--lint=all", "--lint-fatal", extracted)
-    shutil.copy(CASES, extracted.parent)
     extracted.rename(extracted.with_name("rules.yml"))
-    promtool("test", "rules", extracted.with_name(CASES.name))
+    promtool("test", "rules", *(shutil.copy(cases, extracted.parent) for cases in CASES))
 
 
 def test_each_rule_has_cases_that_fire_and_that_do_not() -> None:
     fired = set()
-    for case in yaml.safe_load(CASES.read_text())["tests"]:
+    for case in (case for cases in CASES for case in yaml.safe_load(cases.read_text())["tests"]):
         expected = [
             dict(re.findall(r'(\w+)="([^"]*)"', sample["labels"]))
             for check in case["promql_expr_test"]
@@ -266,7 +270,7 @@ def test_every_query_finds_data(server: Server, tmp_path: Path) -> None:
 
         until(lambda: all(rule["health"] != "unknown" for rule in loaded(database)), 60)
         assert [(rule["name"], rule["health"]) for rule in loaded(database)] == [
-            (rule["alert"], "ok") for rule in RULES
+            (rule.get("alert") or rule["record"], "ok") for rule in RECORDS_AND_RULES
         ]
         selectors = {found for rule in RULES for found in re.findall(r"\b[a-z_]+\{[^}]*\}", rule["expr"])}
         for selector in selectors:

@@ -56,7 +56,7 @@ def logged(server: Server, request_id: str) -> dict[str, Any]:
 def values(server: Server, name: str) -> dict[str, float]:
     """Return the values of a metric by labels."""
     lines = [line for line in server.client.get("/metrics").text.splitlines() if line.startswith(f"{name}{{")]
-    return {line.partition("{")[2].partition("}")[0]: float(line.rpartition(" ")[2]) for line in lines}
+    return {line.partition("{")[2].rpartition("}")[0]: float(line.rpartition(" ")[2]) for line in lines}
 
 
 def value(server: Server, name: str) -> float:
@@ -170,6 +170,28 @@ def test_rows_and_inferences_are_counted_in_threads_too(server: Server) -> None:
     assert after[2] > before[2]
 
 
+def test_each_predicted_row_is_counted_once(server: Server) -> None:
+    def counted() -> list[float]:
+        classes = values(server, "model_server_predictions_total")
+        [probabilities] = values(server, "model_server_prediction_probability_count").values()
+        digest = sha256_of(Path(IRIS["MODEL_FILEPATH"]))
+        found = [classes[f'class="{name}",sha256="{digest}"'] for name in ("setosa", "versicolor", "virginica")]
+        return [*found, probabilities, value(server, "model_server_rows_total")]
+
+    setosa, virginica = [5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]
+    before = counted()
+    assert server.predict([setosa], "/predict/label") == "setosa"
+    server.predict([setosa, virginica])
+    server.predict([virginica] * 5000)  # in a thread
+    tensor = {"name": "data", "datatype": "FP32", "shape": [2, 4], "data": [setosa, virginica]}
+    for names in (["label"], ["label", "probabilities"]):
+        document = {"inputs": [tensor], "outputs": [{"name": name} for name in names]}
+        assert server.client.post("/v2/models/iris_svc/infer", json=document).status_code == 200
+    assert server.client.post("/predict", json={"data": [[1]]}).status_code == 400
+    differences = [after - earlier for after, earlier in zip(counted(), before, strict=True)]
+    assert differences == [4, 0, 5003, 5007, 5007]
+
+
 def test_metrics_of_an_idle_server(server: Server) -> None:
     [(labels, info)] = values(server, "model_info").items()
     assert (info, 'source="file:///' in labels) == (1, True)
@@ -220,7 +242,8 @@ def is_up(client: httpx.Client) -> bool:
 
 
 def test_events_below_the_log_level_are_omitted(tmp_path: Path) -> None:
-    environment = {**IRIS, "LOG_LEVEL": "error", "ACCESS_LOG_SAMPLE_RATE": "1"}
+    environment = {**IRIS, "LOG_LEVEL": "error", "ACCESS_LOG_SAMPLE_RATE": "1", "PREDICTION_METRICS": "false"}
     with serving(tmp_path, environment, command=FORKED) as server:
         assert server.client.post("/predict", content=b"{").status_code == 400
+        assert "model_server_prediction" not in server.client.get("/metrics").text
     assert events(server.log) == []

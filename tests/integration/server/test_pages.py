@@ -21,7 +21,7 @@ def test_reference_reaches_no_other_host(iris: Server) -> None:
 
 def test_document_describes_the_five_routes(iris: Server) -> None:
     document = iris.client.get("/docs.json").json()
-    assert {path: list(item) for path, item in document["paths"].items()} == {
+    assert {path: list(item) for path, item in document["paths"].items() if not path.startswith("/v2")} == {
         "/health": ["get"],
         "/metadata": ["get"],
         "/label": ["get"],

@@ -6,16 +6,24 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 
 from tests.support.processes import IRIS, ONE_PROCESS, SERVICES, Server, serving
 from tests.support.wire import answers, connect, request
 
+MIB = 1 << 20
 VERSION = "28e9ee65868e"
 MODEL = "/v2/models/iris_svc"
 INFER = f"{MODEL}/infer"
 SETOSA = [5.1, 3.5, 1.4, 0.2]
 TENSOR = {"name": "data", "datatype": "FP32", "shape": [1, 4], "data": SETOSA}
+
+
+def cpu_seconds(server: Server) -> float:
+    """Return the processor time of the server's processes so far."""
+    root = psutil.Process(server.process.pid)
+    return sum(sum(process.cpu_times()[:2]) for process in (root, *root.children(recursive=True)))
 
 
 def ask(server: Server, path: str = INFER, **document: object) -> httpx.Response:
@@ -136,6 +144,16 @@ def test_headers(iris: Server, headers: dict[str, str], status: int, sentence: s
 def test_a_body_that_is_too_large(iris: Server) -> None:
     response = iris.client.post(INFER, content=bytes(9 << 20))
     assert (response.status_code, list(response.json())) == (413, ["error"])
+
+
+def test_tiny_chunks_take_little_time(iris: Server) -> None:
+    """The time for a body in chunks of one byte is in proportion to its bytes."""
+    with connect(iris) as connection:
+        connection.sendall(b"POST %b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" % INFER.encode())
+        before = cpu_seconds(iris)
+        connection.sendall(b"1\r\n0\r\n" * MIB + b"0\r\n\r\n")
+        assert next(answers(connection)).status == 400
+    assert cpu_seconds(iris) - before < 5
 
 
 def test_metrics_have_the_name_as_a_template(iris: Server) -> None:

@@ -64,8 +64,8 @@ def test_the_activity_contains_the_progress() -> None:
     progress.start("gs://b/o", 1000, "7")
     progress.advance(10)
     assert progress.activity() == "fetching gs://b/o (10 of 1000 bytes received)"
-    progress.retry("the answer was 503", 1)
-    assert progress.activity().endswith(", last failure: the answer was 503")
+    progress.retry("the response was 503", 1)
+    assert progress.activity().endswith(", last failure: the response was 503")
     progress.advance(10)
     assert progress.activity() == "fetching gs://b/o (20 of 1000 bytes received)"
 
@@ -75,19 +75,19 @@ def test_a_closed_stream_is_not_an_error(kind: type[io.StringIO]) -> None:
     stream = kind()
     progress = Progress(stream)
     stream.close()
-    progress.retry("the answer was 503", 1.5)
+    progress.retry("the response was 503", 1.5)
     assert progress.retries == 1
 
 
 def test_the_stream_is_optional() -> None:
     progress = Progress(None)
-    progress.retry("the answer was 503", 1.5)
+    progress.retry("the response was 503", 1.5)
     assert progress.retries == 1
 
 
 def test_retries_are_counted() -> None:
     progress = Progress(Terminal())
-    progress.retry("the answer was 503", 1.5)
+    progress.retry("the response was 503", 1.5)
     assert progress.retries == 1
 
 
@@ -134,8 +134,8 @@ def test_events_below_the_level_are_not_logged(kind: type[io.StringIO], clock: l
     clock[0] += 10
     progress.advance(500)
     assert stream.getvalue() == ""
-    progress.retry("the answer was 503", 1.5)
-    assert "the answer was 503" in stream.getvalue()
+    progress.retry("the response was 503", 1.5)
+    assert "the response was 503" in stream.getvalue()
 
 
 def test_each_line_has_the_same_first_fields() -> None:
@@ -143,7 +143,7 @@ def test_each_line_has_the_same_first_fields() -> None:
     progress = Progress(stream)
     progress.start("gs://b/a\udcff", 1000, "7")
     progress.model = "0" * 64
-    progress.retry("the answer was 503", 1.5)
+    progress.retry("the response was 503", 1.5)
     first, second = map(json.loads, stream.getvalue().splitlines())
     assert list(first)[:4] == ["time", "level", "event", "uri"]
     assert (list(second)[:4], second["model"]) == (["time", "level", "event", "model"], "0" * 64)

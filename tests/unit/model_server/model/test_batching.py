@@ -99,7 +99,7 @@ def test_a_model_that_fails_with_several_rows_is_not_batched() -> None:
     assert decide(answer).code == "failed"
 
 
-@pytest.mark.parametrize(("mode", "is_dynamic", "code"), [("off", False, "off"), ("on", True, "free-length")])
+@pytest.mark.parametrize(("mode", "is_dynamic", "code"), [("off", False, "off"), ("on", True, "variable-length")])
 def test_batching_is_not_tried_if_off_or_with_dynamic_lengths(mode: Mode, code: str, *, is_dynamic: bool) -> None:
     batching = decide_batching(lambda _rows: pytest.fail("asked"), Sample(SAMPLE, {}, is_dynamic=is_dynamic), mode)
     assert (batching.code, batching.max_rows) == (code, 1)

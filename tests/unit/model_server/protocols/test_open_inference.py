@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -410,6 +411,35 @@ def test_boolean_tensors() -> None:
     assert decode(b"\1\0", 0, 2, "BOOL", (2,)).tolist() == [True, False]
     with pytest.raises(TensorError, match="neither 0 nor 1"):
         decode(b"\1\2", 0, 2, "BOOL", (2,))
+
+
+HOSTILE = {
+    "brackets": b"[" * 100_000,
+    "objects": b'{"inputs":' * 100_000,
+    "data 100 000 deep": b'{"inputs": [{"name": "data", "shape": [1, 4], "datatype": "FP32", "data": ' + b"[" * 100_000,
+    "a number of 1 MiB": b'{"inputs": ' + b"9" * (1 << 20) + b"}",
+    "100 000 inputs": json.dumps({"inputs": [tensor([SETOSA])] * 100_000}).encode(),
+    "100 000 unknown inputs": json.dumps({"inputs": [{"name": str(index)} for index in range(100_000)]}).encode(),
+    "100 000 outputs": json.dumps({**FLAT, "outputs": [{"name": "label"}] * 100_000}).encode(),
+    "100 000 dimensions": json.dumps({"inputs": [tensor([SETOSA], [1] * 100_000)]}).encode(),
+    "100 000 fields": json.dumps({str(index): 0 for index in range(100_000)}).encode(),
+    "empty rows": json.dumps({"inputs": [tensor([[]] * 100_000, [100_000, 4])]}).encode(),
+    "a lone surrogate": b'{"inputs": [{"name": "\\ud800"}]}',
+    "a byte order mark": b"\xef\xbb\xbf" + json.dumps(FLAT).encode(),
+    "NUL": json.dumps(FLAT).encode() + b"\0",
+    "two documents": json.dumps(FLAT).encode() * 2,
+    "a long name": json.dumps({"inputs": [tensor([SETOSA], name="x" * 100_000)]}).encode(),
+    "a large id": b'{"id": ' + b"9" * 400 + b"}",
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_bodies_are_refused_at_once_in_a_short_sentence(iris: Asked, body: bytes) -> None:
+    began = time.process_time()
+    with pytest.raises((BodyError, InvalidRowsError)) as refused:
+        iris.rows(body)
+    assert time.process_time() - began < 1
+    assert len(str(refused.value)) < 300
 
 
 NUMBERS = st.one_of(st.floats(width=32), st.integers(-3, 3), st.sampled_from([None, True, "1", 1e39, 2**70, [1], 1.5]))
