@@ -41,6 +41,7 @@ _MAX_DISCARDED_BYTES = 64 * 1024
 # One-byte chunks take six times the size of the body; chunk extensions and trailers take more.
 _MAX_CHUNKED_FACTOR = 8
 _MAX_LENGTH_DIGITS = 18
+_JSON = b"content-type: application/json\r\n"
 _HEAD_END = b"\r\n\r\n"
 _MIN_BYTES_PER_SECOND = 64 * 1024
 _LINGER_SECONDS = 1
@@ -472,13 +473,14 @@ class Connection(asyncio.Protocol):
             return
         head, record = exchange.head, exchange.record
         self._release(exchange)
-        if status == HTTPStatus.OK and not headers and not head.is_last and len(body) <= _MAX_JOINED_BYTES:
+        if status == HTTPStatus.OK and not head.is_last and len(body) <= _MAX_JOINED_BYTES:
             ok = self._shared.ok_head(self._host.default_headers)
-            self.write(b"%b%d\r\nx-request-id: %b\r\n\r\n%b" % (ok, len(body), record.request_id, body))
+            kind = b"".join([b"%b: %b\r\n" % header for header in headers]) if headers else _JSON
+            self.write(b"%b%d\r\nx-request-id: %b\r\n%b\r\n%b" % (ok, len(body), record.request_id, kind, body))
         else:
             is_json = not headers or b"content-type" not in dict(headers)
             lines = [
-                *((b"content-type: application/json",) if is_json else ()),
+                *((_JSON.rstrip(),) if is_json else ()),
                 b"content-length: %d" % len(body),
                 b"x-request-id: %b" % record.request_id,
                 *(b"%b: %b" % header for header in headers),

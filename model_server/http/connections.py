@@ -70,11 +70,11 @@ class Connections:
         self._ok = b""
 
     def ok_head(self, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-        """Return the head of a JSON answer with status 200, up to the value of Content-Length."""
+        """Return the head of an answer with status 200, up to the value of Content-Length, without Content-Type."""
         if default_headers is not self._default_headers:
             self._default_headers = default_headers
             lines = (b"HTTP/1.1 200 OK", *(b"%b: %b" % header for header in default_headers))
-            self._ok = b"\r\n".join((*lines, b"content-type: application/json", b"content-length: "))
+            self._ok = b"\r\n".join((*lines, b"content-length: "))
         return self._ok
 
     def add(self, connection: "Connection") -> None:

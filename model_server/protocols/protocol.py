@@ -28,7 +28,7 @@ class WireProtocol(Protocol):
         """
 
     def write(self, answers: Any, ask: Any) -> tuple[bytes, Headers]:  # noqa: ANN401 (the protocol's)
-        """Return the body of an answer, and its headers in addition to those of a JSON answer."""
+        """Return the body of an answer and, if it is not JSON, the headers that describe it, with its content type."""
 
     def describe(self, error: InvalidRowsError) -> str:
         """Return an error in the rows as one sentence."""
