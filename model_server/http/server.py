@@ -172,14 +172,15 @@ class PredictionServer:
         label = by_name.get("predict_label")
         protocol = OpenInference(self._settings.model_name or model.short_name, model, has_label=label is not None)
         calls = {protocol.predictions: predict, **({LABEL: label} if label else {})}
-        endpoint = Endpoint(INFER, OutputCalls(calls), protocol, model, self._shared)
+        endpoint = Endpoint(self._prefix + INFER, OutputCalls(calls), protocol, model, self._shared)
         self.inference.show(protocol, endpoint)
         document["paths"] |= {
             self._prefix + path: operations for path, operations in describe_inference(protocol, model.inputs).items()
         }
         routes = {self._prefix + path: self._prefix + route for path, route in self.inference.paths().items()}
-        self._endpoints.update({path: endpoint for path in routes if path.endswith("/infer")})
-        return routes
+        infer = dict.fromkeys((path for path in routes if path.endswith("/infer")), endpoint)
+        self._endpoints.update(infer)
+        return routes | dict.fromkeys(infer, endpoint.route)
 
 
 def default_max_in_flight(model: Model, threads: int) -> int:

@@ -369,7 +369,20 @@ def _read_object(body: bytes) -> dict[str, Any]:
         raise BodyError("body-not-json", f"The body is not valid JSON: {error}.") from None
     if not isinstance(document, dict):
         raise BodyError("body-not-object", f"The body is {_shown(document)}; expected an object with inputs.")
+    try:
+        json.loads(body, object_pairs_hook=_check_names, parse_int=str, parse_float=str)
+    except RecursionError:
+        raise BodyError("body-not-json", "The body is not valid JSON: it is nested too deeply.") from None
     return document
+
+
+def _check_names(pairs: Sequence[tuple[str, Any]]) -> None:
+    """Raise `BodyError` if a name appears twice in an object."""
+    names = set()
+    for name, _ in pairs:
+        if name in names:
+            raise BodyError("field-twice", f"The field {quoted(name)} appears twice; expected once.")
+        names.add(name)
 
 
 def _name(item: Any, field: str, names: Sequence[str] | Mapping[str, Any], found: Mapping[str, Any]) -> str:  # noqa: ANN401

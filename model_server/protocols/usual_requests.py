@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from model_server.model.columns_spec import ColumnsSpec
 from model_server.model.row_spec import RowSpec
@@ -30,20 +31,20 @@ class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
     datatype: str
     shape: list[int]
     data: msgspec.Raw = msgspec.Raw()
-    parameters: dict[str, int] | None = None
+    parameters: dict[str, int] | UnsetType = UNSET
 
 
 class _Output(msgspec.Struct, forbid_unknown_fields=True):
     name: str
-    parameters: dict[str, bool] | None = None
+    parameters: dict[str, bool] | UnsetType = UNSET
 
 
 class _Request(msgspec.Struct, forbid_unknown_fields=True):
     inputs: list[_Tensor]
-    id: str | None = None
-    model_name: str | None = None
-    outputs: list[_Output] | None = None
-    parameters: dict[str, bool] | None = None
+    id: str | UnsetType = UNSET
+    model_name: str | UnsetType = UNSET
+    outputs: list[_Output] | UnsetType = UNSET
+    parameters: dict[str, bool] | UnsetType = UNSET
 
 
 class _UnusualError(Exception):
@@ -63,7 +64,7 @@ class UsualRequests:
     def __init__(
         self, name: str, spec: RowSpec | ColumnsSpec, inputs: Mapping[str, Input], outputs: Sequence[str]
     ) -> None:
-        self._names = (None, name)
+        self._names = (UNSET, name)
         self._spec = spec
         self._inputs = inputs
         self._outputs = frozenset(outputs)
@@ -83,7 +84,10 @@ class UsualRequests:
         """
         try:
             request = self._decoder.decode(header)
-            return self._rows(request.inputs, body, start), request.id, self._asked(request)
+            # The number of quotes differs if a name appears twice, or if a string has an escaped quote.
+            if len(request.inputs) != len(self._inputs) or header.count(b'"') != 2 * _strings(request):
+                return None
+            return self._rows(request.inputs, body, start), request.id or None, self._asked(request)
         except (_UnusualError, msgspec.MsgspecError, RecursionError, ValueError):
             return None
 
@@ -105,8 +109,6 @@ class UsualRequests:
         return tuple(found.values())
 
     def _rows(self, tensors: Sequence[_Tensor], body: bytes, start: int | None) -> Rows:
-        if len(tensors) != len(self._inputs):
-            raise _UnusualError
         arrays: dict[str, Array] = {}
         counts = set()
         for tensor in tensors:
@@ -133,3 +135,21 @@ class UsualRequests:
         if isinstance(self._spec, ColumnsSpec):
             return self._spec.to_columns({name: arrays[name] for name in self._inputs})
         return next(iter(arrays.values()))
+
+
+def _strings(request: _Request) -> int:
+    """Return the number of strings in the document of a request, including names."""
+    fields = (request.id, request.model_name)
+    count = 1 + 2 * sum(field is not UNSET for field in fields)
+    for tensor in request.inputs:
+        data = bytes(tensor.data)
+        count += 5 + bool(data) + _names_of(tensor.parameters)
+        if b'"' in data:
+            count += data.count(b'"') // 2
+    if request.outputs is not UNSET:
+        count += 1 + sum(2 + _names_of(output.parameters) for output in request.outputs)
+    return count + _names_of(request.parameters)
+
+
+def _names_of(parameters: Mapping[str, object] | UnsetType) -> int:
+    return 0 if parameters is UNSET else 1 + len(parameters)

@@ -109,10 +109,11 @@ def test_requests_side_by_side(iris: Server, peers: list[str], name: str) -> Non
     assert (len(set(statuses)) > 1) == bool(reason)
     answers = [ask(iris.url, "iris_svc", request), *(ask(url, "model", request) for url in peers)]
     assert tuple(answer.status_code for answer in answers) == statuses, [answer.text[:300] for answer in answers]
-    ours, *others = [answer.json() if answer.text else {} for answer in answers]
     if statuses[0] >= 400:
-        assert list(ours) == ["error"]
-    elif request[1] == "/infer":
+        assert list(answers[0].json()) == ["error"]
+        return
+    ours, *others = [answer.json() if answer.text else {} for answer in answers]
+    if request[1] == "/infer":
         probabilities = ours["outputs"][0]
         for other in others:
             # Each server's runtime names its outputs; MLServer adds a content type, and none of them answers the label.

@@ -19,6 +19,9 @@ def test_values(tmp_path: Path) -> None:
     with serving(tmp_path, {"MODEL_FILEPATH": str(path), "LABEL_FILEPATH": ""}, command=FORKED) as server:
         np.testing.assert_allclose(server.predict(DATA), SCORES, rtol=1e-5)
         np.testing.assert_allclose(server.predict(DATA[:1]), SCORES[0], rtol=1e-5)
+        assert server.metric("model_server_prediction_value_count") == SCORES.size + 3
+        total = SCORES.sum() + SCORES[0].sum()
+        assert server.metric("model_server_prediction_value_sum") == pytest.approx(total, 1e-5)
         for method, route in (
             ("GET", "/label"),
             ("HEAD", "/label"),
@@ -61,6 +64,8 @@ def test_independent_labels(tmp_path: Path) -> None:
     with serving(tmp_path, environment, command=FORKED) as server:
         np.testing.assert_allclose(server.predict(DATA), LOGISTIC, atol=1e-6)
         assert server.predict(DATA, "/predict/label") == expected
+        counted = {name: server.metric("model_server_predictions_total", **{"class": name}) for name in "abc"}
+        assert counted == {name: 2 * sum(name in row for row in expected) for name in "abc"}
         assert server.predict(DATA[:1], "/predict/label") == expected[0]
         assert server.client.get("/metadata").json()["task"] == "multilabel"
         assert set(server.client.get("/docs.json").json()["paths"]) >= PATHS
