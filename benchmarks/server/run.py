@@ -209,9 +209,9 @@ def _probing(port: int, method: str, path: str, body: bytes | None) -> Iterator[
         while not over.wait(max(0, due - time.perf_counter())):
             connection.request(method, path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
-            response.read()
+            answer = response.read()
             if response.status != http.client.OK:
-                failures.append(f"{method} {path} was answered with {response.status}")
+                failures.append(f"{method} {path} was answered with {response.status}: {answer!r}")
             latencies.append(time.perf_counter() - due)
             due += _PROBE_SECONDS
         connection.close()

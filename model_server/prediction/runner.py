@@ -17,7 +17,9 @@ from model_server.model.session import Stop, current_stop
 INLINE_SECONDS = 0.002
 
 _IDLE_SECONDS = 1
-_STUCK_SECONDS = 10.0  # a stopped inference normally ends at its next operator, long before this
+# A stopped inference normally ends at its next operator, long before these times.
+_OCCUPIED_SECONDS = 0.5
+_STUCK_SECONDS = 10.0
 # glibc keeps the memory that threads free; malloc_trim returns it to the system.
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
@@ -96,13 +98,18 @@ class Runner:
 
     @property
     def is_occupied(self) -> bool:
-        """Whether all threads run abandoned jobs."""
-        return len(self._abandoned) >= self.threads
+        """Whether all threads run abandoned jobs that have not stopped at once."""
+        return self._are_all_abandoned_for(_OCCUPIED_SECONDS)
 
     @property
     def is_stuck(self) -> bool:
         """Whether all threads have run abandoned jobs for so long that the jobs must be stuck."""
-        return self.is_occupied and time.monotonic() - next(reversed(self._abandoned.values())) >= _STUCK_SECONDS
+        return self._are_all_abandoned_for(_STUCK_SECONDS)
+
+    def _are_all_abandoned_for(self, seconds: float) -> bool:
+        if len(self._abandoned) < self.threads:
+            return False
+        return time.monotonic() - next(reversed(self._abandoned.values())) >= seconds
 
     def abandon(self, job: Job) -> None:
         """Record that the result of a running job is no longer needed."""

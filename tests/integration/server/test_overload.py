@@ -120,6 +120,7 @@ def test_timeouts(tmp_path: Path) -> None:
         late = [clients.submit(ask_gated, server) for _ in range(threads + 2)]
         assert [one.result() for one in late] == [504] * (threads + 2)
         assert count(server, "/predict", 504) == threads + 2
+        until(lambda: server.client.get("/readyz").status_code == 503)
         assert "exceeded their time limit occupy all threads" in server.client.get("/readyz").json()["detail"]
         assert server.client.get("/livez").status_code == 200  # it may just take a while
         until(lambda: server.client.get("/livez").status_code == 503, seconds=20)

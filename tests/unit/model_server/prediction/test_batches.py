@@ -179,7 +179,9 @@ def test_a_failing_request_in_a_thread_does_not_fail_the_others() -> None:
     asyncio.run(run())
 
 
-def test_a_timed_out_request_does_not_delay_others() -> None:
+def test_a_timed_out_request_does_not_delay_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model_server.prediction.runner._OCCUPIED_SECONDS", 0.0)
+
     async def run() -> None:
         model, answered = Model(), Answered()
         model.gate.clear()
@@ -202,7 +204,9 @@ def test_a_timed_out_request_does_not_delay_others() -> None:
     asyncio.run(run())
 
 
-def test_a_batch_continues_until_all_its_requests_are_cancelled() -> None:
+def test_a_batch_continues_until_all_its_requests_are_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model_server.prediction.runner._OCCUPIED_SECONDS", 0.0)
+
     async def run() -> None:
         model, answered = Model(), Answered()
         model.gate.clear()
