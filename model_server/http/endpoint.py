@@ -43,8 +43,10 @@ _MAX_INLINE_ROWS = INLINE_BYTES  # a body that is parsed on the event loop has f
 _OK = int(HTTPStatus.OK)
 
 
-# Result of a prediction: the response body and headers, the rows, their answers, and the seconds of the methods.
-_Predicted = tuple[bytes, Headers, Rows, Answers, float]
+# Rows and their answers, for the prediction log.
+_Logged = tuple[Rows, Answers]
+# Result of a prediction: body and headers of the response, number of rows, what to log, and seconds of the methods.
+_Predicted = tuple[bytes, Headers, int, _Logged | None, float]
 
 
 def _untraced(_name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -182,13 +184,13 @@ class Endpoint:
                 return self._batches.submit(rows, partial(self._deliver, request, respond, asked), self._span(), ask)
             if len(rows) > self._max_inline_rows or self._pace.is_slow:
                 return self._submit(partial(self._predict, rows, ask), request, respond)
-            answer, extra, _, answers, seconds = self._predict(rows, ask)
+            answer, extra, _, logged, seconds = self._predict(rows, ask)
         except Exception as error:  # noqa: BLE001 (any error is answered)
             self.fail(request, error, respond)
         else:
             self._observe_inference(len(rows), seconds)
             respond(_OK, answer, extra)
-            self._log_prediction(request, rows, answers)
+            self._log_prediction(request, logged)
         return None
 
     def _deliver(
@@ -208,7 +210,7 @@ class Endpoint:
             self.fail(request, failure, respond)
         else:
             respond(_OK, body, extra)
-            self._log_prediction(request, asked[0], answers)
+            self._log_prediction(request, (asked[0], answers))
 
     def fail(self, request: RequestRecord, error: BaseException, respond: Respond) -> None:
         """Answer with an error, and log an unexpected one."""
@@ -250,7 +252,8 @@ class Endpoint:
         answers: Answers = self._call(rows, ask)
         seconds = time.perf_counter() - began
         body, extra = self._write(answers, ask)
-        return body, extra, rows, answers, seconds
+        # Arrays that outlive the thread's work would make the next request fault new pages in.
+        return body, extra, len(rows), (rows, answers) if self._log else None, seconds
 
     async def _await(
         self, request: RequestRecord, headers: Mapping[bytes, bytes], body: bytes, respond: Respond
@@ -271,7 +274,7 @@ class Endpoint:
             self.fail(request, TimeoutError() if limit.expired() else error, respond)
         else:
             respond(_OK, body, extra)
-            self._log_prediction(request, rows, answers)
+            self._log_prediction(request, (rows, answers))
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 (any result)
         """Return the result of a slow function without blocking the event loop."""
@@ -296,19 +299,19 @@ class Endpoint:
         if rows <= self._max_inline_rows:
             self._pace.observe(seconds)
 
-    def _log_prediction(self, request: RequestRecord, rows: Rows, answers: Answers) -> None:
-        if self._log:
-            self._log.observe(request, self._as_json, rows, answers)
+    def _log_prediction(self, request: RequestRecord, logged: _Logged | None) -> None:
+        if self._log and logged:
+            self._log.observe(request, self._as_json, *logged)
 
     def _submit(self, work: Callable[[], _Predicted], request: RequestRecord, respond: Respond) -> Job:
         def done(predicted: _Predicted | None, error: BaseException | None) -> None:
             if predicted is None:
                 self.fail(request, error or RuntimeError("no result"), respond)
             else:
-                body, extra, rows, answers, seconds = predicted
-                self._observe_inference(len(rows), seconds)
+                body, extra, rows, logged, seconds = predicted
+                self._observe_inference(rows, seconds)
                 respond(_OK, body, extra)
-                self._log_prediction(request, rows, answers)
+                self._log_prediction(request, logged)
 
         return self._runner.submit(work, done, self._timeout - (time.perf_counter() - request.started))
 
