@@ -152,7 +152,7 @@ e2e: environments images ## Build both images, and run the pods of the overlays 
 e2e-cluster: $(UV) ## Test rollout, model switch, rollback and scaling on the cluster of kubectl context CONTEXT, in a temporary namespace
 	$(RUN) --group dev pytest tests/e2e/test_cluster.py --numprocesses 0
 
-bench: $(UV) ## Compare the server with its peers and write the results to benchmarks/, or compare it with commit BASE=<commit> (half an hour; needs wrk, from Debian)
+bench: $(UV) ## Compare the server with its peers and write the results to benchmarks/, or compare it with commit BASE=<commit> (45 minutes; needs wrk, from Debian)
 	command -v wrk >/dev/null || apt-get install -y wrk
 	$(RUN) --group dev python -m benchmarks.server.run $(BASE:%=--base %) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(CONNECTIONS),--connections $(CONNECTIONS)) $(ROUNDS:%=--rounds %) $(SECONDS:%=--seconds %)

@@ -48,7 +48,7 @@ def test_only_what_is_worse_than_noise_is_marked() -> None:
     text = summary(with_base(cpu_us=1 / 1.12, requests=1 / 0.85, p99_ms=1 / 1.08, memory_mb=2))
     for ours, base in ((OURS, BASE), (OURS_IN_IMAGE, BASE_IN_IMAGE)):
         ratios = rows(text, f"{ours} / {base}")
-        assert ratios["1000 x 30, 64 connections"][:3] == ["**1.12**", "**0.85**", "1.08"]
+        assert ratios["1000 x 30, 8 connections"][:3] == ["**1.12**", "**0.85**", "1.08"]
         assert ratios["start"][3:] == ["1.00", "0.50", "1.00"]
     assert f"\n\n{text.count('**') // 2} ratios are worse" in text
 
