@@ -60,7 +60,7 @@ def write_tables(results: Mapping[str, Any]) -> None:
     chart(
         RESULTS / "server.svg",
         "1 row, 8 connections: server CPU microseconds per request",
-        {name: figures["cpu_us"] for name, figures in one.items()},
+        {name: figures["cpu_us"] for name, figures in one.items() if name in starts or name.endswith(TUTORIAL)},
         OURS,
         faint=TUTORIAL,
     )
@@ -183,7 +183,7 @@ def _one_row(one: Mapping[str, Figures], starts: Mapping[str, Figures]) -> str:
 
 
 def _single_rows(loads: Mapping[tuple[Any, ...], Mapping[str, Figures]], figure: str, form: str) -> str:
-    names = [name for name in loads["iris", 1, 8] if not name.endswith(TUTORIAL)]
+    names = [name for name, count in _counts(loads, _SINGLE_ROWS).items() if count > 1]
     names.sort(key=lambda name: loads["iris", 1, 8][name]["cpu_us"])
     cells = [
         [name, *(f"{loads[place][name][figure]:{form}}" if name in loads[place] else "" for place in _SINGLE_ROWS)]
