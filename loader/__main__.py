@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment = dict(os.environ)
     progress = Progress(sys.stdout)
     try:
-        flags = vars(_parser().parse_args(_with_underscores(sys.argv[1:] if arguments is None else arguments)))
+        flags = _parse(_with_underscores(sys.argv[1:] if arguments is None else arguments))
         _set_from_arguments(flags, environment)
         environment |= {name.upper(): value for name, value in flags.items() if value is not None}
         settings = Settings.read(environment)
@@ -82,13 +82,22 @@ def _with_underscores(arguments: Sequence[str]) -> list[str]:
     ]
 
 
+def _parse(arguments: Sequence[str]) -> dict[str, str | None]:
+    known, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        # Without their values, which may be secrets.
+        names = " ".join(name.partition("=")[0] if name.startswith("--") else "…" for name in unknown)
+        raise SettingsError(f"unrecognized arguments: {names}")
+    return vars(known)
+
+
 def _set_from_arguments(flags: dict[str, str | None], environment: Mapping[str, str]) -> None:
     """Replace the two arguments by the flags that they stand for; a `#sha256=` at the end of the URI pins the model."""
     uri, directory = flags.pop("uri"), flags.pop("directory")
     if uri is None:
         return
     if directory is None:
-        raise SettingsError(f"{uri} is the only argument: expected a URI and a directory, or only flags")
+        raise SettingsError("there is only one argument: expected a URI and a directory, or only flags")
     pinned = _PINNED.fullmatch(uri)
     settings = {"model_uri": uri, "model_directory": directory}
     if pinned:

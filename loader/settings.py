@@ -148,6 +148,8 @@ class Settings(VolumeSettings, frozen=True, kw_only=True):
                 f"MODEL_FILEPATH and LABEL_FILEPATH must end in different names: both end in {model.name!r}"
             )
         for path in self.final_paths:
+            if self.model_directory and (path.parent != self.model_directory or not path.name.isprintable()):
+                raise ValueError(f"the model's name is {path.name!r}: expected a plain file name, without / or %2f")
             if path.name == RECEIPT or path.name.startswith(".") or not path.name:
                 raise ValueError(f"{path} cannot be a target: {RECEIPT} and names that begin with a dot are reserved")
 

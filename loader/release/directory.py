@@ -25,8 +25,10 @@ class DirectoryStaging(Staging):
         return self._parent / name
 
     def is_published(self, records: list[FileRecord]) -> bool:
-        """Return whether the published receipt lists exactly these files."""
-        return self._published is not None and tuple(records) == self._published.files
+        """Return whether the published receipt lists exactly these files, and all are there."""
+        if self._published is None or tuple(records) != self._published.files:
+            return False
+        return all(self.published(record.name).is_file() for record in records)
 
     def publish(self, receipt: Receipt) -> None:
         """Make the staged files durable and read-only, and publish them with the receipt, models last.
@@ -44,6 +46,7 @@ class DirectoryStaging(Staging):
             models = _models(receipt)
             self._move([RECEIPT, *(name for name in names if name not in models)])
             self._move([name for name in names if name in models])
+            self._current.unlink(missing_ok=True)  # of a load with links, whose releases can then be deleted
 
     def _delete(self, names: Iterable[str]) -> None:
         """Delete published files, and the directories that become empty."""

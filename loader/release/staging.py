@@ -104,7 +104,7 @@ class Staging:
                 target = self.path(name)
                 target.unlink(missing_ok=True)
                 self.journal(name).unlink(missing_ok=True)  # so that no download is resumed into the published file
-                target.hardlink_to(self.published(name))
+                target.hardlink_to(self.published(name).resolve())
                 return record
         return None
 

@@ -95,7 +95,11 @@ class Model:
             StartError: the model or the label file cannot be used, or they do not match.
         """
         file = ModelFile.read(settings.model_file)
-        names = load_labels(settings.label_filepath, file.receipt.labels if file.receipt else None)
+        is_unlabelled = file.receipt is not None and file.receipt.labels is None
+        names = None
+        # Labels beside a model that was loaded without any belong to another one.
+        if not is_unlabelled or settings.label_filepath.parent != settings.model_filepath:
+            names = load_labels(settings.label_filepath, file.receipt.labels if file.receipt else None)
         predictor = load_predictor(file, names, settings)
         if predictor.task is not Task.VALUES and not predictor.names:
             count = predictor.sample_prediction.shape[1]

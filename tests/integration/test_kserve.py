@@ -74,6 +74,8 @@ def test_loader_and_service_share_a_directory(tmp_path: Path) -> None:
         assert server.client.get("/label").json() == {"0": "0", "1": "1", "2": "2"}
         assert server.client.get("/metadata").headers["etag"] == f'"{receipt.identity}"'
         assert server.client.get("/v2/models/zoo").json()["versions"] == [receipt.identity[:12]]
+    (mount / "label.json").write_text('{"0": "of", "1": "another", "2": "model"}')
+    assert list(Model.load(Settings.read({"MODEL_FILEPATH": str(mount)})).labels.values()) == ["0", "1", "2"]
     (mount / "config.pbtxt").chmod(0o644)
     (mount / "config.pbtxt").write_text("name: 'zoo!'")
     with pytest.raises(StartError, match="load it again"):

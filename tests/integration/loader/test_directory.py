@@ -276,17 +276,46 @@ def test_a_signature_must_list_all_files(load: Load, target: Path, tmp_path: Pat
     assert contents(target) == REPOSITORY
 
 
+def test_a_load_is_repeated_after_its_model_is_gone(load: Load, target: Path, tmp_path: Path) -> None:
+    source = Local(tmp_path / "source")
+    for name, content in REPOSITORY.items():
+        source.put(name, content)
+    assert load(source.uri("")) == (0, ": ")
+    (target / "pets/2/model.onnx").unlink()
+    assert load(source.uri("")) == (0, ": ")
+    assert contents(target) == REPOSITORY
+
+
+@pytest.mark.parametrize("content", [make_model(100), make_model(1)], ids=["same", "another"])
+def test_a_load_with_links_is_replaced_by_plain_files(
+    load: Load, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    source = Local(tmp_path / "source")
+    source.put("m.onnx", make_model(100))
+    source.put("label.json", LABELS)
+    with monkeypatch.context() as patched:
+        patched.setenv("MODEL_FILEPATH", str(target / "m.onnx"))
+        patched.setenv("LABEL_FILEPATH", str(target / "label.json"))
+        assert main(["--model_uri", source.uri("m.onnx")]) == 0
+    source.put("m.onnx", content)
+    assert load(source.uri("m.onnx")) == (0, ": ")
+    assert contents(target) == {"m.onnx": content, "label.json": LABELS}
+    assert not [path for path in target.iterdir() if path.is_dir()]
+
+
 @pytest.mark.parametrize(
     ("arguments", "variables", "finding"),
     [
-        (["gs://b/m.onnx"], {}, "is the only argument"),
-        (["gs://b/m.onnx", "/m", "more"], {}, "unrecognized arguments"),
+        (["https://h/m.onnx?sig=SECRET"], {}, "there is only one argument"),
+        (["gs://b/m.onnx", "/m", "SECRET", "--m=SECRET"], {}, "unrecognized arguments: … --m"),
         (["gs://b/m.onnx", "/m"], {"MODEL_URI": "gs://b/n.onnx"}, "MODEL_URI is set, but the arguments"),
         (["gs://b/m.onnx", "/m"], {"MODEL_FILEPATH": "/m/n.onnx"}, "MODEL_DIRECTORY is set, but so is MODEL_FILEPATH"),
         ([f"gs://b/m.onnx#sha256={'0' * 64}", "/m"], {"MODEL_SHA256": "1" * 64}, "MODEL_SHA256 is set, but the"),
         (["gs://b/receipt.json", "/m"], {}, "cannot be a target"),
         (["gs://b/..", "/m"], {}, "cannot be a target"),
-        (["https://host/a%2F..%2F.onnx", "/m"], {}, "cannot be a target"),
+        (["https://host/..%2F..%2Fm.onnx", "/m"], {}, "expected a plain file name"),
+        (["file:///a/..%2fm.onnx", "/m"], {}, "expected a plain file name"),
+        (["https://host/m%0A.onnx", "/m"], {}, "expected a plain file name"),
     ],
 )
 def test_contradictory_arguments_are_refused(
@@ -299,4 +328,6 @@ def test_contradictory_arguments_are_refused(
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
     assert main(arguments) == 2
-    assert finding in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert finding in error
+    assert "SECRET" not in error
