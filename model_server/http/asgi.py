@@ -100,7 +100,7 @@ class OutermostApp:
         self._app = app
         self._endpoints = endpoints
         self._shared = shared
-        self._probes = frozenset(probes)
+        self._probes = probes
         self._via_app = via_app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

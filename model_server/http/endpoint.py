@@ -43,8 +43,8 @@ _MAX_INLINE_ROWS = INLINE_BYTES  # a body that is parsed on the event loop has f
 _OK = int(HTTPStatus.OK)
 
 
-# Rows and their answers, for the prediction log.
-_Logged = tuple[Rows, Answers]
+# Rows, their answers and the rest of the request, for the prediction log.
+_Logged = tuple[Rows, Answers, Any]
 # Result of a prediction: body and headers of the response, number of rows, what to log, and seconds of the methods.
 _Predicted = tuple[bytes, Headers, int, _Logged | None, float]
 
@@ -210,7 +210,7 @@ class Endpoint:
             self.fail(request, failure, respond)
         else:
             respond(_OK, body, extra)
-            self._log_prediction(request, (asked[0], answers))
+            self._log_prediction(request, (asked[0], answers, asked[1]))
 
     def fail(self, request: RequestRecord, error: BaseException, respond: Respond) -> None:
         """Answer with an error, and log an unexpected one."""
@@ -253,7 +253,7 @@ class Endpoint:
         seconds = time.perf_counter() - began
         body, extra = self._write(answers, ask)
         # Arrays that outlive the thread's work would make the next request fault new pages in.
-        return body, extra, len(rows), (rows, answers) if self._log else None, seconds
+        return body, extra, len(rows), (rows, answers, ask) if self._log else None, seconds
 
     async def _await(
         self, request: RequestRecord, headers: Mapping[bytes, bytes], body: bytes, respond: Respond
@@ -274,7 +274,7 @@ class Endpoint:
             self.fail(request, TimeoutError() if limit.expired() else error, respond)
         else:
             respond(_OK, body, extra)
-            self._log_prediction(request, (rows, answers))
+            self._log_prediction(request, (rows, answers, ask))
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 (any result)
         """Return the result of a slow function without blocking the event loop."""

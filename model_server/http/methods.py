@@ -117,7 +117,7 @@ class OutputCalls:
         """Return the answers of the methods that the request asks for."""
         _protect(rows)
         answers = {}
-        with Once():
+        with Once(rows):
             for name in ask.names:
                 method = self._methods[name]
                 answers[name] = await method.call(rows) if method.is_async else method.call(rows)
@@ -133,7 +133,7 @@ class OutputCalls:
     def _call(self, rows: Rows, names: Iterable[str]) -> Outputs:
         _protect(rows)
         answers = {}
-        with Once():
+        with Once(rows):
             for name in names:
                 method = self._methods[name]
                 answers[name] = method.call(rows)
@@ -144,7 +144,7 @@ class OutputCalls:
 class CountedCalls:
     """Calls methods, and counts what the model has predicted once they have returned.
 
-    If methods ask the model several times for a request, such as for probabilities and for labels, the last one counts.
+    If methods ask the model several times for the same rows, such as for probabilities and labels, the last one counts.
 
     Args:
         calls: calls the methods.
@@ -160,29 +160,42 @@ class CountedCalls:
     def one(self, rows: Rows, ask: Any) -> Any:  # noqa: ANN401 (the protocol's)
         """Return one answer per row of a request."""
         collected: list[Array] = []
-        current_predictions.set(collected)
-        answers = self._calls.one(rows, ask)
-        if collected:
-            self._count(collected.pop())
+        token = current_predictions.set(collected)
+        try:
+            answers = self._calls.one(rows, ask)
+        finally:
+            current_predictions.reset(token)
+        self._count_last(collected, len(rows))
         return answers
 
     async def wait(self, rows: Rows, ask: Any) -> Any:  # noqa: ANN401 (the protocol's)
         """Return one answer per row of a request."""
         collected: list[Array] = []
-        current_predictions.set(collected)
-        answers = await self._calls.wait(rows, ask)
-        if collected:
-            self._count(collected.pop())
+        token = current_predictions.set(collected)
+        try:
+            answers = await self._calls.wait(rows, ask)
+        finally:
+            current_predictions.reset(token)
+        self._count_last(collected, len(rows))
         return answers
 
     def together(self, rows: Rows, entries: Sequence[Entry]) -> Any:  # noqa: ANN401 (the protocol's)
         """Return one answer per row of several requests."""
         collected: list[Array] = []
-        current_predictions.set(collected)
-        answers = self._calls.together(rows, entries)
-        if collected:
-            self._count(collected.pop())
+        token = current_predictions.set(collected)
+        try:
+            answers = self._calls.together(rows, entries)
+        finally:
+            current_predictions.reset(token)
+        self._count_last(collected, len(rows))
         return answers
+
+    def _count_last(self, collected: list[Array], rows: int) -> None:
+        """Count the last predictions, as many as there are rows: a method may ask the model in several parts."""
+        while collected and rows > 0:
+            predictions = collected.pop()
+            rows -= len(predictions)
+            self._count(predictions)
 
 
 def _protect(rows: Rows) -> None:

@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 from model_server.model.rows import Columns, Rows
 from model_server.observability.log import Log
 from model_server.observability.observer import RequestRecord, Sampler
-from model_server.protocols.open_inference import Outputs
+from model_server.protocols.open_inference import Ask, Outputs
 from volume.log import LogLevel, escaped
 
 AsJson = Callable[[Any], list[Any]]
@@ -39,6 +39,7 @@ class PredictionLog(Collector):
         as_json: AsJson,
         rows: Rows,
         answers: Any,  # noqa: ANN401 (the protocol's)
+        ask: object = None,
     ) -> None:
         """Log the first rows of an answered request and their answers, as many as fit a line, if it is in the sample.
 
@@ -46,10 +47,13 @@ class PredictionLog(Collector):
             request: the request.
             as_json: returns rows as JSON values.
             rows: its rows.
-            answers: one answer per row.
+            answers: one answer per row; those of the Open Inference Protocol may have outputs of other requests.
+            ask: the rest of the request.
         """
         if not self._sampler.selects_next():
             return
+        if isinstance(ask, Ask):
+            answers = Outputs({name: answers.answers[name] for name in ask.names}, len(rows))
         try:
             inputs, outputs = _first(as_json, rows, answers)
         except Exception:  # noqa: BLE001 (the request is answered, whatever its method has returned)
@@ -101,6 +105,10 @@ def _min_bytes(value: object) -> int:
             return sum(map(_min_bytes, value.arrays.values()))
         case np.ndarray():
             return 2 * value.size + (sum(map(len, value.flat)) if value.dtype == object else 0)
+        case dict():
+            return sum(map(_min_bytes, value.values()))
+        case list():
+            return 2 * len(value)
         case _:
             return 0
 

@@ -64,6 +64,7 @@ class PredictionServer:
         self._metrics.in_flight = lambda: (admission.in_flight, admission.max_in_flight)
         self._endpoints: dict[str, Endpoint] = {}
         self._targets: dict[bytes, Endpoint] = {}
+        self._probes: set[str] = set()
         self._is_direct = False
         self.observer = Observer(self._metrics, log, settings.access_log_sample_rate)
         self._shared = Shared(
@@ -89,7 +90,8 @@ class PredictionServer:
             probes: paths that are answered regardless of the number of requests in flight.
             via_app: whether predictions pass through that application too.
         """
-        front = OutermostApp(app, self._endpoints, self._shared, probes, via_app=via_app)
+        self._probes.update(probes)
+        front = OutermostApp(app, self._endpoints, self._shared, self._probes, via_app=via_app)
         if not self._settings.otel_exporter_otlp_endpoint:
             self._is_direct = not via_app
             return front
@@ -180,6 +182,7 @@ class PredictionServer:
         routes = {self._prefix + path: self._prefix + route for path, route in self.inference.paths().items()}
         infer = dict.fromkeys((path for path in routes if path.endswith("/infer")), endpoint)
         self._endpoints.update(infer)
+        self._probes.update(path for path in routes if path.endswith("/ready"))
         return routes | dict.fromkeys(infer, endpoint.route)
 
 

@@ -23,8 +23,8 @@ _TRIES_SECONDS = 0.5  # no further try after this time
 _LONG_SECONDS = 0.005  # maximum duration of a trial: longer inferences never run on the event loop
 _MANY = 64
 _PROBABLE = 0.5
-# Rows and their predictions in the context of `Once`; None elsewhere.
-_known: ContextVar[list[tuple[Rows, Array]] | None] = ContextVar("known", default=None)
+# The innermost `Once` of the current context.
+_current_once: ContextVar["Once | None"] = ContextVar("current_once", default=None)
 # Collects the predictions in the current context; None if nothing needs them.
 current_predictions: ContextVar[list[Array] | None] = ContextVar("current_predictions", default=None)
 
@@ -141,31 +141,38 @@ class Model:
         return self._predictor.signature.inputs.as_json(rows)
 
     def _predict(self, rows: Rows) -> Array:
-        known = _known.get()
-        predictions = self._predictor.predict(rows) if known is None else self._predict_once(rows, known)
+        once = _current_once.get()
+        is_whole = once is not None and once.rows is rows
+        predictions = once.predict(self._predictor) if once and is_whole else self._predictor.predict(rows)
         if (collected := current_predictions.get()) is not None:
             collected.append(predictions)
         return predictions
 
-    def _predict_once(self, rows: Rows, known: list[tuple[Rows, Array]]) -> Array:
-        for others, predictions in known:
-            if others is rows:
-                return predictions.copy()
-        predictions = self._predictor.predict(rows)
-        known.append((rows, predictions.copy()))
-        return predictions
-
 
 class Once:
-    """A context in which the same rows, which must not change, are predicted once for several methods."""
+    """A context in which rows, which must not change, are predicted once for several methods.
 
-    __slots__ = ("_token",)
+    Args:
+        rows: the rows of a request; other rows, such as parts of them, are predicted each time.
+    """
+
+    __slots__ = ("_predictions", "_token", "rows")
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self._predictions: Array | None = None
+
+    def predict(self, predictor: Predictor) -> Array:
+        """Return the predictions of the rows, as an array that the caller may change."""
+        if self._predictions is None:
+            self._predictions = predictor.predict(self.rows)
+        return self._predictions.copy()
 
     def __enter__(self) -> None:
-        self._token = _known.set([])
+        self._token = _current_once.set(self)
 
     def __exit__(self, *_: object) -> None:
-        _known.reset(self._token)
+        _current_once.reset(self._token)
 
 
 def load_predictor(file: ModelFile, labels: Sequence[str] | None, settings: Settings) -> Predictor:

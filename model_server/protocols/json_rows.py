@@ -163,9 +163,9 @@ def encode_answers(answers: Answers) -> bytes:
             # Convert to float64: for float32, orjson writes only the digits that distinguish neighbouring values.
             answers = np.ascontiguousarray(answers, np.float64)
     shown = answers[0] if len(answers) == 1 else answers
-    return orjson.dumps({"prediction": shown}, _jsonable, orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps({"prediction": shown}, to_jsonable, orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _jsonable(answer: object) -> object:
+def to_jsonable(answer: object) -> object:
     """Return an answer that orjson cannot encode, such as a pydantic model, as JSON values like BentoML's."""
     return to_jsonable_python(answer, by_alias=False)

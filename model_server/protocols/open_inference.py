@@ -15,6 +15,7 @@ from model_server.model.rows import Array, InvalidRowsError, Rows, format_positi
 from model_server.model.tasks import Task
 from model_server.protocols.inputs import Input, quoted
 from model_server.protocols.json_body import BodyError
+from model_server.protocols.json_rows import to_jsonable
 from model_server.protocols.protocol import Headers
 from model_server.protocols.tensors import BYTES, DTYPES, TensorError, check_finite, datatype_of, decode, encode
 from model_server.protocols.usual_requests import OutputAsk, UsualRequests
@@ -262,7 +263,12 @@ class OpenInference:
             return self._classify(np.asarray(answers), output.classes)
         if output.name == LABEL:
             # Several labels of a row are one string, since rows may have different numbers of them.
-            strings = [label if isinstance(label, str) else orjson.dumps(label).decode() for label in answers]
+            strings = [
+                label
+                if isinstance(label, str)
+                else orjson.dumps(label, to_jsonable, orjson.OPT_SERIALIZE_NUMPY).decode()
+                for label in answers
+            ]
             return np.array(strings, np.object_)
         array = np.asarray(answers)
         if datatype_of(array.dtype) == BYTES:

@@ -60,6 +60,7 @@ def test_requests_beyond_the_limit_are_refused(tmp_path: Path) -> None:
         ThreadPoolExecutor(limit) as clients,
         ExitStack() as slow,
     ):
+        [name] = server.client.get("/v2/models").json()["models"]
         for _ in range(2 * limit):  # requests that wait for their clients do not count
             connection = slow.enter_context(connect(server))
             connection.sendall(request(length=1000))
@@ -67,7 +68,7 @@ def test_requests_beyond_the_limit_are_refused(tmp_path: Path) -> None:
             assert ask_one(server) == 200  # one at a time: each counts for a moment
         accepted = [clients.submit(ask_gated_until_taken, server) for _ in range(limit)]
         until(lambda: ask_one(server) == 503)
-        for path in ("/livez", "/readyz", "/healthz", "/health", "/metrics"):
+        for path in ("/livez", "/readyz", "/healthz", "/health", "/metrics", f"/v2/models/{name}/ready"):
             assert server.client.get(path).status_code == 200
         for sent in (request(), request(path=b"/nothing")):
             with connect(server) as connection:
@@ -122,6 +123,8 @@ def test_timeouts(tmp_path: Path) -> None:
         assert count(server, "/predict", 504) == threads + 2
         until(lambda: server.client.get("/readyz").status_code == 503)
         assert "exceeded their time limit occupy all threads" in server.client.get("/readyz").json()["detail"]
+        [name] = server.client.get("/v2/models").json()["models"]
+        assert server.client.get(f"/v2/models/{name}/ready").status_code == 503
         assert server.client.get("/livez").status_code == 200  # it may just take a while
         until(lambda: server.client.get("/livez").status_code == 503, seconds=20)
         assert ask_one(server) == 200  # needs no thread

@@ -16,11 +16,11 @@ from model_server.model.row_spec import RowSpec
 from model_server.observability.log import Log
 from model_server.observability.metrics import Metrics
 from model_server.observability.observer import Observer
-from model_server.protocols.open_inference import Outputs
+from model_server.protocols.open_inference import Ask, Outputs
 
 NUMBER = RowSpec(np.dtype(np.float32), ())
 TEXT = RowSpec(np.dtype(object), ())
-Observe = Callable[[Any, Any, Any], dict[str, Any]]
+Observe = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
@@ -28,11 +28,11 @@ def observe(tmp_path: Path) -> Observe:
     """Return a function that logs rows and answers, and returns the line."""
     path = tmp_path / "log"
 
-    def log_one(spec: Any, rows: Any, answers: Any) -> dict[str, Any]:
+    def log_one(spec: Any, rows: Any, answers: Any, ask: object = None) -> dict[str, Any]:
         with path.open("wb") as file:
             log = Log(file.fileno())
             PredictionLog(log, 1).observe(
-                Observer(Metrics("name", "version"), log, 0).begin(), spec.as_json, rows, answers
+                Observer(Metrics("name", "version"), log, 0).begin(), spec.as_json, rows, answers, ask
             )
         [line] = path.read_text().splitlines()
         assert len(line.encode()) < 16 << 10
@@ -55,6 +55,8 @@ def test_answers_are_objects_in_a_protocol_with_several_outputs(observe: Observe
     answers = Outputs({"probabilities": np.array([[0.25, 0.75]], np.float32), "label": ["b"]}, 1)
     line = observe(TEXT, TEXT.rows(["text"]), answers)
     assert (line["inputs"], line["answers"]) == (["text"], [{"probabilities": [0.25, 0.75], "label": "b"}])
+    line = observe(TEXT, TEXT.rows(["text"]), answers, Ask("id", (), ("label",)))  # others asked for the rest
+    assert line["answers"] == [{"label": "b"}]
 
 
 @pytest.mark.parametrize("text", ["x" * 16_000, "\u2028" * 3_000, "\U000e0001" * 2_000, "\n" * 8_000, "\u3042" * 6_000])
