@@ -144,7 +144,7 @@ class OutputCalls:
 class CountedCalls:
     """Calls methods, and counts what the model has predicted once they have returned.
 
-    If methods ask the model several times for the same rows, such as for probabilities and labels, the last one counts.
+    If methods call the model several times for the same rows, as for probabilities and labels, the last call counts.
 
     Args:
         calls: calls the methods.
@@ -159,14 +159,7 @@ class CountedCalls:
 
     def one(self, rows: Rows, ask: Any) -> Any:  # noqa: ANN401 (the protocol's)
         """Return one answer per row of a request."""
-        collected: list[Array] = []
-        token = current_predictions.set(collected)
-        try:
-            answers = self._calls.one(rows, ask)
-        finally:
-            current_predictions.reset(token)
-        self._count_last(collected, len(rows))
-        return answers
+        return self._call(self._calls.one, rows, ask)
 
     async def wait(self, rows: Rows, ask: Any) -> Any:  # noqa: ANN401 (the protocol's)
         """Return one answer per row of a request."""
@@ -181,17 +174,20 @@ class CountedCalls:
 
     def together(self, rows: Rows, entries: Sequence[Entry]) -> Any:  # noqa: ANN401 (the protocol's)
         """Return one answer per row of several requests."""
+        return self._call(self._calls.together, rows, entries)
+
+    def _call(self, call: Callable[[Rows, Any], Any], rows: Rows, rest: object) -> Any:  # noqa: ANN401 (the protocol's)
         collected: list[Array] = []
         token = current_predictions.set(collected)
         try:
-            answers = self._calls.together(rows, entries)
+            answers = call(rows, rest)
         finally:
             current_predictions.reset(token)
         self._count_last(collected, len(rows))
         return answers
 
     def _count_last(self, collected: list[Array], rows: int) -> None:
-        """Count the last predictions, as many as there are rows: a method may ask the model in several parts."""
+        """Count the last predictions, as many as there are rows: a method may call the model for parts of them."""
         while collected and rows > 0:
             predictions = collected.pop()
             rows -= len(predictions)

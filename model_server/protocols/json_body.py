@@ -23,6 +23,21 @@ class BodyError(ValueError):
         self.code = code
 
 
+def load_json(body: bytes) -> Any:  # noqa: ANN401 (a JSON value)
+    """Return the JSON value in a body.
+
+    Raises:
+        BodyError: the body is not JSON.
+        MemoryError: there is not enough memory to parse the body.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        if error.msg.startswith("Not enough memory"):
+            raise MemoryError from error
+        raise BodyError("body-not-json", f"The body is not valid JSON: {error}.") from None
+
+
 def read_document(body: bytes, field: str) -> dict[str, Any]:
     """Return the JSON object in a body. If a name appears twice, its last value counts.
 
@@ -30,12 +45,7 @@ def read_document(body: bytes, field: str) -> dict[str, Any]:
         BodyError: the body is not a JSON object with this field.
         MemoryError: there is not enough memory to parse the body.
     """
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        if error.msg.startswith("Not enough memory"):
-            raise MemoryError from error
-        raise BodyError("body-not-json", f"The body is not valid JSON: {error}.") from None
+    document = load_json(body)
     if not isinstance(document, dict):
         found = _NAMES.get(type(document)) or repr(document)[:_SHOWN]
         raise BodyError("body-not-object", f'The body is {found}; expected an object, {{"{field}": [row, ...]}}.')

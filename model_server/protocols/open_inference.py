@@ -14,7 +14,7 @@ from model_server.model.row_spec import RowSpec, describe_value
 from model_server.model.rows import Array, InvalidRowsError, Rows, format_position
 from model_server.model.tasks import Task
 from model_server.protocols.inputs import Input, quoted
-from model_server.protocols.json_body import BodyError
+from model_server.protocols.json_body import BodyError, load_json
 from model_server.protocols.json_rows import to_jsonable
 from model_server.protocols.protocol import Headers
 from model_server.protocols.tensors import BYTES, DTYPES, TensorError, check_finite, datatype_of, decode, encode
@@ -367,12 +367,7 @@ def _json_size(header: bytes | None, size: int) -> int | None:
 
 
 def _read_object(body: bytes) -> dict[str, Any]:
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        if error.msg.startswith("Not enough memory"):
-            raise MemoryError from error
-        raise BodyError("body-not-json", f"The body is not valid JSON: {error}.") from None
+    document = load_json(body)
     if not isinstance(document, dict):
         raise BodyError("body-not-object", f"The body is {_shown(document)}; expected an object with inputs.")
     try:

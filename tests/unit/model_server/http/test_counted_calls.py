@@ -1,4 +1,4 @@
-"""The predictions of a call are counted once, however the method asks the model."""
+"""The predictions of a call are counted once, however often the method calls the model."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ FIRST, SECOND = np.array([[1, 0]], np.float32), np.array([[0, 1]], np.float32)
 
 
 class Asking:
-    """Calls of a method that asks the model for these predictions."""
+    """Calls of a method that gets these predictions from the model."""
 
     is_async = False
     may_batch = True
