@@ -6,7 +6,7 @@ from tests.support.nightly import NIGHTLY
 
 settings.register_profile(
     "tests",
-    max_examples=20_000 if NIGHTLY else 1000,
+    max_examples=20_000 if NIGHTLY else 300,
     deadline=None,
     derandomize=not NIGHTLY,
     database=None,

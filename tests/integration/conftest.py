@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import IRIS, Server, serving
+from tests.support.processes import BENTOML_SERVE, IRIS, Server, in_new_interpreter, serving
 
 
 @pytest.fixture(scope="session")
 def iris(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server for the iris model, run by `bentoml serve`."""
-    with serving(tmp_path_factory.mktemp("iris"), IRIS) as server:
+    with serving(tmp_path_factory.mktemp("iris"), IRIS, command=in_new_interpreter(BENTOML_SERVE)) as server:
         yield server
 
 

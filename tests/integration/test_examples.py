@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import FORKED, ROOT, interpreter, serving
+from tests.support.processes import ONE_PROCESS, ROOT, interpreter, serving
 
 
 @pytest.mark.parametrize("example", ["titanic", "text", "house"])
@@ -27,7 +27,7 @@ def test_loads_and_serves(example: str, tmp_path: Path) -> None:
         env={**os.environ, **files, name: path, "USE_LOCAL_MODEL": "true"},
         check=True,
     )
-    with serving(tmp_path, files, command=FORKED) as server:
+    with serving(tmp_path, files, command=ONE_PROCESS) as server:
         metadata = server.client.get("/metadata").json()
         prediction = server.predict(metadata["data_sample"])
         if example == "house":

@@ -16,7 +16,7 @@ from model_server.errors import StartError
 from model_server.model.model import Model
 from model_server.settings import Settings
 from tests.support.classifiers import classifier, expected
-from tests.support.processes import FORKED, ROOT, interpreter, serving
+from tests.support.processes import ONE_PROCESS, ROOT, interpreter, serving
 from volume.receipt import Receipt
 
 DIRECTORY = ROOT / "k8s" / "kserve"
@@ -69,7 +69,7 @@ def test_loader_and_service_share_a_directory(tmp_path: Path) -> None:
     assert {record.name for record in receipt.files} == {"pets.onnx", "pets.weights", "config.pbtxt"}
     variables = {variable["name"]: variable["value"].replace("{{.Name}}", "zoo") for variable in SERVER["env"]}
     variables["MODEL_FILEPATH"] = str(mount)
-    with serving(tmp_path, variables, command=FORKED) as server:
+    with serving(tmp_path, variables, command=ONE_PROCESS) as server:
         np.testing.assert_allclose(server.predict(ROWS), expected(np.array(ROWS)), atol=1e-6)
         assert server.client.get("/label").json() == {"0": "0", "1": "1", "2": "2"}
         assert server.client.get("/metadata").headers["etag"] == f'"{receipt.identity}"'

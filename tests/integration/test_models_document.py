@@ -13,7 +13,7 @@ import pytest
 from model_server.check import check
 from tests.support.documents import EXPORT, EXPORT_NIGHTLY, Block, blocks
 from tests.support.forks import Forks
-from tests.support.processes import FORKED, ROOT, serving
+from tests.support.processes import ONE_PROCESS, ROOT, serving
 
 _ROWS = 200
 _EXPORT = """
@@ -71,7 +71,7 @@ def assert_serves(directory: Path, answers: dict[str, Any]) -> None:
     assert check(directory / "model.onnx", None, as_json=False, seconds=60) == 0
     expected = np.array(answers["answers"])
     with serving(
-        directory, {"MODEL_FILEPATH": str(directory / "model.onnx"), "LABEL_FILEPATH": ""}, command=FORKED
+        directory, {"MODEL_FILEPATH": str(directory / "model.onnx"), "LABEL_FILEPATH": ""}, command=ONE_PROCESS
     ) as server:
         found = np.array(server.predict(answers["data"]))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

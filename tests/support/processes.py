@@ -28,14 +28,14 @@ IRIS = {
 }
 # Makes the services that only tests serve importable.
 SERVICES = {"PYTHONPATH": f"{ROOT / 'tests' / 'integration' / 'server' / 'services'}:{ROOT}"}
-BENTOML_SERVE = ("-m", "bentoml", "serve")
-ONE_PROCESS = ("-m", "model_server", "serve")
-# The same in a fork of a process that has imported its modules, which starts in a tenth of the time.
-FORKED = ("fork", *ONE_PROCESS[1:])
+# In a fork of a process that has imported their modules, which takes a tenth of the time to start.
+BENTOML_SERVE = ("fork", "bentoml", "serve")
+ONE_PROCESS = ("fork", "model_server", "serve")
 _IMPORTED = (
     *(f"model_server.{name}" for name in ("adapters.bento", "adapters.uvicorn", "http.documents", "http.server")),
     *(f"_bentoml_impl.{name}" for name in ("client.proxy2", "server.app", "server.serving")),
     *("bentoml._internal.server.http.traffic", "model_server.model.model", "opentelemetry.instrumentation.asgi"),
+    *("bentoml_cli.cli", "pydantic.v1", "uvicorn.lifespan.on", "uvicorn.protocols.websockets.auto", "uvloop"),
 )
 _START_SECONDS = 60
 _PORTS = (20000, 32000)  # below the kernel's range of ephemeral ports
@@ -158,8 +158,8 @@ def starting(  # noqa: PLR0917
     variables = service_environment(home, environment)
     arguments = [*command[1:], target, "--host", "127.0.0.1", "--port", str(port or free_port())]
     process: Process
-    if command[0] == FORKED[0]:
-        process = _forks().start(arguments[0], arguments[1:], variables, log, log)
+    if command[0] == "fork":
+        process = _forks().start(arguments[0], arguments[1:], variables, log, log, cwd)
     else:
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -178,6 +178,11 @@ def starting(  # noqa: PLR0917
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def in_new_interpreter(command: Sequence[str]) -> tuple[str, ...]:
+    """Return the arguments for Python that run the command as users do, without a fork."""
+    return ("-m", *command[1:])
 
 
 @cache

@@ -54,8 +54,8 @@ def pair() -> Pair:
 
 @pytest.fixture(scope="session")
 def large_model() -> bytes:
-    """A model that takes more than two requests, with an incomplete last piece."""
-    return make_model(17 * PIECE_SIZE + 12345)
+    """A model that takes more than one request, with an incomplete last piece."""
+    return make_model(9 * PIECE_SIZE + 12345)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache, lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
@@ -53,7 +54,7 @@ class _WebHandler(BaseHTTPRequestHandler):
         self.send_response(206 if asked else 200)
         if asked:
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
-        self.send_header("ETag", f'"{sha256(content)[:16]}"')
+        self.send_header("ETag", f'"{_sha256_once(content)[:16]}"')
         self.send_header("Content-Length", str(end - start))
         self.end_headers()
         self.wfile.write(content[start:end])
@@ -230,6 +231,7 @@ class Oci(Storage):
         push(self._upstream, self._repository, "1", self._files)
 
 
+@cache
 def s3_client(url: str) -> Any:
     """Return a botocore client for the server at the URL."""
     session = botocore.session.Session()
@@ -269,3 +271,6 @@ def https_bytes(_: str, __: str, asked: str) -> bool:
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+_sha256_once = lru_cache(maxsize=8)(sha256)

@@ -84,16 +84,6 @@ def test_a_model_without_a_prefix_has_its_labels_there(target: Target, bucket: s
     target.assert_holds(*pair)
 
 
-@pytest.mark.parametrize("workers", ["", 1, 5])
-def test_a_large_model_is_loaded_in_ranges(
-    target: Target, bucket: storage.Bucket, large_model: bytes, pair: Pair, workers: int | str
-) -> None:
-    upload(bucket, MODEL, large_model)
-    assert target.load(download_workers=workers).exit_code == 0
-    target.assert_holds(large_model, pair[1])
-    assert target.temporaries() == []
-
-
 def test_published_files_are_not_fetched_again(target: Target, pair: Pair) -> None:
     target.load()
     before = target.model.stat().st_ino

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto
 
 from tests.support.classifiers import classifier, expected, save
-from tests.support.processes import FORKED, serving
+from tests.support.processes import ONE_PROCESS, serving
 
 KINDS: dict[str, dict[str, Any]] = {
     "an image of rank 4, one at a time, in float16": {
@@ -37,7 +37,7 @@ def test_serves(tmp_path: Path, kind: str) -> None:
     rows = np.random.default_rng(0).integers(0, 2, (3, *options.get("row_shape", (4,))))
     answer = expected(rows, count)
     environment = {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)}
-    with serving(tmp_path, environment, command=FORKED) as server:
+    with serving(tmp_path, environment, command=ONE_PROCESS) as server:
         np.testing.assert_allclose(server.predict(rows[:1].tolist()), answer[0], atol=1e-6)
         np.testing.assert_allclose(server.predict(rows.tolist()), answer, atol=1e-6)
         names = [labels[index] for index in answer.argmax(axis=1)]

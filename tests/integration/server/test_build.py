@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bento import build
-from tests.support.processes import IRIS, ROOT, serving
+from tests.support.processes import BENTOML_SERVE, IRIS, ROOT, in_new_interpreter, serving
 
 
 def dockerfile(bento: Path) -> str:
@@ -27,7 +27,7 @@ def test_build_and_serve(tmp_path: Path) -> None:
         assert re.search(rf"^{name}==\S+", required, re.MULTILINE), name
     assert dockerfile(bento).startswith("FROM docker.io/library/python:3.13-slim AS base\n# The official image")
     assert "apt-get" not in dockerfile(bento)
-    with serving(tmp_path, IRIS, "model_load_server:latest") as server:
+    with serving(tmp_path, IRIS, "model_load_server:latest", in_new_interpreter(BENTOML_SERVE)) as server:
         assert server.predict([[5.1, 3.5, 1.4, 0.2]], "/predict/label") == "setosa"
         assert server.client.get("/").text.startswith("<!doctype html>")
 

@@ -28,7 +28,17 @@ from tests.support.pipelines import (
     titanic,
     tokens,
 )
-from tests.support.processes import FORKED, ROOT, Server, children, interpreter, service_environment, serving, until
+from tests.support.processes import (
+    ONE_PROCESS,
+    ROOT,
+    Server,
+    children,
+    in_new_interpreter,
+    interpreter,
+    service_environment,
+    serving,
+    until,
+)
 
 
 def variables(made: ModelProto, directory: Path, labels: list[str]) -> dict[str, str]:
@@ -39,7 +49,7 @@ def variables(made: ModelProto, directory: Path, labels: list[str]) -> dict[str,
 @pytest.fixture(scope="module")
 def columns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("columns")
-    with serving(directory, variables(titanic(), directory, LABELS), command=FORKED) as server:
+    with serving(directory, variables(titanic(), directory, LABELS), command=ONE_PROCESS) as server:
         yield server
 
 
@@ -153,7 +163,7 @@ except bentoml.exceptions.InvalidArgument as error:
 
 
 def test_an_unknown_category_is_refused(tmp_path: Path) -> None:
-    with serving(tmp_path, variables(titanic("error"), tmp_path, LABELS), command=FORKED) as server:
+    with serving(tmp_path, variables(titanic("error"), tmp_path, LABELS), command=ONE_PROCESS) as server:
         assert server_answers(server, server.client.get("/metadata").json()["data_sample"])
         assert (
             refusal(server, [PASSENGER, {**PASSENGER, "port": "Bremen"}])
@@ -164,7 +174,7 @@ def test_an_unknown_category_is_refused(tmp_path: Path) -> None:
 
 def test_text(tmp_path: Path) -> None:
     strings = [text for text, _ in STRINGS] + ['The MOON and \\ the "Team"', "", "\U0001f680 \0 moon"]
-    with serving(tmp_path, variables(text_classifier(), tmp_path, TOPICS), command=FORKED) as server:
+    with serving(tmp_path, variables(text_classifier(), tmp_path, TOPICS), command=ONE_PROCESS) as server:
         metadata = server.client.get("/metadata").json()
         assert (metadata["data_type"], metadata["data_shape"]) == ("string", "(1, 1)")
         assert server_answers(server, metadata["data_sample"])
@@ -193,13 +203,13 @@ def test_text_with_a_locale(tmp_path: Path) -> None:
     assert checked.returncode == 1
     assert "localedef -i en_US -f UTF-8 en_US.UTF-8" in checked.stdout
     (locales / "en_US.utf8").symlink_to("/usr/lib/locale/C.utf8")
-    with serving(tmp_path, {**environment, "LOCPATH": str(locales)}) as server:
+    with serving(tmp_path, {**environment, "LOCPATH": str(locales)}, command=in_new_interpreter(ONE_PROCESS)) as server:
         strings = ["The MOON", "a MATCH"]
         np.testing.assert_allclose(server.predict([[text] for text in strings]), text_probabilities(strings), atol=1e-5)
 
 
 def test_two_numeric_inputs(tmp_path: Path) -> None:
-    with serving(tmp_path, variables(sums(), tmp_path, ["a", "b", "c"]), command=FORKED) as server:
+    with serving(tmp_path, variables(sums(), tmp_path, ["a", "b", "c"]), command=ONE_PROCESS) as server:
         answer = server.predict([{"three": [1, 2, 3], "one": 5}, [5, [1, 2, 3]]])
         expected = np.exp([1, 2, 3]) / np.exp([1, 2, 3]).sum()
         np.testing.assert_allclose(answer, [expected, expected], atol=1e-6)
@@ -207,7 +217,7 @@ def test_two_numeric_inputs(tmp_path: Path) -> None:
 
 
 def test_tokens_of_any_length(tmp_path: Path) -> None:
-    with serving(tmp_path, variables(tokens(), tmp_path, ["a", "b"]), command=FORKED) as server:
+    with serving(tmp_path, variables(tokens(), tmp_path, ["a", "b"]), command=ONE_PROCESS) as server:
         for length in (1, 7, 100):
             row = {"input_ids": [3] * length, "attention_mask": [1] * length}
             assert np.allclose(server.predict([row, row]), server.predict([row]))
@@ -228,7 +238,7 @@ def test_long_rows_do_not_occupy_threads_for_long(tmp_path: Path) -> None:
     """Clients that send very long rows get 504, their threads stop, and the server stays alive."""
     bounds = {"MAX_ROW_LENGTH": "1500", "REQUEST_TIMEOUT_SECONDS": "2"}
     with (
-        serving(tmp_path, {**variables(tokens(64), tmp_path, ["a", "b"]), **bounds}, command=FORKED) as server,
+        serving(tmp_path, {**variables(tokens(64), tmp_path, ["a", "b"]), **bounds}, command=ONE_PROCESS) as server,
         ThreadPoolExecutor(8) as clients,
     ):
         row = {"input_ids": [3] * 1500, "attention_mask": [1] * 1500}
@@ -250,7 +260,7 @@ def test_long_rows_do_not_occupy_threads_for_long(tmp_path: Path) -> None:
 
 
 def test_memory_stays_bounded_with_ever_new_lengths(tmp_path: Path) -> None:
-    with serving(tmp_path, variables(tokens(64), tmp_path, ["a", "b"]), command=FORKED) as server:
+    with serving(tmp_path, variables(tokens(64), tmp_path, ["a", "b"]), command=ONE_PROCESS) as server:
         lengths = np.random.default_rng(0).permutation(np.arange(1, 601)).tolist()
 
         def grown(part: list[int]) -> int:

@@ -9,12 +9,12 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from tests.support.load import flooding
-from tests.support.processes import FORKED, IRIS, Server, serving, until
+from tests.support.processes import IRIS, ONE_PROCESS, Server, serving, until
 from tests.support.wire import connect, first_answers, request
 
 MB = 1000**2
 TIMEOUT = 2
-FLOOD_SECONDS = 1.5
+FLOOD_SECONDS = 0.8
 PIPELINED = 1000
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 MANY_ROWS = b'{"data": [' + b"[5,3,1,0]," * 200_000 + b"[5,3,1,0]]}"  # its answer has 12 MB
@@ -24,7 +24,7 @@ MANY_ROWS = b'{"data": [' + b"[5,3,1,0]," * 200_000 + b"[5,3,1,0]]}"  # its answ
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server for the iris model in one process, with a request timeout of two seconds."""
     environment = {**IRIS, "REQUEST_TIMEOUT_SECONDS": str(TIMEOUT)}
-    with serving(tmp_path_factory.mktemp("server"), environment, command=FORKED) as server:
+    with serving(tmp_path_factory.mktemp("server"), environment, command=ONE_PROCESS) as server:
         yield server
 
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.support import wire
-from tests.support.processes import FORKED, IRIS, ROOT, SERVICES, Server, events, serving, until
+from tests.support.processes import IRIS, ONE_PROCESS, ROOT, SERVICES, Server, events, serving, until
 from tests.support.wire import answer, ask, connect, first_answers, request
 
 PREDICTIONS = ["/predict", "/predict/label"]
@@ -154,7 +154,7 @@ def test_an_upgrade_is_ignored(iris: Server, upgrade: bytes) -> None:
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose model fails in every request."""
-    with serving(tmp_path_factory.mktemp("broken"), {**IRIS, **SERVICES}, "broken:Broken") as server:
+    with serving(tmp_path_factory.mktemp("broken"), {**IRIS, **SERVICES}, "broken:Broken", ONE_PROCESS) as server:
         yield server
 
 
@@ -194,7 +194,7 @@ predict = Model.predict
 
 def slow(self, rows):
     if rows[0, 0] == 9:
-        time.sleep(2)
+        time.sleep(1)
     return predict(self, rows)
 
 Model.predict = slow
@@ -211,7 +211,7 @@ Model.__init__ = estimate_slow
 def test_a_slow_inference_does_not_delay_others(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     environment = {**IRIS, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    with serving(tmp_path, environment, "slow:ModelLoadServer") as server, ThreadPoolExecutor() as others:
+    with serving(tmp_path, environment, "slow:ModelLoadServer", ONE_PROCESS) as server, ThreadPoolExecutor() as others:
         slow = others.submit(server.predict, [[9, 9, 9, 9]] * 2)
         answered = 0
         while not slow.done():
@@ -223,7 +223,7 @@ def test_a_slow_inference_does_not_delay_others(tmp_path: Path) -> None:
 
 
 def test_the_body_limit_is_a_setting(tmp_path: Path) -> None:
-    with serving(tmp_path, {**IRIS, "MAX_BODY_BYTES": "100"}, command=FORKED) as server:
+    with serving(tmp_path, {**IRIS, "MAX_BODY_BYTES": "100"}, command=ONE_PROCESS) as server:
         check(server.client.post("/predict", content=b" " * 101, headers=JSON), 413, "larger than 100 bytes")
         head = b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
         endless = ask(server, head + b"1\r\n{\r\n0\r\n" + b"X: y\r\n" * 300_000)

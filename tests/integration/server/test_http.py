@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import FORKED, IRIS, Server, events, serving, until
+from tests.support.processes import IRIS, ONE_PROCESS, Server, events, serving, until
 from tests.support.wire import ROW, Answer, answer, answers, ask, connect, first_answers, request
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -19,7 +19,7 @@ MAX_IDLE = 4
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server for the iris model in one process."""
-    with serving(tmp_path_factory.mktemp("server"), IRIS, command=FORKED) as server:
+    with serving(tmp_path_factory.mktemp("server"), IRIS, command=ONE_PROCESS) as server:
         yield server
         assert server.metric("bentoml_service_request_in_progress") == 0
         assert not [line for line in events(server.log) if line["event"] in ("crashed", "request_failed", "message")][
@@ -166,7 +166,7 @@ def test_idle_connections_are_kept(server: Server) -> None:
 
 def test_idle_connections_are_bounded(tmp_path: Path) -> None:
     settings = {"KEEP_ALIVE_SECONDS": "3", "MAX_IDLE_CONNECTIONS": str(MAX_IDLE)}
-    with serving(tmp_path, {**IRIS, **settings}, command=FORKED) as server, ExitStack() as opened:
+    with serving(tmp_path, {**IRIS, **settings}, command=ONE_PROCESS) as server, ExitStack() as opened:
         silent = [opened.enter_context(connect(server)) for _ in range(MAX_IDLE + 2)]
         for connection in silent[:2]:
             assert connection.recv(1) == b""  # the longest idle are closed, though they never sent a request

@@ -13,13 +13,13 @@ import httpx
 import pytest
 
 from tests.support.processes import (
-    FORKED,
     IRIS,
     ONE_PROCESS,
     ROOT,
     Server,
     events,
     free_port,
+    in_new_interpreter,
     interpreter,
     service_environment,
     serving,
@@ -36,7 +36,7 @@ REASONS = ("busy", "invalid", "media_type", "method", "not_found", "timeout", "t
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     environment = {**IRIS, "ACCESS_LOG_SAMPLE_RATE": str(RATE), "REQUEST_TIMEOUT_SECONDS": "3"}
-    with serving(tmp_path_factory.mktemp("observed"), environment, command=FORKED) as server:
+    with serving(tmp_path_factory.mktemp("observed"), environment, command=ONE_PROCESS) as server:
         yield server
 
 
@@ -212,7 +212,7 @@ def test_a_terminal_gets_text(tmp_path: Path) -> None:
     controller, terminal = pty.openpty()
     with closing(os.fdopen(controller, "rb")) as shown:
         process = subprocess.Popen(
-            [interpreter("service"), *ONE_PROCESS, "--host", "127.0.0.1", "--port", str(port)],
+            [interpreter("service"), *in_new_interpreter(ONE_PROCESS), "--host", "127.0.0.1", "--port", str(port)],
             cwd=ROOT,
             env=service_environment(tmp_path, IRIS),
             stdout=terminal,
@@ -243,7 +243,7 @@ def is_up(client: httpx.Client) -> bool:
 
 def test_events_below_the_log_level_are_omitted(tmp_path: Path) -> None:
     environment = {**IRIS, "LOG_LEVEL": "error", "ACCESS_LOG_SAMPLE_RATE": "1", "PREDICTION_METRICS": "false"}
-    with serving(tmp_path, environment, command=FORKED) as server:
+    with serving(tmp_path, environment, command=ONE_PROCESS) as server:
         assert server.client.post("/predict", content=b"{").status_code == 400
         assert "model_server_prediction" not in server.client.get("/metrics").text
     assert events(server.log) == []

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from model_server.settings import processors
-from tests.support.processes import FORKED, IRIS, SERVICES, Server, children, serving, until
+from tests.support.processes import IRIS, ONE_PROCESS, SERVICES, Server, children, serving, until
 from tests.support.wire import ROW, answer, answers, connect, first_answers, request
 
 GATED_ROWS = [[9, 9, 9, 9], [1, 1, 1, 1]]  # two rows go to a thread, which waits while the gate file exists
@@ -28,7 +28,7 @@ def gated_server(home: Path, *options: str, **environment: str) -> Iterator[tupl
     gate = home / "gate"
     gate.touch()
     environment = {**IRIS, **SERVICES, **environment, "GATE": str(gate)}
-    with serving(home, environment, "gated:Gated", (*FORKED, *options)) as server:
+    with serving(home, environment, "gated:Gated", (*ONE_PROCESS, *options)) as server:
         yield server, gate
 
 

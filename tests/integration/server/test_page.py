@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Route, sync_playw
 from tests.support.classifiers import classifier, save
 from tests.support.fake_gcs import fake_gcs_server, storage_client
 from tests.support.pipelines import LABELS, PORTS, TOPICS, sums, text_classifier, titanic
-from tests.support.processes import FORKED, IRIS, ROOT, Server, free_port, run_loader, serving, until
+from tests.support.processes import IRIS, ONE_PROCESS, ROOT, Server, free_port, run_loader, serving, until
 from tests.support.tools import tool
 
 SCREENSHOTS = ROOT / "build" / "screenshots"
@@ -84,7 +84,7 @@ def serving_model(
     """Serve a classifier from a file called `file`; the other options are those of `classifier`."""
     model_path, label_path = save(classifier(classes=len(labels), **options), home, labels)
     environment = {"MODEL_FILEPATH": str(model_path.rename(home / file)), "LABEL_FILEPATH": str(label_path)}
-    with serving(home, environment, command=FORKED, port=port) as server:
+    with serving(home, environment, command=ONE_PROCESS, port=port) as server:
         yield server
 
 
@@ -190,7 +190,7 @@ def test_columns_have_a_field_each(browser: Browser, tmp_path: Path) -> None:
     model_path, label_path = save(titanic(), tmp_path, LABELS)
     environment = {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)}
     with (
-        serving(tmp_path, environment, command=FORKED) as server,
+        serving(tmp_path, environment, command=ONE_PROCESS) as server,
         visiting(browser, server.url) as page,
     ):
         page.get_by_text("6 columns").first.wait_for()
@@ -222,7 +222,7 @@ def test_columns_of_lists_and_names_with_spaces(browser: Browser, tmp_path: Path
     model_path, label_path = save(made, tmp_path, ["a", "b", "c"])
     environment = {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)}
     with (
-        serving(tmp_path, environment, command=FORKED) as server,
+        serving(tmp_path, environment, command=ONE_PROCESS) as server,
         visiting(browser, server.url) as page,
     ):
         page.locator("#value-1").fill("[1, 2, 3]")
@@ -256,7 +256,7 @@ def test_text(browser: Browser, tmp_path: Path) -> None:
     model_path, label_path = save(text_classifier(), tmp_path, TOPICS)
     environment = {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path)}
     with (
-        serving(tmp_path, environment, command=FORKED) as server,
+        serving(tmp_path, environment, command=ONE_PROCESS) as server,
         visiting(browser, server.url) as page,
     ):
         page.get_by_text("1 text").first.wait_for()
@@ -421,7 +421,7 @@ def test_a_model_from_the_loader(browser: Browser, tmp_path: Path) -> None:
         source = {"GCS_BUCKET": bucket.name, "GCS_MODEL_BLOB": name, "STORAGE_EMULATOR_HOST": url}
         run_loader({**environment, **source})
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    with serving(tmp_path, environment, command=FORKED) as server:
+    with serving(tmp_path, environment, command=ONE_PROCESS) as server:
         digest = server.client.get("/metadata").headers["etag"].strip('"')
         for look, options in LOOKS.items():
             with visiting(browser, server.url, **options) as page:

@@ -10,7 +10,7 @@ from onnx import ModelProto
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.integration.server.test_page import BARS, assert_fits, send, visiting
-from tests.support.processes import FORKED, Server, serving
+from tests.support.processes import ONE_PROCESS, Server, serving
 from tests.support.tools import tool
 from tests.unit.model_server.model.test_outputs import network
 
@@ -35,7 +35,7 @@ def serving_network(home: Path, made: ModelProto, setting: str, labels: list[str
     if labels:
         (home / "label.json").write_text(json.dumps(dict(enumerate(labels))))
         environment["LABEL_FILEPATH"] = str(home / "label.json")
-    with serving(home, environment, command=FORKED) as server:
+    with serving(home, environment, command=ONE_PROCESS) as server:
         yield server
 
 

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto
 
 from tests.support.classifiers import classifier, save
-from tests.support.processes import FORKED, Server, serving
+from tests.support.processes import ONE_PROCESS, Server, serving
 
 
 def test_reference_reaches_no_other_host(iris: Server) -> None:
@@ -52,7 +52,7 @@ def test_the_openapi_document_describes_the_model(tmp_path_factory: pytest.TempP
     made = classifier(TensorProto.UINT8, ("height", 2), classes=2)
     model_path, label_path = save(made, home, ["no", "yes"])
     environment = {"MODEL_FILEPATH": str(model_path), "LABEL_FILEPATH": str(label_path), "MAX_ROW_LENGTH": "100"}
-    with serving(home, environment, command=FORKED) as server:
+    with serving(home, environment, command=ONE_PROCESS) as server:
         document = server.client.get("/docs.json").json()
     request = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert request["properties"]["data"]["items"] == {

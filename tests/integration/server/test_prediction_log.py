@@ -9,7 +9,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, save_model
 
 from tests.support.classifiers import model
-from tests.support.processes import FORKED, IRIS, ROOT, SERVICES, Server, events, serving, until
+from tests.support.processes import IRIS, ONE_PROCESS, ROOT, SERVICES, Server, events, serving, until
 from volume.receipt import sha256_of
 
 ROW = [5.1, 3.5, 1.4, 0.2]
@@ -40,7 +40,7 @@ def post(server: Server, path: str, rows: object, request_id: str = "", **fields
 
 def test_requests_without_asgi_are_logged(tmp_path: Path) -> None:
     environment = {**IRIS, **SERVICES, "PREDICTION_LOG_SAMPLE_RATE": "1", "BATCHING": "on"}
-    with serving(tmp_path, environment, "methods:Methods", FORKED) as server:
+    with serving(tmp_path, environment, "methods:Methods", ONE_PROCESS) as server:
         first = post(server, "/predict", [ROW], "order-7")
         flowers = post(server, "/flowers", [ROW, ROW])
         post(server, "/later", [ROW])
@@ -75,7 +75,7 @@ def test_requests_without_asgi_are_logged(tmp_path: Path) -> None:
 
 def test_columns_through_middleware_are_sampled(tmp_path: Path) -> None:
     environment = {**SERVICES, "MODEL_FILEPATH": str(EXAMPLES / "titanic.onnx"), "PREDICTION_LOG_SAMPLE_RATE": "0.5"}
-    with serving(tmp_path, environment, "protocols:Protocols", FORKED, prefix="/ml") as server:
+    with serving(tmp_path, environment, "protocols:Protocols", ONE_PROCESS, prefix="/ml") as server:
         for _ in range(2):
             names = post(server, "/ml/names", [PASSENGER], suffix="!")
             post(server, "/ml/predict", [PASSENGER])
@@ -109,7 +109,7 @@ def test_nothing_of_a_row_is_logged_without_it(tmp_path: Path, name: str) -> Non
         path = tmp_path / path.name
         save_model(looks_up(*([2] if name == "numbers" else ["L", 2])), path)
     environment = {"MODEL_FILEPATH": str(path), "LOG_LEVEL": "debug", "ACCESS_LOG_SAMPLE_RATE": "1"}
-    with serving(tmp_path, environment, command=FORKED) as server:
+    with serving(tmp_path, environment, command=ONE_PROCESS) as server:
         [sample] = server.client.get("/metadata").json()["data_sample"]
         bodies = [json.dumps({"data": [row]}).encode() for row in marked(sample)]
         tensor = {

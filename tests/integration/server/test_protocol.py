@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.support.processes import FORKED, IRIS, SERVICES, Server, serving
+from tests.support.processes import IRIS, ONE_PROCESS, SERVICES, Server, serving
 from tests.support.wire import answers, connect, request
 
 MIB = 1 << 20
@@ -172,7 +172,7 @@ def test_metrics_have_the_name_as_a_template(iris: Server) -> None:
 
 def test_edited_methods_are_asked_through_middleware_under_a_prefix(tmp_path: Path) -> None:
     environment = {**IRIS, **SERVICES, "MODEL_NAME": "flowers"}
-    with serving(tmp_path, environment, "protocols:Protocols", FORKED, prefix="/ml") as server:
+    with serving(tmp_path, environment, "protocols:Protocols", ONE_PROCESS, prefix="/ml") as server:
         response = ask(server, "/ml/v2/models/flowers/infer")
         assert response.status_code == 200, response.text
         assert response.headers["x-seen"] == "/ml/v2/models/flowers/infer"

@@ -14,7 +14,7 @@ from model_server.errors import StartError
 from model_server.model.model import Model
 from model_server.settings import Settings
 from tests.support.classifiers import classifier, expected, save
-from tests.support.processes import FORKED, events, run_loader, serving, starting
+from tests.support.processes import ONE_PROCESS, events, run_loader, serving, starting
 from tests.support.signing import Key, sign
 from volume.identity import model_identity
 from volume.receipt import Receipt
@@ -50,7 +50,7 @@ def test_identity_comes_from_the_receipt(tmp_path: Path, external_data: bool) ->
     assert receipt
     assert [weights.name for weights in receipt.external_data] == ["weights.bin"] * external_data
     assert (receipt.identity == receipt.model.sha256) is not external_data
-    with serving(tmp_path, environment, command=FORKED) as server:
+    with serving(tmp_path, environment, command=ONE_PROCESS) as server:
         np.testing.assert_allclose(server.predict(ROWS), expected(np.array(ROWS)), atol=1e-6)
         metadata = server.client.get("/metadata")
         assert metadata.headers["etag"] == f'"{receipt.identity}"'
@@ -75,7 +75,7 @@ def test_the_signer_is_shown_everywhere(tmp_path: Path) -> None:
     (tmp_path / "keys.pem").write_bytes(key.public_pem)
     environment = load(source, tmp_path / "volume", MODEL_SIGNATURE_KEY=str(tmp_path / "keys.pem"))
     hint = hashlib.sha256(key.public_pem).hexdigest()
-    with serving(tmp_path, environment, command=FORKED) as server:
+    with serving(tmp_path, environment, command=ONE_PROCESS) as server:
         assert f'signed_by="{hint}"' in server.client.get("/metrics").text
         assert f'"signed_by":"{hint}"' in server.client.get("/").text
         [serving_line] = [event for event in events(server.log) if event["event"] == "serving"]
@@ -90,7 +90,7 @@ def test_external_data_needs_no_receipt(tmp_path: Path) -> None:
         "MODEL_FILEPATH": str(tmp_path / "source" / "model.onnx"),
         "LABEL_FILEPATH": str(tmp_path / "source" / "label.json"),
     }
-    with serving(tmp_path, environment, command=FORKED) as server:
+    with serving(tmp_path, environment, command=ONE_PROCESS) as server:
         np.testing.assert_allclose(server.predict(ROWS), expected(np.array(ROWS)), atol=1e-6)
         digests = [hashlib.sha256((tmp_path / "source" / name).read_bytes()).hexdigest() for name in FILES]
         assert (
@@ -124,6 +124,6 @@ def test_files_from_two_loads_are_refused(tmp_path: Path) -> None:
     environment = load(tmp_path / "source", tmp_path / "volume")
     other = tmp_path / "label.json"
     other.write_text(json.dumps({"0": "x", "1": "y", "2": "z"}))
-    with starting(tmp_path, {**environment, "LABEL_FILEPATH": str(other)}, command=FORKED) as (process, log):
+    with starting(tmp_path, {**environment, "LABEL_FILEPATH": str(other)}, command=ONE_PROCESS) as (process, log):
         assert process.wait(timeout=60) == 1
     assert f"LABEL_FILEPATH: {other} has the sha256" in log.read_text()

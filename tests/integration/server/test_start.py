@@ -13,7 +13,18 @@ from model_server.errors import StartError
 from model_server.model.model import Model
 from model_server.settings import Settings
 from tests.support.classifiers import classifier, endless, save
-from tests.support.processes import BENTOML_SERVE, IRIS, ONE_PROCESS, Server, children, events, serving, starting, until
+from tests.support.processes import (
+    BENTOML_SERVE,
+    IRIS,
+    ONE_PROCESS,
+    Server,
+    children,
+    events,
+    in_new_interpreter,
+    serving,
+    starting,
+    until,
+)
 from volume.settings import SettingsError
 
 SIGNALS = pytest.mark.parametrize(
@@ -98,7 +109,7 @@ def test_with_a_port_in_use(tmp_path: Path, command: Sequence[str], words: str) 
 def test_sends_no_usage_statistics(tmp_path: Path) -> None:
     # With this variable, BentoML logs the statistics that it sends; ONNX Runtime keeps its own in the home directory.
     environment = {"BENTOML_DO_NOT_TRACK": "", "__BENTOML_DEBUG_USAGE": "true", "HOME": str(tmp_path)}
-    with serving(tmp_path, {**IRIS, **environment}) as server:
+    with serving(tmp_path, {**IRIS, **environment}, command=in_new_interpreter(BENTOML_SERVE)) as server:
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(timeout=30)
     assert "Tracking" not in server.log.read_text()
@@ -129,7 +140,7 @@ def test_one_process_answers_the_same_and_stops_on_a_signal(
             for rows in ([[5, 3, 1, 0]], [[1]])
         ),
     ]
-    with serving(tmp_path, IRIS, command=ONE_PROCESS) as server:
+    with serving(tmp_path, IRIS, command=in_new_interpreter(ONE_PROCESS)) as server:
         assert children(server.process.pid) == []
         for method, path, body in requests:
             answer, known = (one.client.request(method, path, json=body) for one in (server, iris))

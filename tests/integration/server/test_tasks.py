@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.processes import FORKED, serving
+from tests.support.processes import ONE_PROCESS, serving
 from tests.unit.model_server.model.test_outputs import LOGISTIC, ML, PROBABILITIES, ROWS, SCORES, linear, network
 
 DATA = ROWS.tolist()
@@ -16,7 +16,7 @@ PATHS = {"/health", "/metadata", "/label", "/predict", "/predict/label"}
 def test_values(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(linear("LinearRegressor", "y", targets=3).SerializeToString())
-    with serving(tmp_path, {"MODEL_FILEPATH": str(path), "LABEL_FILEPATH": ""}, command=FORKED) as server:
+    with serving(tmp_path, {"MODEL_FILEPATH": str(path), "LABEL_FILEPATH": ""}, command=ONE_PROCESS) as server:
         np.testing.assert_allclose(server.predict(DATA), SCORES, rtol=1e-5)
         np.testing.assert_allclose(server.predict(DATA[:1]), SCORES[0], rtol=1e-5)
         assert server.metric("model_server_prediction_value_count") == SCORES.size + 3
@@ -47,7 +47,7 @@ def test_one_value(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(network(columns=1).SerializeToString())
     environment = {"MODEL_FILEPATH": str(path), "LABEL_FILEPATH": "", "MODEL_OUTPUT": "values"}
-    with serving(tmp_path, environment, command=FORKED) as server:
+    with serving(tmp_path, environment, command=ONE_PROCESS) as server:
         np.testing.assert_allclose(server.predict(DATA), SCORES[:, 0], rtol=1e-5)
         assert server.predict(DATA[:1]) == pytest.approx(float(SCORES[0, 0]))
         schema = server.client.get("/docs.json").json()["paths"]["/predict"]["post"]["responses"]["200"]
@@ -61,7 +61,7 @@ def test_independent_labels(tmp_path: Path) -> None:
     labels.write_text(json.dumps({"0": "a", "1": "b", "2": "c"}))
     environment = {"MODEL_FILEPATH": str(path), "LABEL_FILEPATH": str(labels), "MODEL_OUTPUT": "sigmoid"}
     expected = [[name for name, probable in zip("abc", row, strict=True) if probable] for row in LOGISTIC >= 0.5]
-    with serving(tmp_path, environment, command=FORKED) as server:
+    with serving(tmp_path, environment, command=ONE_PROCESS) as server:
         np.testing.assert_allclose(server.predict(DATA), LOGISTIC, atol=1e-6)
         assert server.predict(DATA, "/predict/label") == expected
         counted = {name: server.metric("model_server_predictions_total", **{"class": name}) for name in "abc"}
@@ -77,7 +77,7 @@ def test_classes_without_a_label_file(tmp_path: Path) -> None:
     made = linear("LinearClassifier", "label y", classlabels_strings=names, post_transform="SOFTMAX")
     assert made.graph.node[0].domain == ML
     path.write_bytes(made.SerializeToString())
-    with serving(tmp_path, {"MODEL_FILEPATH": str(path), "LABEL_FILEPATH": ""}, command=FORKED) as server:
+    with serving(tmp_path, {"MODEL_FILEPATH": str(path), "LABEL_FILEPATH": ""}, command=ONE_PROCESS) as server:
         np.testing.assert_allclose(server.predict(DATA), PROBABILITIES, atol=1e-6)
         assert server.predict(DATA, "/predict/label") == [names[index] for index in PROBABILITIES.argmax(axis=1)]
         assert server.client.get("/label").json() == {"0": "c", "1": "a", "2": "b"}

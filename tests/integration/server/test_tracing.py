@@ -14,7 +14,17 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from tests.support.processes import IRIS, ONE_PROCESS, ROOT, events, interpreter, service_environment, serving, until
+from tests.support.processes import (
+    IRIS,
+    ONE_PROCESS,
+    ROOT,
+    events,
+    in_new_interpreter,
+    interpreter,
+    service_environment,
+    serving,
+    until,
+)
 from tests.support.wire import answer, connect, request
 
 TRACE, PARENT = "a1" * 16, "b2" * 8
@@ -95,7 +105,7 @@ def test_a_collector_gets_the_spans_of_each_request(tmp_path: Path) -> None:
     with collecting() as collector:
         # With this delay, no spans are sent before the server stops.
         environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "600000"}
-        with serving(tmp_path, {**IRIS, **environment}, command=ONE_PROCESS) as server:
+        with serving(tmp_path, {**IRIS, **environment}, command=in_new_interpreter(ONE_PROCESS)) as server:
             for name, body in bodies.items():
                 with connect(server) as connection:
                     connection.sendall(request(body, parent if name == "one" else b"", b"/predict?" + SECRET.encode()))

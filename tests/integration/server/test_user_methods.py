@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.support.processes import FORKED, IRIS, SERVICES, Server, events, serving
+from tests.support.processes import IRIS, ONE_PROCESS, SERVICES, Server, events, serving
 
 SETOSA = [5.1, 3.5, 1.4, 0.2]
 ROWS = {"data": [SETOSA, [6.3, 3.3, 6.0, 2.5]]}
@@ -16,8 +16,8 @@ NAMES = ["setosa", "virginica"]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    environment = {**IRIS, **SERVICES, "REQUEST_TIMEOUT_SECONDS": "5"}
-    with serving(tmp_path_factory.mktemp("methods"), environment, "methods:Methods", FORKED) as server:
+    environment = {**IRIS, **SERVICES, "REQUEST_TIMEOUT_SECONDS": "2"}
+    with serving(tmp_path_factory.mktemp("methods"), environment, "methods:Methods", ONE_PROCESS) as server:
         yield server
 
 
@@ -32,6 +32,7 @@ def probing(server: Server) -> Iterator[list[float]]:
             began = time.perf_counter()
             assert server.client.get("/livez").status_code == 200
             seconds.append(time.perf_counter() - began)
+            time.sleep(0.01)
 
     thread = threading.Thread(target=probe)
     thread.start()
@@ -44,14 +45,14 @@ def probing(server: Server) -> Iterator[list[float]]:
 
 def test_a_slow_method_blocks_nothing_else_after_its_first_call(server: Server) -> None:
     def predict() -> None:
-        answered = server.client.post("/slow", json={**ROWS, "seconds": 2})
+        answered = server.client.post("/slow", json={**ROWS, "seconds": 1})
         assert answered.json() == {"prediction": ["late", "late"]}
 
     predict()
     with probing(server) as seconds:
         predict()
         predict()
-    assert max(seconds) < 1
+    assert max(seconds) < 0.5
 
 
 def test_async_methods_are_measured(server: Server) -> None:
@@ -75,7 +76,7 @@ def test_answers_can_be_pydantic_models(server: Server) -> None:
 
 def test_an_asynchronous_method_has_a_timeout(server: Server) -> None:
     answered = server.client.post("/later", json={**ROWS, "seconds": 20})
-    assert (answered.status_code, answered.json()) == (504, {"detail": "The model did not answer within 5 seconds."})
+    assert (answered.status_code, answered.json()) == (504, {"detail": "The model did not answer within 2 seconds."})
 
 
 @pytest.mark.parametrize("route", ["/late", "/late/async"])

@@ -20,14 +20,15 @@ from httpx_ws import WebSocketSession, connect_ws
 
 from tests.support.processes import (
     BENTOML_SERVE,
-    FORKED,
     IRIS,
+    ONE_PROCESS,
     ROOT,
     SERVICES,
     Server,
     children,
     events,
     free_port,
+    in_new_interpreter,
     serving,
     starting,
     until,
@@ -45,7 +46,7 @@ def serving_options(home: Path, **options: Any) -> Iterator[Server]:
     """Serve with these options of BentoML's decorator."""
     environment = {**IRIS, **SERVICES, "OPTIONS": json.dumps(options)}
     prefix = f"/{options['path_prefix'].strip('/')}" if "path_prefix" in options else ""
-    with serving(home, environment, "options:Options", FORKED, prefix=prefix) as server:
+    with serving(home, environment, "options:Options", ONE_PROCESS, prefix=prefix) as server:
         yield server
 
 
@@ -55,7 +56,7 @@ def serving_edited(home: Path, old: str, new: str) -> Iterator[Server]:
     assert SERVICE.count(old) == 1
     (home / "edited.py").write_text(SERVICE.replace(old, new))
     environment = {**IRIS, "PYTHONPATH": f"{home}:{ROOT}"}
-    with serving(home, environment, "edited:ModelLoadServer", FORKED) as server:
+    with serving(home, environment, "edited:ModelLoadServer", ONE_PROCESS) as server:
         yield server
 
 
@@ -106,7 +107,7 @@ def test_a_wrapped_method_takes_effect(tmp_path: Path) -> None:
     source = SERVICE.replace("app = FastAPI", f"{reversing}app = FastAPI")
     (tmp_path / "wrapped.py").write_text(source.replace('@bentoml.api(route="/predict/label")', kept))
     environment = {**IRIS, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    with serving(tmp_path, environment, "wrapped:ModelLoadServer", FORKED) as server:
+    with serving(tmp_path, environment, "wrapped:ModelLoadServer", ONE_PROCESS) as server:
         assert server.predict(ROWS["data"], "/predict/label") == ["virginica", "setosa"]
 
 
@@ -208,7 +209,7 @@ def test_a_users_503_is_not_a_refusal(extended: Server) -> None:
 
 def test_middleware_can_change_headers_answers_and_paths(tmp_path: Path) -> None:
     environment = {**IRIS, **SERVICES, "MAX_REQUESTS_IN_FLIGHT": "1", "MAX_BODY_BYTES": "1000000"}
-    with serving(tmp_path, environment, "layered:Layered", FORKED) as server:
+    with serving(tmp_path, environment, "layered:Layered", ONE_PROCESS) as server:
         client = server.client
         label = client.post("/predict/label", json=ROWS)
         assert (label.status_code, label.json()) == (200, {"prediction": ["setosa", "virginica"]})
@@ -265,7 +266,7 @@ def test_the_openapi_document_has_all_paths(extended: Server) -> None:
 
 
 def test_middleware_and_cors_see_every_route(tmp_path: Path) -> None:
-    with serving(tmp_path, {**IRIS, **SERVICES}, "guarded:Guarded", FORKED) as server:
+    with serving(tmp_path, {**IRIS, **SERVICES}, "guarded:Guarded", ONE_PROCESS) as server:
         for method, path in (("POST", "/predict"), ("POST", "/predict/label"), ("GET", "/health"), ("GET", "/livez")):
             refused = server.client.request(method, path, json=ROWS)
             assert (refused.status_code, refused.json()) == (401, {"detail": "a key is required"})
@@ -302,7 +303,7 @@ def test_max_concurrency_is_honoured(tmp_path: Path) -> None:
     gate.touch()
     options = json.dumps({"traffic": {"max_concurrency": 1}})
     environment = {**IRIS, **SERVICES, "GATE": str(gate), "OPTIONS": options}
-    with serving(tmp_path, environment, "gated:Gated", FORKED) as server, connect(server) as waiting:
+    with serving(tmp_path, environment, "gated:Gated", ONE_PROCESS) as server, connect(server) as waiting:
         waiting.sendall(request(b'{"data": [[9, 9, 9, 9], [1, 1, 1, 1]]}'))
         until(gate.with_name("begun").exists)
         refused = server.client.post("/predict", json=ROWS)
@@ -328,7 +329,7 @@ def refusal(home: Path, environment: dict[str, str], target: str, command: tuple
     return line
 
 
-@pytest.mark.parametrize("command", [FORKED, BENTOML_SERVE], ids=["one process", "bentoml serve"])
+@pytest.mark.parametrize("command", [ONE_PROCESS, BENTOML_SERVE], ids=["one process", "bentoml serve"])
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -345,7 +346,7 @@ def test_unsupported_options_are_refused_at_start(
 
 @pytest.mark.parametrize(
     "command",
-    [FORKED, pytest.param(BENTOML_SERVE, marks=pytest.mark.nightly)],
+    [ONE_PROCESS, pytest.param(BENTOML_SERVE, marks=pytest.mark.nightly)],
     ids=["one process", "bentoml serve"],
 )
 @pytest.mark.parametrize(
@@ -366,12 +367,12 @@ def test_unsupported_methods_are_refused_at_start(
 
 
 def test_a_stock_service_is_refused_at_start(tmp_path: Path) -> None:
-    line = refusal(tmp_path, {**IRIS, **SERVICES, "STOCK": "true"}, "extended:Extended", FORKED)
+    line = refusal(tmp_path, {**IRIS, **SERVICES, "STOCK": "true"}, "extended:Extended", ONE_PROCESS)
     assert (line["code"], "extended:Extended is a service of another class" in line["error"]) == ("service-class", True)
 
 
 def test_options_are_not_abbreviated(tmp_path: Path) -> None:
-    with starting(tmp_path, IRIS, command=(*FORKED, "--timeout", "20")) as (process, log):
+    with starting(tmp_path, IRIS, command=(*ONE_PROCESS, "--timeout", "20")) as (process, log):
         assert process.wait(timeout=60) == 2
     assert "--timeout" in log.read_text()
 
@@ -381,13 +382,13 @@ def test_metrics_take_precedence_over_the_users_applications(tmp_path: Path) -> 
     mounted = f"{imported}\nModelLoadServer.mount_asgi_app(StaticFiles(directory='docs'))"
     (tmp_path / "edited.py").write_text(SERVICE + mounted)
     environment = {**IRIS, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    with serving(tmp_path, environment, "edited:ModelLoadServer", FORKED) as server:
+    with serving(tmp_path, environment, "edited:ModelLoadServer", ONE_PROCESS) as server:
         assert server.client.get("/choosing.md").status_code == 200
         assert server.metric("bentoml_service_request_total", endpoint="/readyz") > 0
         assert server.predict([SETOSA], "/predict/label") == "setosa"
 
 
-@pytest.mark.parametrize("command", [FORKED, BENTOML_SERVE], ids=["one process", "bentoml serve"])
+@pytest.mark.parametrize("command", [ONE_PROCESS, BENTOML_SERVE], ids=["one process", "bentoml serve"])
 def test_tasks_and_deployment_hooks(tmp_path: Path, command: tuple[str, ...]) -> None:
     prepared = tmp_path / "prepared"
     with serving(tmp_path, {**IRIS, **SERVICES, "PREPARED": str(prepared)}, "tasks:Tasks", command) as server:
@@ -409,7 +410,9 @@ def test_reloading_survives_a_syntax_error(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     with (
-        starting(home, {**IRIS, "PYTHONPATH": ""}, ".", port, (*BENTOML_SERVE, "--reload"), tmp_path) as (process, log),
+        starting(
+            home, {**IRIS, "PYTHONPATH": ""}, ".", port, (*in_new_interpreter(BENTOML_SERVE), "--reload"), tmp_path
+        ) as (process, log),
         httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
     ):
 
