@@ -289,15 +289,15 @@ def test_a_stall_in_the_body_is_retried(place: Place, proxy: FaultProxy, pair: P
 
 def test_a_retry_after_beyond_the_deadline_is_not_awaited(place: Place, proxy: FaultProxy, pair: Pair) -> None:
     proxy.on("bytes", itertools.repeat(refuse(429)))
-    assert_failed(place.load_pair(*pair, load_timeout_seconds=4), UNREACHABLE, "429", "LOAD_TIMEOUT_SECONDS=4")
+    assert_failed(place.load_pair(*pair, load_timeout_seconds=2), UNREACHABLE, "429", "LOAD_TIMEOUT_SECONDS=2")
     place.assert_empty()
 
 
 def test_a_stopped_server_is_unreachable(place: Place, proxy: FaultProxy, pair: Pair) -> None:
     proxy.shutdown()
     proxy.server_close()
-    run = place.load_pair(*pair, load_timeout_seconds=5)
-    assert_failed(run, UNREACHABLE, "Connection refused", "LOAD_TIMEOUT_SECONDS=5")
+    run = place.load_pair(*pair, load_timeout_seconds=3)
+    assert_failed(run, UNREACHABLE, "Connection refused", "LOAD_TIMEOUT_SECONDS=3")
     assert run.named("retry")
 
 

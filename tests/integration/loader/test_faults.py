@@ -146,7 +146,7 @@ def test_a_transient_failure_is_retried(target: Target, server: FaultServer, pai
 @pytest.mark.parametrize("code", [429, 500, 503])
 def test_a_persistent_failure_ends_the_load(target: Target, server: FaultServer, code: int) -> None:
     server.on("media", always(status(code)))
-    run = target.load(load_timeout_seconds=4)
+    run = target.load(load_timeout_seconds=2)
     assert_failed(run, UNREACHABLE, MODEL, str(code), "LOAD_TIMEOUT_SECONDS")
     target.assert_empty()
 
@@ -282,7 +282,7 @@ def test_an_endless_response_is_not_read_to_the_end(
                 exchange.handler.wfile.write(b" " * (1 << 20))
 
     server.on(kind, always(flood))
-    settings: dict[str, object] = {"load_timeout_seconds": 15}
+    settings: dict[str, object] = {"load_timeout_seconds": 5}
     if kind == "token":
         host = server.url.removeprefix("http://")
         settings |= {"storage_emulator_host": "", "gcs_endpoint": server.url, "home": tmp_path}
@@ -305,8 +305,8 @@ def test_compressed_storage_is_refused(target: Target, server: FaultServer) -> N
 def test_a_refused_connection_is_retried_until_the_deadline(target: Target, server: FaultServer) -> None:
     server.shutdown()
     server.server_close()
-    run = target.load(load_timeout_seconds=4)
-    assert_failed(run, UNREACHABLE, "Connection refused", "LOAD_TIMEOUT_SECONDS=4")
+    run = target.load(load_timeout_seconds=2)
+    assert_failed(run, UNREACHABLE, "Connection refused", "LOAD_TIMEOUT_SECONDS=2")
     assert run.named("retry")
 
 
