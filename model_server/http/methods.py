@@ -1,5 +1,6 @@
 """Calls of the declared methods that take rows, for one request or for several that share a batch."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -120,7 +121,8 @@ class OutputCalls:
         with Once(rows):
             for name in ask.names:
                 method = self._methods[name]
-                answers[name] = await method.call(rows) if method.is_async else method.call(rows)
+                # The event loop must not wait for the model.
+                answers[name] = await (method.call(rows) if method.is_async else asyncio.to_thread(method.call, rows))
                 _check(method.name, answers[name], len(rows))
         return Outputs(answers, len(rows))
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -462,7 +463,7 @@ def test_secrets_are_never_shown(
     pair: Pair,
     secrets: dict[str, str],
     faults: dict[str, Fault],
-    settings: dict[str, str],
+    settings: dict[str, Any],
 ) -> None:
     storage = place.storage
     place.settings |= secrets
@@ -472,15 +473,13 @@ def test_secrets_are_never_shown(
         storage.proxy.on(kind, itertools.repeat(fault))
     place.termination_log.touch()
 
-    with place.start(**{**storage.pins(*pair), **settings}) as process:
-        arguments = Path(f"/proc/{process.pid}/cmdline").read_text()
-        output, error = process.communicate(timeout=30)
+    run = place.load_pair(*pair, **settings)
 
     is_well = not faults and "no_proxy" not in settings
-    assert (process.returncode == 0) is is_well, error
+    assert (run.exit_code == 0) is is_well, run.error
     receipt = place.directory / "receipt.json"
     written = receipt.read_text() if receipt.exists() else ""
-    for text in (arguments, output, error, place.termination_log.read_text(), written):
+    for text in (run.output, run.error, place.termination_log.read_text(), written):
         assert SECRET not in text
 
 

@@ -193,7 +193,8 @@ def test_a_model_that_never_answers(tmp_path: Path, command: Sequence[str]) -> N
 @COMMANDS
 @SIGNALS
 def test_a_signal_stops_the_start_at_once(tmp_path: Path, command: Sequence[str], asked: signal.Signals) -> None:
-    with starting(tmp_path, endless_environment(tmp_path, 60), command=command) as (process, log):
+    with starting(tmp_path, endless_environment(tmp_path, 4), command=command) as (process, log):
         until(lambda: "waiting_for_model" in log.read_text(), 60)
         process.send_signal(asked)
         process.wait(timeout=10)
+    assert "model-too-slow" not in log.read_text()

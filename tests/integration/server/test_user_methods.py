@@ -4,10 +4,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from tests.support.processes import IRIS, ONE_PROCESS, SERVICES, Server, events, serving
+from tests.support.processes import IRIS, ONE_PROCESS, ROOT, SERVICES, Server, events, serving
 
 SETOSA = [5.1, 3.5, 1.4, 0.2]
 ROWS = {"data": [SETOSA, [6.3, 3.3, 6.0, 2.5]]}
@@ -52,6 +53,18 @@ def test_a_slow_method_blocks_nothing_else_after_its_first_call(server: Server) 
     with probing(server) as seconds:
         predict()
         predict()
+    assert max(seconds) < 0.5
+
+
+def test_a_slow_method_next_to_an_async_one_does_not_block_the_event_loop(tmp_path: Path) -> None:
+    source = (ROOT / "service.py").read_text().replace("def predict_label", "async def predict_label")
+    slow = "import time\n\n        time.sleep(1)\n        return self.model.predict(data)"
+    (tmp_path / "edited.py").write_text(source.replace("return self.model.predict(data)", slow))
+    environment = {**IRIS, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    tensor = {"name": "data", "datatype": "FP32", "shape": [1, 4], "data": SETOSA}
+    with serving(tmp_path, environment, "edited:ModelLoadServer", ONE_PROCESS) as server, probing(server) as seconds:
+        answered = server.client.post("/v2/models/iris_svc/infer", json={"inputs": [tensor]}).json()
+    assert [output["name"] for output in answered["outputs"]] == ["probabilities", "label"]
     assert max(seconds) < 0.5
 
 
