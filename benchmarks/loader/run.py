@@ -200,8 +200,7 @@ def write(results: Results) -> None:
         caption = f"**{label}**, medians of {len(measured[OURS])} rounds, whole process ({machine()}):"
         sections += [caption, table(["program", *FIGURES.values(), "time / loader's time"], rows)]
         chart(
-            RESULTS
-            / f"loader-{label.replace('Google Cloud Storage, ', '').replace(', ', '-').replace(' ', '').lower()}.svg",
+            RESULTS / f"loader-{slug(label)}.svg",
             f"{label} model and labels: seconds of the whole process",
             {name: figures["seconds"] for name, figures in medians.items()},
             OURS,
