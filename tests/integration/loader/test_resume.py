@@ -95,8 +95,8 @@ def test_a_load_killed_at_any_time_leaves_a_complete_pair(target: Target, server
             except subprocess.TimeoutExpired:
                 process.kill()
             process.communicate()
-        standing = next(pair for pair in (old, new) if pair[0] == target.model.read_bytes())
-        target.assert_holds(*standing)
+        published = next(pair for pair in (old, new) if pair[0] == target.model.read_bytes())
+        target.assert_holds(*published)
         assert target.load().exit_code == 0
         target.assert_holds(*new)
         assert target.temporaries() == []
