@@ -51,12 +51,12 @@ serve: export LABEL_FILEPATH := workdir/label.json
 serve: $(UV) ## Load MODEL (default: iris) and LABELS (default: label.json next to it), or EXAMPLE (titanic, text or house), into ./workdir, and serve on PORT (3000)
 	UV_PROJECT_ENVIRONMENT=$(VENV)-serve $(SYNC) --group loader
 	USE_LOCAL_MODEL=true $(EXAMPLE:%=LOCAL_MODEL_FILEPATH=models/examples/%.onnx) \
-		$(MODEL:%=LOCAL_MODEL_FILEPATH=%) $(LABELS:%=LOCAL_LABEL_FILEPATH=%) $(VENV)-serve/bin/python -m loader
+		$(if $(MODEL),LOCAL_MODEL_FILEPATH="$(MODEL)") $(if $(LABELS),LOCAL_LABEL_FILEPATH="$(LABELS)") $(VENV)-serve/bin/python -m loader
 	exec $(VENV)-serve/bin/bentoml serve --host 127.0.0.1 --port $(PORT) # so that make's signals reach it
 
 check: $(UV) ## Report whether the service can serve MODEL with LABELS (default: label.json next to it)
 	$(if $(MODEL),,$(error MODEL is not set: make check MODEL=path/to/model.onnx))UV_PROJECT_ENVIRONMENT=$(VENV)-serve $(SYNC) --group loader
-	$(VENV)-serve/bin/python -m model_server check $(MODEL) $(LABELS)
+	$(VENV)-serve/bin/python -m model_server check "$(MODEL)" $(if $(LABELS),"$(LABELS)")
 
 environments: $(UV) ## Build the test environments .venv-loader, .venv-service, .venv-serve, .venv-signing and .venv-clients
 	UV_PROJECT_ENVIRONMENT=$(VENV)-loader $(SYNC) --only-group loader --only-group coverage

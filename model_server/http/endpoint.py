@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from bentoml.exceptions import BentoMLException
+from starlette.exceptions import HTTPException
 
 from model_server.http.admission import Admission
 from model_server.http.errors import (
@@ -17,7 +18,7 @@ from model_server.http.errors import (
     RequestError,
     check_headers,
     error_body,
-    from_bentoml_error,
+    from_raised_error,
     no_memory,
     stopping,
     too_large,
@@ -226,8 +227,8 @@ class Endpoint:
                 error = no_memory()
             case asyncio.CancelledError():
                 error = stopping()
-            case BentoMLException():
-                failure, error = error, from_bentoml_error(error, self.route)
+            case BentoMLException() | HTTPException():
+                failure, error = error, from_raised_error(error, self.route)
                 if error.detail == SERVER_FAILED:
                     self.observer.observe_failure(request, failure)
         if not isinstance(error, RequestError):

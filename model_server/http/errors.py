@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import orjson
 from bentoml.exceptions import BentoMLException, InvalidArgument
+from starlette.exceptions import HTTPException
 
 from model_server.observability.metrics import UNAVAILABLE
 from model_server.protocols.protocol import Headers
@@ -18,6 +19,7 @@ NOT_READY = "The service reports that it is not ready."
 RETRY_SOON: Headers = ((b"retry-after", b"1"),)
 _MAX_SHOWN_CHARACTERS = 80
 _MAX_SHOWN_ERRORS = 3
+_STATUSES = {status for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST}
 
 
 class RequestError(InvalidArgument):
@@ -41,18 +43,32 @@ class RequestError(InvalidArgument):
         self.code = code
 
 
-def from_bentoml_error(error: BentoMLException, route: str) -> RequestError:
-    """Return the answer to a request whose method has raised one of BentoML's errors.
+def from_raised_error(error: BentoMLException | HTTPException, route: str) -> RequestError:
+    """Return the answer to a request whose method has raised one of BentoML's errors or an `HTTPException`.
 
-    The status is kept. The message is kept only below 500, because a 5xx message may expose internals.
+    The status is kept. Message and headers are kept only for a 4xx, because those of a 5xx may expose internals.
     """
-    if isinstance(error, RequestError) and error.code:  # one of this package's
-        return error
-    status = error.error_code
+    headers: Headers = ()
+    if isinstance(error, HTTPException):
+        status = error.status_code
+        message = _error_sentence(json.dumps({"detail": error.detail}, default=str).encode())
+        headers = tuple(
+            (name.lower().encode("latin-1", "replace"), " ".join(value.split()).encode("latin-1", "replace"))
+            for name, value in (error.headers or {}).items()
+        )
+    elif isinstance(error, RequestError):
+        if error.code:  # one of this package's
+            return error
+        status, message, headers = error.status, str(error), error.headers
+    else:
+        status, message = error.error_code, str(error)
+    if status not in _STATUSES:  # not an error, or unknown
+        return RequestError(SERVER_FAILED, HTTPStatus.INTERNAL_SERVER_ERROR)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return RequestError(SERVER_FAILED, status)
-    detail = " ".join(str(error).split()) or f"POST {_quoted(route)} was refused with {status.value}."
-    return RequestError(detail, status, error.headers if isinstance(error, RequestError) else ())
+    return RequestError(
+        " ".join(message.split()) or f"POST {_quoted(route)} was refused with {status:d}.", status, headers
+    )
 
 
 def busy() -> RequestError:

@@ -103,6 +103,21 @@ def test_a_timeout_error_raised_by_a_method_is_a_server_error(server: Server, ro
     assert "secret of the feature store" in next(line["trace"] for line in lines if line["event"] == "request_failed")
 
 
+@pytest.mark.parametrize(
+    ("status", "answered", "detail"),
+    [
+        (410, 410, "flower: sold out"),
+        (503, 503, "The server failed to answer; its log says why."),
+        (302, 500, "The server failed to answer; its log says why."),
+        (477, 500, "The server failed to answer; its log says why."),
+    ],
+)
+def test_an_http_exception_keeps_its_status(server: Server, status: int, answered: int, detail: str) -> None:
+    response = server.client.post("/gone", json={**ROWS, "status": status})
+    assert (response.status_code, response.json()) == (answered, {"detail": detail})
+    assert response.headers.get("x-why") == ("season" if answered == 410 else None)
+
+
 def test_errors_of_methods_below_500_keep_their_status_and_message(server: Server) -> None:
     refused = server.metric("model_server_refused_total")
     missing = server.client.post("/missing", json=ROWS)

@@ -5,6 +5,7 @@ import time
 
 import bentoml
 from bentoml.exceptions import NotFound, ServiceUnavailable
+from fastapi import HTTPException
 from pydantic import BaseModel
 
 import service
@@ -54,6 +55,10 @@ class Methods(service.ModelLoadServer.inner):  # type: ignore[name-defined, misc
     @bentoml.api(route="/missing")
     def missing(self, data: Rows) -> Labels:
         raise NotFound("there is no\nsuch flower")
+
+    @bentoml.api(route="/gone")
+    def gone(self, data: Rows, status: int) -> Labels:
+        raise HTTPException(status, {"flower": "sold\nout"}, {"X-Why": "season"})
 
     @bentoml.api(route="/unavailable")
     def unavailable(self, data: Rows) -> Labels:
