@@ -31,7 +31,7 @@ from benchmarks.environments import ROOT
 from benchmarks.report import machine, table, write_results, write_section
 from benchmarks.server.models import BenchmarkModel, benchmark_models
 from tests.support.load import flooding
-from tests.support.processes import ONE_PROCESS, Server, serving
+from tests.support.processes import ONE_PROCESS, Server, in_new_interpreter, serving
 from tests.support.wire import connect, request
 
 _POST = Path(__file__).parent / "post.lua"
@@ -199,7 +199,7 @@ def _measure(name: str, model: BenchmarkModel, scratch: Path) -> list[dict[str, 
     environment = {"MODEL_FILEPATH": str(model.path), "LABEL_FILEPATH": str(model.labels)}
     body = json.dumps({"data": model.rows(1)}).encode()
     measured = []
-    with serving(scratch, environment, command=ONE_PROCESS) as server:
+    with serving(scratch, environment, command=in_new_interpreter(ONE_PROCESS)) as server:
         metrics = server.client.get("/metrics").text
         limit = float(metrics.partition("\nmodel_server_max_requests_in_flight ")[2].split()[0])
         bench = _Bench(server, body, scratch / "body.json")

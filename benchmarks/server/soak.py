@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.report import write_results
 from tests.support.classifiers import save
 from tests.support.pipelines import LABELS, WORDS, tokens
-from tests.support.processes import IRIS, ONE_PROCESS, Server, serving
+from tests.support.processes import IRIS, ONE_PROCESS, Server, in_new_interpreter, serving
 
 _REQUESTS = 1_000_000
 _CONNECTIONS = 16
@@ -128,7 +128,8 @@ def main() -> None:
     each = max(requests // _SAMPLES, _TOGETHER * _CONNECTIONS)
     statuses: Counter[str] = Counter()
     samples = []
-    with tempfile.TemporaryDirectory() as home, serving(*_served(Path(home), arguments), command=ONE_PROCESS) as server:
+    command = in_new_interpreter(ONE_PROCESS)  # a fork would share most of its memory with its parent
+    with tempfile.TemporaryDirectory() as home, serving(*_served(Path(home), arguments), command=command) as server:
         port = httpx.URL(server.url).port or 0
         mixture = _lengths() if arguments.lengths else _mixture()
         server.client.get("/metrics")  # creates its own series, so that all samples have the same number

@@ -262,38 +262,19 @@ class Endpoint:
         is_large = len(body) > self._inline_bytes
         limit = asyncio.timeout(self._timeout - (time.perf_counter() - request.started))
         question = (body, headers, request.request_id)
+        in_thread = self._runner.call
         try:
             async with limit:
-                rows, ask = await self._in_thread(self._read, *question) if is_large else self._read(*question)
+                rows, ask = await in_thread(self._read, *question) if is_large else self._read(*question)
                 began = time.perf_counter()
                 answers = await self._wait(rows, ask)
                 self._observe_inference(len(rows), time.perf_counter() - began)
-                body, extra = (
-                    await self._in_thread(self._write, answers, ask) if is_large else self._write(answers, ask)
-                )
+                body, extra = await in_thread(self._write, answers, ask) if is_large else self._write(answers, ask)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (any error is answered)
             self.fail(request, TimeoutError() if limit.expired() else error, respond)
         else:
             respond(_OK, body, extra)
             self._log_prediction(request, (rows, answers, ask))
-
-    async def _in_thread(self, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 (any result)
-        """Return the result of a slow function without blocking the event loop."""
-        result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def done(value: Any, error: BaseException | None) -> None:  # noqa: ANN401 (any result)
-            if result.cancelled():
-                return
-            if error:
-                result.set_exception(error)
-            else:
-                result.set_result(value)
-
-        job = self._runner.submit(partial(function, *arguments), done, self._timeout)
-        try:
-            return await result
-        finally:
-            job.cancel()
 
     def _observe_inference(self, rows: int, seconds: float) -> None:
         self.observer.metrics.observe_inference(rows, seconds)

@@ -1,7 +1,6 @@
 """Calls of the declared methods that take rows, for one request or for several that share a batch."""
 
-import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -102,13 +101,15 @@ class OutputCalls:
 
     Args:
         methods: the methods by the name of their output.
+        in_thread: calls a function with its arguments in a thread, and returns its result.
     """
 
     may_batch = True
 
-    def __init__(self, methods: Mapping[str, RowsMethod]) -> None:
+    def __init__(self, methods: Mapping[str, RowsMethod], in_thread: Callable[..., Awaitable[Any]]) -> None:
         self.is_async = any(method.is_async for method in methods.values())
         self._methods = methods
+        self._in_thread = in_thread
 
     def one(self, rows: Rows, ask: Ask) -> Outputs:
         """Return the answers of the methods that the request asks for."""
@@ -122,7 +123,7 @@ class OutputCalls:
             for name in ask.names:
                 method = self._methods[name]
                 # The event loop must not wait for the model.
-                answers[name] = await (method.call(rows) if method.is_async else asyncio.to_thread(method.call, rows))
+                answers[name] = await (method.call(rows) if method.is_async else self._in_thread(method.call, rows))
                 _check(method.name, answers[name], len(rows))
         return Outputs(answers, len(rows))
 

@@ -174,7 +174,8 @@ class PredictionServer:
         label = by_name.get("predict_label")
         protocol = OpenInference(self._settings.model_name or model.short_name, model, has_label=label is not None)
         calls = {protocol.predictions: predict, **({LABEL: label} if label else {})}
-        endpoint = Endpoint(self._prefix + INFER, OutputCalls(calls), protocol, model, self._shared)
+        output_calls = OutputCalls(calls, self._shared.runner.call)
+        endpoint = Endpoint(self._prefix + INFER, output_calls, protocol, model, self._shared)
         self.inference.show(protocol, endpoint)
         document["paths"] |= {
             self._prefix + path: operations for path, operations in describe_inference(protocol, model.inputs).items()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from threading import Barrier
 from typing import Any
 
@@ -125,6 +126,24 @@ class Runner:
         self._pending += 1
         self._executor.submit(self._run, asyncio.get_running_loop(), job)
         return job
+
+    async def call(self, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 (any result)
+        """Return the result of a function that runs in a thread; if the caller is cancelled, the work is stopped."""
+        result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def done(value: Any, error: BaseException | None) -> None:  # noqa: ANN401 (any result)
+            if result.cancelled():
+                return
+            if error:
+                result.set_exception(error)
+            else:
+                result.set_result(value)
+
+        job = self.submit(partial(function, *arguments), done, None)
+        try:
+            return await result
+        finally:
+            job.cancel()
 
     def _run(self, loop: asyncio.AbstractEventLoop, job: Job) -> None:
         result, error = job.run()

@@ -290,7 +290,7 @@ def test_a_stall_in_the_body_is_retried(place: Place, proxy: FaultProxy, pair: P
 
 def test_a_retry_after_beyond_the_deadline_is_not_awaited(place: Place, proxy: FaultProxy, pair: Pair) -> None:
     proxy.on("bytes", itertools.repeat(refuse(429)))
-    assert_failed(place.load_pair(*pair, load_timeout_seconds=2), UNREACHABLE, "429", "LOAD_TIMEOUT_SECONDS=2")
+    assert_failed(place.load_pair(*pair, load_timeout_seconds=3), UNREACHABLE, "429", "LOAD_TIMEOUT_SECONDS=3")
     place.assert_empty()
 
 
@@ -345,7 +345,7 @@ def test_external_data_is_loaded(place: Place, storage: Storage, pair: Pair) -> 
 def test_a_large_model_is_loaded_in_ranges(place: Place, storage: Storage, large_model: bytes, pair: Pair) -> None:
     storage.put(MODEL, large_model)
     storage.proxy.reset_faults()
-    assert place.load_pair(large_model, pair[1], download_workers=4).exit_code == 0
+    assert place.load_pair(large_model, pair[1]).exit_code == 0
     place.assert_holds(large_model, pair[1])
     asked = [request for request in storage.proxy.requests if request.startswith("bytes") and "bytes=" in request]
     assert len(asked) >= 3 or not storage.has_ranges

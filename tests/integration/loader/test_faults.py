@@ -146,7 +146,7 @@ def test_a_transient_failure_is_retried(target: Target, server: FaultServer, pai
 @pytest.mark.parametrize("code", [429, 500, 503])
 def test_a_persistent_failure_ends_the_load(target: Target, server: FaultServer, code: int) -> None:
     server.on("media", always(status(code)))
-    run = target.load(load_timeout_seconds=2)
+    run = target.load(load_timeout_seconds=3)
     assert_failed(run, UNREACHABLE, MODEL, str(code), "LOAD_TIMEOUT_SECONDS")
     target.assert_empty()
 
@@ -289,6 +289,7 @@ def test_an_endless_response_is_not_read_to_the_end(
         settings |= {"gce_metadata_host": host, "gce_metadata_ip": host}
     run = target.load(**settings)
     assert run.exit_code not in (0, 6), run
+    assert kind == "token" or len(run.named("retry")) > 1, run
     target.assert_empty()
 
 

@@ -219,7 +219,7 @@ def test_a_slow_inference_does_not_delay_others(tmp_path: Path) -> None:
             assert server.predict([[5.1, 3.5, 1.4, 0.2]], "/predict/label") == "setosa"
             answered += 1
         assert slow.result()
-        assert answered > 3
+        assert answered >= 2
 
 
 def test_the_body_limit_is_a_setting(tmp_path: Path) -> None:

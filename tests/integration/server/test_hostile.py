@@ -139,7 +139,7 @@ def test_bodies(iris: Server) -> None:
 
     send_all()
     before = iris.resident_bytes()
-    rounds = 20 if NIGHTLY else 2
+    rounds = 20 if NIGHTLY else 4
     for _ in range(rounds):
         send_all()
     # A round sends 96 MB. The memory that malloc keeps for its threads varies.

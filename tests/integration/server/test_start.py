@@ -141,6 +141,7 @@ def test_one_process_answers_the_same_and_stops_on_a_signal(
         ),
     ]
     with serving(tmp_path, IRIS, command=in_new_interpreter(ONE_PROCESS)) as server:
+        assert events(server.log)  # nothing but JSON
         assert children(server.process.pid) == []
         for method, path, body in requests:
             answer, known = (one.client.request(method, path, json=body) for one in (server, iris))
@@ -193,7 +194,7 @@ def test_a_model_that_never_answers(tmp_path: Path, command: Sequence[str]) -> N
 @COMMANDS
 @SIGNALS
 def test_a_signal_stops_the_start_at_once(tmp_path: Path, command: Sequence[str], asked: signal.Signals) -> None:
-    with starting(tmp_path, endless_environment(tmp_path, 4), command=command) as (process, log):
+    with starting(tmp_path, endless_environment(tmp_path, 8), command=command) as (process, log):
         until(lambda: "waiting_for_model" in log.read_text(), 60)
         process.send_signal(asked)
         process.wait(timeout=10)

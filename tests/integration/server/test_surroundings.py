@@ -10,7 +10,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.processes import BENTOML_SERVE, IRIS, ONE_PROCESS, ROOT, Server, free_port, serving, starting, until
+from tests.support.processes import (
+    BENTOML_SERVE,
+    IRIS,
+    ONE_PROCESS,
+    ROOT,
+    Server,
+    free_port,
+    in_new_interpreter,
+    serving,
+    starting,
+    until,
+)
 
 KIB = 1 << 10
 SLOW_START = """
@@ -81,7 +92,9 @@ def test_is_not_ready_before_the_first_inference(tmp_path: Path) -> None:
         assert client.get("/readyz", timeout=60).status_code == 200
 
 
-@pytest.mark.parametrize("command", [BENTOML_SERVE, ONE_PROCESS], ids=["bentoml serve", "one process"])
+@pytest.mark.parametrize(
+    "command", list(map(in_new_interpreter, (BENTOML_SERVE, ONE_PROCESS))), ids=["bentoml serve", "one process"]
+)
 def test_a_full_disk(tmp_path: Path, small_disk: Path, command: Sequence[str]) -> None:
     with pytest.raises(OSError, match="No space"):
         (small_disk / "all").write_bytes(bytes(8 * KIB * KIB))

@@ -1,5 +1,6 @@
 """Requests and answers of the Open Inference Protocol, without a server."""
 
+import asyncio
 import json
 import struct
 import time
@@ -36,7 +37,7 @@ class Asked:
             self.protocol.predictions: self.model.predict,
             **({LABEL: self.model.predict_label} if has_label else {}),
         }
-        self._calls = OutputCalls({name: method(call) for name, call in methods.items()})
+        self._calls = OutputCalls({name: method(call) for name, call in methods.items()}, asyncio.to_thread)
 
     def rows(self, body: bytes, json_length: int | None = None) -> Rows:
         """Return the rows of a body."""
