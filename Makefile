@@ -91,7 +91,7 @@ nightly: environments ## Run the slow tests, repeat the fault tests, and test wi
 			tests/integration/server/test_overload.py::test_requests_beyond_the_limit_are_refused || exit 1; \
 	done
 
-soak: environments ## Send a million valid and invalid requests, and check that memory does not grow (REQUESTS=100000 for fewer)
+soak: environments ## Send a million valid and invalid requests, and record memory and descriptors (REQUESTS=100000 for fewer)
 	$(RUN) --group dev python -m benchmarks.server.soak $(REQUESTS)
 	$(RUN) --group dev python -m benchmarks.server.soak --lengths $(or $(REQUESTS),12000)
 
