@@ -133,7 +133,8 @@ def test_timeouts(tmp_path: Path) -> None:
         assert ask_gated(server) == 200
 
         until(lambda: sockets(server.process.pid).total() <= before)
-        assert count(server, "/predict", 408) == 1
+        # The client that reads no answers may reach the time limit of its body first.
+        assert count(server, "/predict", 408) in (1, 2)
         assert server.metric("model_server_refused_total", reason="unread") == 2
 
 
