@@ -46,7 +46,7 @@ class DirectoryStaging(Staging):
             models = _models(receipt)
             self._move([RECEIPT, *(name for name in names if name not in models)])
             self._move([name for name in names if name in models])
-            self._current.unlink(missing_ok=True)  # of a load with links, whose releases can then be deleted
+            self._current.unlink(missing_ok=True)  # so that the releases of an earlier load with links can be deleted
 
     def _delete(self, names: Iterable[str]) -> None:
         """Delete published files, and the directories that become empty."""

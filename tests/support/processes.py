@@ -28,7 +28,7 @@ IRIS = {
 }
 # Makes the services that only tests serve importable.
 SERVICES = {"PYTHONPATH": f"{ROOT / 'tests' / 'integration' / 'server' / 'services'}:{ROOT}"}
-# In a fork of a process that has imported their modules, which takes a tenth of the time to start.
+# In a fork of a process that has imported their modules, which starts sooner. The worker of BentoML is a new process.
 BENTOML_SERVE = ("fork", "bentoml", "serve")
 ONE_PROCESS = ("fork", "model_server", "serve")
 _IMPORTED = (
